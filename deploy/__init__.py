@@ -1,0 +1,1 @@
+"""Deployment: folding, ONNX export, parity."""

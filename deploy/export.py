@@ -1,0 +1,213 @@
+"""Trained weights to ONNX files.
+
+Owns what is inside a file besides the network: image input and output, precision, metadata.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+import warnings
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import onnx
+import torch
+from torch import Tensor, nn
+
+from deploy.fold import fold
+from sr.backends.pytorch import metadata_from_weights
+from sr.checkpoint import Weights, load_weights
+from sr.errors import ModelError
+from sr.files import atomic_write
+from sr.model import MID_GREY, PRESETS, SRNet, frozen_attention
+from sr.modelfile import (
+    FINITE_NAME,
+    INPUT_NAME,
+    IO,
+    OUTPUT_NAME,
+    Precision,
+    onnx_name,
+    shipped_scales,
+    shipped_weights,
+)
+
+OPSET = 20  # the exporter's own; DepthToSpace and all else that we use is unchanged since 18
+
+# Above this no float32 is finite any more.
+_FLOAT32_MAX = 3.4028234663852886e38
+
+
+@dataclass(frozen=True)
+class ExportSpec:
+    """What kind of file to make.
+
+    Attributes:
+        precision: of the convolutions; image input and output are computed in float32 always.
+        io: "uint8" is NHWC [0, 255], with scaling, rounding and clipping in the graph; "float32"
+            is NCHW [0, 1], not clipped.
+        attention: "frozen" folds the gates' running mean into the weights, "dynamic" keeps gates
+            that depend on the picture.
+    """
+
+    precision: Precision = "fp32"
+    io: IO = "uint8"
+    attention: str = "frozen"
+
+
+class ExportedNet(nn.Module):
+    """The folded network between image input and image output, as it stands in the file.
+
+    A half-precision body sits between float32 ends. It has a second output, (N,) float32: 1 where
+    all values of the picture were finite before clipping, else 0.
+    """
+
+    def __init__(self, net: SRNet, spec: ExportSpec) -> None:
+        super().__init__()
+        self.spec = spec
+        self.net = net.half() if spec.precision == "fp16" else net
+
+    def forward(self, image: Tensor) -> Tensor | tuple[Tensor, Tensor]:
+        """Upscale; layout and range of both ends as `ExportSpec.io` says."""
+        uint8, half = self.spec.io == "uint8", self.spec.precision == "fp16"
+        lr = image.float().permute(0, 3, 1, 2) / 255 if uint8 else image  # (N, C, H, W)
+        centred = lr - MID_GREY
+        sr = self.net.body(centred.half()).float() if half else self.net.body(centred)
+        sr = sr + MID_GREY
+        finite = (sr.abs().mean((1, 2, 3)) <= _FLOAT32_MAX).float() if half else None  # (N,)
+        if uint8:
+            sr = (sr * 255).permute(0, 2, 3, 1).round().clamp(0, 255).to(torch.uint8)
+        return sr if finite is None else (sr, finite)
+
+
+def export_files(name: str, scales: Sequence[int], out_dir: Path, spec: ExportSpec) -> Iterator[Path]:
+    """Export every scale asked for, or all there are; yield each path as it is written.
+
+    Args:
+        name: a preset with shipped weights, or the path of a weights file.
+
+    Raises:
+        ModelError: the weights are missing, damaged, or of another scale.
+        OSError: a file cannot be written.
+    """
+    if name in PRESETS:
+        for scale in scales or shipped_scales(name):
+            yield export_onnx(shipped_weights(scale=scale, preset=name), out_dir, spec)
+        return
+    has = load_weights(name).config.scale
+    if any(scale != has for scale in scales):
+        raise ModelError(f"{name}: weights for scale {has}, not {', '.join(map(str, scales))}")
+    yield export_onnx(Path(name), out_dir, spec)
+
+
+def export_onnx(weights_path: Path, out_dir: Path, spec: ExportSpec) -> Path:
+    """Export one file and check it; return its path.
+
+    Raises:
+        ModelError: the weights cannot be read, or do not allow `spec`.
+        OSError: the file cannot be written.
+    """
+    weights = load_weights(weights_path)
+    model = onnx_from_weights(weights, spec)
+    out_dir.mkdir(parents=True, exist_ok=True)
+    path = out_dir / onnx_name(
+        preset=weights.preset,
+        scale=weights.config.scale,
+        precision=spec.precision,
+        io=spec.io,
+        attention=spec.attention,
+    )
+    with atomic_write(path) as temporary:
+        temporary.write_bytes(model.SerializeToString())
+    return path
+
+
+def onnx_from_weights(weights: Weights, spec: ExportSpec) -> onnx.ModelProto:
+    """Return the checked ONNX model of `weights`.
+
+    Raises:
+        ModelError: dynamic attention was asked for, but the weights were trained with frozen gates.
+    """
+    attention = weights.config.attention
+    if spec.attention == "dynamic" and attention != "dynamic":
+        raise ModelError(
+            f"weights with {attention} attention cannot be exported with dynamic attention; "
+            "use --attention frozen"
+        )
+    if spec.attention == "frozen" and attention == "dynamic":
+        attention = "frozen"
+    net = weights.build()
+    net = net if spec.attention == "dynamic" else frozen_attention(net)
+    exported = ExportedNet(fold(net), spec).eval()
+    model = _torch_export(exported, channels=weights.config.img_channels, uint8=spec.io == "uint8")
+    metadata = metadata_from_weights(weights, precision=spec.precision, io=spec.io, attention=attention)
+    onnx.helper.set_model_props(model, metadata.to_properties())
+    onnx.checker.check_model(model, full_check=True)
+    return model
+
+
+def _torch_export(module: ExportedNet, *, channels: int, uint8: bool) -> onnx.ModelProto:
+    # Sizes that no constant of the network equals, so that a wrongly fixed one would show.
+    shape = (2, 19, 23, channels) if uint8 else (2, channels, 19, 23)
+    example = torch.zeros(shape, dtype=torch.uint8 if uint8 else torch.float32)
+    names = {0: "N", 1: "H", 2: "W"} if uint8 else {0: "N", 2: "H", 3: "W"}
+    outputs = [OUTPUT_NAME] + ([FINITE_NAME] if module.spec.precision == "fp16" else [])
+    with _quiet_exporter():
+        program = torch.onnx.export(
+            module,
+            (example,),
+            dynamo=True,
+            opset_version=OPSET,
+            input_names=[INPUT_NAME],
+            output_names=outputs,
+            dynamic_shapes=({axis: torch.export.Dim.DYNAMIC for axis in names},),
+            verbose=False,
+        )
+    if program is None:
+        raise ModelError("PyTorch's exporter returned nothing")
+    model = program.model_proto
+    _name_axes(model, names)
+    _drop_tracing_notes(model)
+    return model
+
+
+def _name_axes(model: onnx.ModelProto, names: dict[int, str]) -> None:
+    """Call the free axes of the input N, H and W; the exporter numbers them."""
+    for axis, name in names.items():
+        model.graph.input[0].type.tensor_type.shape.dim[axis].dim_param = name
+    for output in model.graph.output:
+        for axis, dim in enumerate(output.type.tensor_type.shape.dim):
+            if axis == 0:
+                dim.dim_param = "N"
+            elif dim.dim_param:
+                dim.dim_param = f"{output.name}_{axis}"
+    del model.graph.value_info[:]  # refers to the exporter's names; runtimes infer it again
+
+
+def _drop_tracing_notes(model: onnx.ModelProto) -> None:
+    """Remove stack traces and source paths that the exporter leaves on nodes."""
+    for node in model.graph.node:
+        del node.metadata_props[:]
+        node.doc_string = ""
+    del model.graph.metadata_props[:]
+    model.doc_string = ""
+
+
+@contextlib.contextmanager
+def _quiet_exporter() -> Iterator[None]:
+    """Keep the exporter's progress prints and deprecation notes off the user's terminal."""
+    logger = logging.getLogger("torch.onnx")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with (
+            warnings.catch_warnings(),
+            contextlib.redirect_stdout(io.StringIO()),
+            contextlib.redirect_stderr(io.StringIO()),
+        ):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)

@@ -1,0 +1,91 @@
+"""The backends by name, and the choice between them."""
+
+from __future__ import annotations
+
+import ctypes
+import importlib.util
+import sys
+from pathlib import Path
+
+from sr.backends.base import Backend, BackendInfo, Batch
+from sr.errors import BackendError, MissingExtraError
+from sr.modelfile import shipped_onnx, shipped_weights
+
+__all__ = ["BACKENDS", "Backend", "BackendInfo", "Batch", "open_backend"]
+
+BACKENDS = ("auto", "onnx", "torch")
+DEVICES = ("auto", "cpu", "cuda")
+
+_CUDA_DRIVER = "nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1"
+
+
+def open_backend(name: str, *, scale: int, device: str = "auto", model: Path | None = None) -> Backend:
+    """Open a backend by name with the shipped model for `scale`, or with the model file `model`.
+
+    "auto" takes the fastest that is usable here; a backend that is named is taken or fails.
+
+    Raises:
+        BackendError: the backend or the device cannot be had.
+        ModelError: the model file does not fit.
+    """
+    if name == "auto":
+        name, device = _fastest(device, model)
+    elif device == "auto":
+        device = "cuda" if _usable_on_cuda(name) else "cpu"
+    if name == "onnx":
+        if model is not None and model.suffix == ".safetensors":
+            raise BackendError(f"{model}: backend onnx runs ONNX files; export it, or use --backend torch")
+        from sr.backends.ort import OrtBackend
+
+        return OrtBackend(model or shipped_onnx(scale=scale), device=device)
+    if name == "torch":
+        for package in ("torch", "safetensors"):
+            if importlib.util.find_spec(package) is None:
+                raise MissingExtraError(package, "torch", "backend torch")
+        if model is not None and model.suffix == ".onnx":
+            raise BackendError(f"{model}: backend torch runs safetensors weights; use --backend onnx")
+        from sr.backends.pytorch import TorchBackend
+
+        return TorchBackend(model or shipped_weights(scale=scale), device=device)
+    raise BackendError(f"there is no backend {name!r}; the backends are {', '.join(BACKENDS)}")
+
+
+def cuda_driver_devices() -> int:
+    """Return how many GPUs the NVIDIA driver sees; 0 where there is no driver."""
+    try:
+        driver = ctypes.CDLL(_CUDA_DRIVER)
+    except OSError:
+        return 0
+    count = ctypes.c_int(0)
+    if driver.cuInit(0) != 0 or driver.cuDeviceGetCount(ctypes.byref(count)) != 0:
+        return 0
+    return count.value
+
+
+def _fastest(device: str, model: Path | None) -> tuple[str, str]:
+    """Return backend and device: a GPU before the CPU, ONNX Runtime before PyTorch."""
+    if model is not None and model.suffix == ".safetensors":
+        candidates = ["torch"]
+    elif model is not None:
+        candidates = ["onnx"]
+    else:
+        candidates = ["onnx", "torch"]
+    if device != "cpu":
+        for name in candidates:
+            if _usable_on_cuda(name):
+                return name, "cuda"
+    return candidates[0], "cpu" if device == "auto" else device
+
+
+def _usable_on_cuda(name: str) -> bool:
+    if not cuda_driver_devices():
+        return False
+    if name == "onnx":
+        import onnxruntime
+
+        return "CUDAExecutionProvider" in onnxruntime.get_available_providers()
+    if importlib.util.find_spec("torch") is None:
+        return False
+    import torch
+
+    return bool(torch.cuda.is_available())

@@ -1,0 +1,96 @@
+"""PyTorch: the reference, and the way to run weights that have not been exported."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import torch
+
+from sr.backends.base import Backend, BackendInfo, Batch
+from sr.checkpoint import Weights, load_weights
+from sr.errors import BackendError
+from sr.model import model_cost
+from sr.modelfile import ModelMetadata
+
+DEFAULT_TILES = {"cpu": 256, "cuda": 512}
+
+
+class TorchBackend(Backend):
+    """Trained weights on PyTorch, folded, float32, channels last."""
+
+    def __init__(self, weights: Path, *, device: str) -> None:
+        """Load `weights` (safetensors) onto `device`, "cpu" or "cuda".
+
+        Raises:
+            ModelError: the weights are missing, damaged or not ours.
+            BackendError: there is no such device.
+        """
+        from deploy.fold import fold
+
+        if device == "cuda" and not torch.cuda.is_available():
+            raise BackendError("PyTorch sees no CUDA device; use --device cpu, or see srup info")
+        if device not in DEFAULT_TILES:
+            raise BackendError(f"backend torch has no device {device!r}; it has {', '.join(DEFAULT_TILES)}")
+        loaded = load_weights(weights)
+        self._device = torch.device(device)
+        self._model = fold(loaded.build()).to(self._device, memory_format=torch.channels_last)
+        self.info = BackendInfo(
+            name="torch",
+            device=_describe(device),
+            model=metadata_from_weights(loaded),
+            default_tile=DEFAULT_TILES[device],
+            default_batch=1 if device == "cpu" else 4,
+        )
+
+    def run(self, batches: Iterable[Batch]) -> Iterator[Batch]:
+        """Upscale batches in order, one at a time."""
+        for batch in batches:
+            try:
+                with torch.inference_mode():  # inside the loop: a generator must not leave it on
+                    yield_value = self._run(batch)
+            except RuntimeError as error:
+                first_line = str(error).splitlines()[0]
+                raise BackendError(
+                    f"PyTorch failed on a batch of shape {batch.shape}: {first_line}; "
+                    "if memory ran out, use a smaller --tile"
+                ) from error
+            yield yield_value
+
+    def _run(self, batch: Batch) -> Batch:
+        lr = torch.tensor(batch, device=self._device).permute(0, 3, 1, 2)  # a channels-last view
+        sr = self._model(lr.float() / 255)
+        nhwc = (sr * 255).round_().clamp_(0, 255).to(torch.uint8).permute(0, 2, 3, 1)
+        return nhwc.contiguous().cpu().numpy()
+
+    def close(self) -> None:
+        """Free the network."""
+        del self._model
+
+
+def metadata_from_weights(weights: Weights, **changes: object) -> ModelMetadata:
+    """Return the metadata of a model made from `weights`, as the float32 network that it is."""
+    config, cost = weights.config, model_cost(weights.config)
+    values = {
+        "preset": weights.preset,
+        "scale": config.scale,
+        "img_channels": config.img_channels,
+        "precision": "fp32",
+        "io": "uint8",
+        "attention": config.attention,
+        "receptive_field_radius": config.receptive_field_radius,
+        "halo": weights.halo if weights.halo is not None else config.receptive_field_radius,
+        "params": cost.params,
+        "macs_per_lr_px": cost.macs_per_lr_px,
+        "activation_bytes_per_lr_px": cost.activation_bytes_per_lr_px,
+        "weights_sha256": weights.sha256,
+        "training": weights.training,
+        "licence": weights.licence,
+    }
+    return ModelMetadata(**(values | changes))  # type: ignore[arg-type]
+
+
+def _describe(device: str) -> str:
+    if device == "cuda":
+        return torch.cuda.get_device_name()
+    return f"CPU, {torch.get_num_threads()} threads"

@@ -1,0 +1,105 @@
+"""Trained weights with their metadata, in one safetensors file.
+
+The file's header carries, as JSON strings, the configuration of the network and a summary of the
+training, so a file is self-describing and no pickle is ever executed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+from sr.errors import ModelError
+from sr.files import atomic_write
+from sr.model import ModelConfig, SRNet
+
+FORMAT = "srup-weights-1"
+
+
+@dataclass(frozen=True)
+class Weights:
+    """A trained network as it lies in a file.
+
+    Attributes:
+        config: what the tensors belong to.
+        state: the `state_dict`, float32 on the CPU.
+        training: a flat summary of the training, e.g. {"data": ..., "steps": ...}.
+        preset: name of the preset, or "custom".
+        halo: smallest halo in lr pixels that was measured to make tiles match; None if not measured.
+        licence: of the weights, SPDX.
+        sha256: of the file that was read; empty before writing.
+    """
+
+    config: ModelConfig
+    state: dict[str, Tensor]
+    training: dict[str, Any] = field(default_factory=dict)
+    preset: str = "custom"
+    halo: int | None = None
+    licence: str = "Apache-2.0"
+    sha256: str = ""
+
+    def build(self) -> SRNet:
+        """Return the network with these weights, in evaluation mode.
+
+        Raises:
+            ModelError: the tensors do not belong to the configuration.
+        """
+        model = SRNet(self.config)
+        try:
+            model.load_state_dict(self.state)
+        except RuntimeError as error:
+            reason = str(error).splitlines()[-1].strip()
+            raise ModelError(f"the weights do not belong to their configuration: {reason}") from error
+        return model.eval()
+
+
+def save_weights(path: Path, weights: Weights) -> None:
+    """Write `weights` atomically to `path`."""
+    metadata = {
+        "format": FORMAT,
+        "config": json.dumps(weights.config.to_dict()),
+        "training": json.dumps(weights.training),
+        "preset": weights.preset,
+        "halo": json.dumps(weights.halo),
+        "licence": weights.licence,
+    }
+    tensors = {name: value.detach().cpu().contiguous() for name, value in weights.state.items()}
+    with atomic_write(path) as temporary:
+        temporary.write_bytes(save(tensors, metadata))
+
+
+def load_weights(path: str | os.PathLike[str]) -> Weights:
+    """Read a file that `save_weights` wrote.
+
+    Raises:
+        ModelError: the file is missing, damaged, or not ours.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise ModelError(f"{path}: no such weights file")
+    try:
+        with safe_open(path, framework="pt") as archive:
+            metadata = archive.metadata() or {}
+            state = {name: archive.get_tensor(name) for name in archive.keys()}
+    except (SafetensorError, OSError) as error:
+        raise ModelError(f"{path}: not a readable safetensors file ({error})") from error
+    if metadata.get("format") != FORMAT:
+        raise ModelError(f"{path}: safetensors weights, but not of srup (no {FORMAT!r} in its metadata)")
+    return Weights(
+        config=ModelConfig.from_dict(json.loads(metadata["config"])),
+        state={name: value.to(torch.float32) for name, value in state.items()},
+        training=json.loads(metadata["training"]),
+        preset=metadata["preset"],
+        halo=json.loads(metadata["halo"]),
+        licence=metadata["licence"],
+        sha256=hashlib.sha256(path.read_bytes()).hexdigest(),
+    )

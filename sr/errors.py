@@ -1,0 +1,52 @@
+"""The errors that a user of `srup` can meet, and nothing else.
+
+    SrupError                 shown as one line, exit status 1
+    ├── ImageError            a picture cannot be read, represented or written
+    ├── ModelError            a model file or checkpoint is missing, foreign or damaged
+    ├── BackendError          a backend or device is missing or failed
+    │   └── MissingExtraError a Python package is not installed; names the pip extra
+    ├── TilingError           tile, halo or batch cannot work together
+    ├── DataError             a pair list or a picture in it does not fit
+    └── TrainingError         a training run cannot start, go on or be resumed
+
+A message says what is wrong, where, what was expected and what to do about it. A programming
+mistake is not a `SrupError` and stays a traceback.
+"""
+
+
+class SrupError(Exception):
+    """Base of every error that is the input's or the environment's fault, not the program's."""
+
+
+class ImageError(SrupError):
+    """A picture cannot be read, represented or written."""
+
+
+class ModelError(SrupError):
+    """A model file or checkpoint is missing, foreign or damaged."""
+
+
+class BackendError(SrupError):
+    """A backend or device is missing, or failed while running."""
+
+
+class MissingExtraError(BackendError):
+    """A package that only an extra installs is missing."""
+
+    def __init__(self, package: str, extra: str, purpose: str) -> None:
+        super().__init__(
+            f"{purpose} needs the package {package!r}, which is not installed; "
+            f'install it with: pip install "srup[{extra}]"'
+        )
+
+
+class TilingError(SrupError):
+    """Tile, halo or batch cannot work together."""
+
+
+class DataError(SrupError):
+    """A pair list, or a picture that it names, does not fit."""
+
+
+class TrainingError(SrupError):
+    """A training run cannot start, go on or be resumed."""

@@ -1,0 +1,194 @@
+"""What `srup` prints: progress, results of files, the environment, a model."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import importlib.util
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import click
+
+from sr.image import WriteOptions
+from sr.modelfile import DEFAULT_PRESET, ModelMetadata, shipped_onnx, shipped_scales
+from sr.upscale import FileJob, FileResult, Upscaler, upscale_files
+
+TileProgress = Callable[[FileJob, int, int], None]
+
+
+def report_files(
+    jobs: Sequence[FileJob], upscaler: Upscaler, *, write_options: WriteOptions, max_pixels: int
+) -> int:
+    """Upscale `jobs`, print a line for each and a summary; return how many failed."""
+    info = upscaler.backend.info
+    if upscaler.warning:
+        click.echo(f"Warning: {upscaler.warning}", err=True)
+    started = time.perf_counter()
+    results: list[FileResult] = []
+    with _progress(len(jobs)) as (on_tile, on_file):
+        for result in upscale_files(
+            jobs, upscaler, write_options=write_options, max_pixels=max_pixels, progress=on_tile
+        ):
+            on_file(result, _result_line(result, upscaler.scale))
+            results.append(result)
+    failed = [result for result in results if result.error is not None]
+    megapixels = sum(r.size[0] * r.size[1] for r in results if r.size and not r.error) / 1e6
+    seconds = time.perf_counter() - started
+    output = megapixels * upscaler.scale**2
+    click.echo(
+        f"{len(results) - len(failed)} of {len(results)} pictures, x{upscaler.scale}, "
+        f"{output:.2f} megapixels out in {seconds:.1f} s "
+        f"({output / seconds:.2f} MP/s) on {info.device} (backend {info.name})"
+    )
+    return len(failed)
+
+
+def _result_line(result: FileResult, scale: int) -> tuple[str, bool]:
+    """Return the line for a result, and whether it goes to stderr."""
+    if result.error is not None or result.size is None:
+        return f"Error: {' '.join(str(result.error).splitlines())}", True
+    width, height = result.size
+    return (
+        f"{result.job.source} -> {result.job.target}  {width}x{height} -> {width * scale}x{height * scale}  "
+        f"{result.tiles} {'tile' if result.tiles == 1 else 'tiles'}, {result.seconds:.2f} s"
+    ), False
+
+
+@contextmanager
+def _progress(
+    total: int,
+) -> Iterator[tuple[TileProgress | None, Callable[[FileResult, tuple[str, bool]], None]]]:
+    """Yield callbacks for tiles and for files; they draw bars if stderr is a terminal."""
+
+    def plain(_: FileResult, line: tuple[str, bool]) -> None:
+        click.echo(line[0], err=line[1])
+
+    if not sys.stderr.isatty():
+        yield None, plain
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    console = Console(stderr=True)
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[unit]}"),
+        TextColumn("{task.fields[rate]}"),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=console, transient=True) as bars:
+        files = bars.add_task("all", total=total, unit="pictures", rate="", visible=total > 1)
+        tiles = bars.add_task("", total=None, unit="tiles", rate="")
+        current: list[FileJob] = []
+
+        def on_tile(job: FileJob, done: int, count: int) -> None:
+            if current != [job]:
+                current[:] = [job]
+                bars.reset(tiles, total=count, description=job.source.name)
+            bars.update(tiles, completed=done)
+            speed = bars.tasks[tiles].speed
+            bars.update(tiles, rate=f"{speed:.1f}/s" if speed else "")
+
+        def on_file(_: FileResult, line: tuple[str, bool]) -> None:
+            bars.advance(files)
+            if line[1] or not sys.stdout.isatty():
+                click.echo(line[0], err=line[1])
+            else:
+                bars.console.print(line[0], markup=False, highlight=False, soft_wrap=True)
+
+        yield on_tile, on_file
+
+
+def print_environment() -> None:
+    """Print versions, backends with what they lack, and shipped models."""
+    from sr import __version__
+    from sr.backends import cuda_driver_devices
+
+    gpus = cuda_driver_devices()
+    click.echo(f"srup {__version__}, Python {sys.version.split()[0]}")
+    click.echo(f"NVIDIA driver: {f'{gpus} GPU(s)' if gpus else 'none found'}")
+    click.echo("backends:")
+    click.echo(f"  onnx   {_onnx_state(gpus)}")
+    click.echo(f"  torch  {_torch_state()}")
+    scales = " ".join(f"x{scale}" for scale in shipped_scales())
+    click.echo(f"shipped models: {DEFAULT_PRESET} {scales}")
+
+
+def _onnx_state(gpus: int) -> str:
+    import onnxruntime
+
+    devices = "cpu"
+    if "CUDAExecutionProvider" in onnxruntime.get_available_providers():
+        devices += ", cuda"
+    state = f"onnxruntime {onnxruntime.__version__}, devices: {devices}"
+    if gpus and "cuda" not in devices:
+        state += "; for CUDA: pip uninstall onnxruntime, then pip install onnxruntime-gpu"
+    return state
+
+
+def _torch_state() -> str:
+    if importlib.util.find_spec("torch") is None:
+        return 'not installed; pip install "srup[torch]"'
+    return f"torch {importlib.metadata.version('torch')}"
+
+
+def print_model(name: str, *, scale: int | None) -> None:
+    """Print parameters, multiply-adds and origin of a preset or of a model file.
+
+    Raises:
+        ModelError: there is no such preset or file.
+    """
+    for metadata in _describe(name, scale):
+        for label, value in _rows(metadata):
+            click.echo(f"{label:32} {value}")
+        click.echo()
+
+
+def _rows(metadata: ModelMetadata) -> Iterator[tuple[str, Any]]:
+    yield "model", f"{metadata.preset} x{metadata.scale}, {metadata.img_channels} channels"
+    yield "parameters", f"{metadata.params:,}"
+    yield "multiply-adds per lr pixel", f"{metadata.macs_per_lr_px:,}"
+    yield "receptive-field radius", f"{metadata.receptive_field_radius} lr px"
+    if metadata.weights_sha256:
+        yield "default halo", f"{metadata.halo} lr px"
+        yield "precision, IO", f"{metadata.precision}, {metadata.io}"
+        yield "attention", metadata.attention
+        yield "licence of the weights", metadata.licence
+        yield "sha256 of the weights", metadata.weights_sha256[:16]
+    for key, value in metadata.training.items():
+        yield f"training: {key}", value
+
+
+def _describe(name: str, scale: int | None) -> Iterator[ModelMetadata]:
+    path = Path(name)
+    if path.suffix == ".onnx":
+        yield _onnx_metadata(path)
+    elif path.suffix == ".safetensors":
+        from sr.backends.pytorch import metadata_from_weights
+        from sr.checkpoint import load_weights
+
+        yield metadata_from_weights(load_weights(path))
+    elif shipped := [s for s in shipped_scales(name) if scale in (None, s)]:
+        for one in shipped:
+            yield _onnx_metadata(shipped_onnx(scale=one, preset=name))
+    else:
+        from sr.cli import require_extra
+
+        require_extra("torch", "torch", purpose=f"describing {name!r}, which ships no weights,")
+        from sr.backends.pytorch import metadata_from_weights
+        from sr.checkpoint import Weights
+        from sr.model import preset_config
+
+        yield metadata_from_weights(Weights(preset_config(name, scale=scale or 2), {}, preset=name))
+
+
+def _onnx_metadata(path: Path) -> ModelMetadata:
+    from sr.backends.ort import read_metadata
+
+    return read_metadata(path)

@@ -1,0 +1,325 @@
+"""Upscaling: one picture through tiles and a backend, and many files one after the other.
+
+`Upscaler` owns the way from pixels to pixels: items, tiles, batches, stitching. `upscale_files`
+owns the way from files to files; decoding the next picture and encoding the last one overlap with
+inference.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from itertools import islice
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sr.backends import open_backend
+from sr.backends.base import Batch
+from sr.errors import ImageError, SrupError, TilingError
+from sr.image import (
+    DEFAULT_MAX_PIXELS,
+    Picture,
+    WriteOptions,
+    bleed_under_transparency,
+    check_output,
+    read_picture,
+    write_picture,
+)
+from sr.memory import available_memory
+from sr.tiling import MIN_HALOS_PER_TILE, Tile, TileGrid, TileSpec, tile_grid
+
+Pixels = NDArray[np.uint8]
+Progress = Callable[[int, int], None]  # tiles done, tiles in all
+
+# Whole-picture inference may take this part of the free memory.
+WHOLE_PICTURE_MEMORY_SHARE = 0.5
+
+
+class Upscaler:
+    """Upscales pictures with one model on one backend; a context manager.
+
+    >>> import numpy as np
+    >>> with Upscaler(scale=3) as upscaler:
+    ...     upscaler(np.zeros((20, 30, 3), np.uint8)).shape
+    (60, 90, 3)
+    """
+
+    def __init__(
+        self,
+        *,
+        scale: int | None = None,
+        backend: str = "auto",
+        device: str = "auto",
+        model: Path | None = None,
+        tile: int | None = None,
+        halo: int | None = None,
+        batch: int | None = None,
+    ) -> None:
+        """Open the backend.
+
+        Args:
+            scale: 2, 3 or 4 with the shipped weights; None takes the scale of `model`, else 2.
+            backend: a name of `sr.backends.BACKENDS`.
+            device: "auto", "cpu" or "cuda".
+            model: a model file in place of the shipped one.
+            tile: largest side of a tile in lr pixels, halo included; None lets the backend choose.
+            halo: lr pixels; None takes the model's own, -1 the receptive-field radius.
+            batch: tiles run at once; None lets the backend choose.
+
+        Raises:
+            BackendError: the backend or device cannot be had.
+            ModelError: the model file does not fit.
+            TilingError: tile, halo and batch do not fit together.
+        """
+        if batch is not None and batch < 1:
+            raise TilingError(f"batch is {batch}, need at least 1 (--batch)")
+        default_scale = 2 if scale is None else scale
+        self.backend = open_backend(backend, scale=default_scale, device=device, model=model)
+        try:
+            self._plan(scale, tile, halo, batch)
+        except BaseException:
+            self.backend.close()
+            raise
+
+    def _plan(self, scale: int | None, tile: int | None, halo: int | None, batch: int | None) -> None:
+        info = self.backend.info
+        self.scale = info.model.scale
+        if scale is not None and scale != self.scale:
+            raise TilingError(f"the model upscales by {self.scale}, not by {scale}; drop --scale or --model")
+        radius = info.model.receptive_field_radius
+        halo = info.model.halo if halo is None else radius if halo < 0 else halo
+        default_tile = max(info.default_tile, MIN_HALOS_PER_TILE * halo)
+        self.spec = TileSpec(
+            tile=default_tile if tile is None else tile, halo=halo, equalise=not info.fixed_tiles
+        )
+        self.batch = info.default_batch if batch is None else batch
+
+    @property
+    def warning(self) -> str | None:
+        """What the user should know about this model, or None."""
+        if self.backend.info.model.attention == "dynamic":
+            return (
+                "this model's attention depends on the whole picture, so tiles would not match; "
+                "pictures are upscaled whole where memory allows"
+            )
+        return None
+
+    def __call__(self, image: Pixels) -> Pixels:
+        """Upscale an array: uint8 (H, W) grey or (H, W, 3) RGB, to scale * H by scale * W.
+
+        Raises:
+            ImageError: the array has another shape or dtype.
+            BackendError: the device failed.
+        """
+        if image.dtype != np.uint8 or image.ndim not in (2, 3) or image.shape[2:] not in ((), (3,)):
+            raise ImageError(
+                f"cannot upscale an array of shape {image.shape} and dtype {image.dtype}; "
+                "need uint8 (H, W) or (H, W, 3)"
+            )
+        return self._upscale_items([image])[0]
+
+    def picture(self, picture: Picture, *, progress: Progress | None = None) -> Picture:
+        """Upscale a picture; alpha goes the same way as the colours.
+
+        Raises:
+            BackendError: the device failed.
+        """
+        if picture.alpha is None:
+            (pixels,) = self._upscale_items([picture.pixels], progress)
+            return replace(picture, pixels=pixels)
+        colours = bleed_under_transparency(picture.pixels, picture.alpha)
+        pixels, alpha = self._upscale_items([colours, picture.alpha], progress)
+        return replace(picture, pixels=pixels, alpha=alpha)
+
+    def grid(self, height: int, width: int) -> TileGrid:
+        """Return how a picture of this size will be cut."""
+        whole = self.backend.info.model.attention == "dynamic" and self._fits_whole(height, width)
+        spec = replace(self.spec, tile=max(height, width, self.spec.tile)) if whole else self.spec
+        return tile_grid(height, width, spec)
+
+    def _fits_whole(self, height: int, width: int) -> bool:
+        needed = height * width * self.backend.info.model.activation_bytes_per_lr_px
+        return needed <= WHOLE_PICTURE_MEMORY_SHARE * available_memory()
+
+    def _upscale_items(self, items: Sequence[Pixels], progress: Progress | None = None) -> list[Pixels]:
+        """Upscale equal-sized (H, W) and (H, W, 3) arrays together."""
+        height, width = items[0].shape[:2]
+        grid = self.grid(height, width)
+        outputs = [
+            np.empty((height * self.scale, width * self.scale, *item.shape[2:]), np.uint8) for item in items
+        ]
+        # A model with one channel sees each colour as a picture of its own.
+        channels = self.backend.info.model.img_channels
+        sources = [plane for item in items for plane in _planes(item, channels)]
+        targets = [plane for output in outputs for plane in _planes(output, channels)]
+        jobs = [(tile, index) for tile in grid for index in range(len(sources))]
+        batches = (
+            _cut(sources, grid, part, channels)
+            for part in (jobs[at : at + self.batch] for at in range(0, len(jobs), self.batch))
+        )
+        remaining = iter(jobs)
+        done = 0
+        for result in self.backend.run(batches):
+            for upscaled, (tile, index) in zip(result, islice(remaining, len(result)), strict=True):
+                _keep(upscaled, targets[index], tile, self.scale)
+            done += len(result)
+            if progress is not None:
+                progress(done, len(jobs))
+        return outputs
+
+    def close(self) -> None:
+        """Free the backend."""
+        self.backend.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def _planes(item: Pixels, channels: int) -> list[Pixels]:
+    """Return the views of an item that go through the model one by one."""
+    if channels == 3 or item.ndim == 2:
+        return [item]
+    return [item[:, :, channel] for channel in range(item.shape[2])]
+
+
+def _cut(
+    sources: Sequence[Pixels], grid: TileGrid, jobs: Sequence[tuple[Tile, int]], channels: int
+) -> Batch:
+    """Copy tiles into a batch (N, tile_height, tile_width, channels); grey fills all channels."""
+    batch = np.empty((len(jobs), grid.tile_height, grid.tile_width, channels), np.uint8)
+    for slot, (tile, index) in enumerate(jobs):
+        rows, columns, source = tile.rows, tile.columns, sources[index]
+        part = source[
+            rows.start : rows.start + rows.length, columns.start : columns.start + columns.length
+        ]
+        batch[slot] = part if part.ndim == 3 else part[:, :, None]
+    return batch
+
+
+def _keep(upscaled: Pixels, target: Pixels, tile: Tile, scale: int) -> None:
+    """Write the part of an upscaled tile (sH, sW, C) that it owns; grey targets get the mean."""
+    rows, columns = tile.rows, tile.columns
+    part = upscaled[
+        (rows.keep_start - rows.start) * scale : (rows.keep_stop - rows.start) * scale,
+        (columns.keep_start - columns.start) * scale : (columns.keep_stop - columns.start) * scale,
+    ]
+    place = target[
+        rows.keep_start * scale : rows.keep_stop * scale,
+        columns.keep_start * scale : columns.keep_stop * scale,
+    ]
+    if place.ndim == 3:
+        place[:] = part
+    elif part.shape[2] == 1:
+        place[:] = part[:, :, 0]
+    else:
+        place[:] = (part.sum(axis=2, dtype=np.uint16) + 1) // 3  # the mean of three, rounded
+
+
+@dataclass(frozen=True)
+class FileJob:
+    """One picture file to upscale, and where the result goes."""
+
+    source: Path
+    target: Path
+
+
+@dataclass(frozen=True)
+class FileResult:
+    """What became of a job.
+
+    Attributes:
+        job: the job.
+        error: why it failed, or None.
+        size: (width, height) of the input in pixels; None if it could not be read.
+        tiles: tiles run.
+        seconds: of inference.
+    """
+
+    job: FileJob
+    error: SrupError | None = None
+    size: tuple[int, int] | None = None
+    tiles: int = 0
+    seconds: float = 0.0
+
+
+def upscale_files(
+    jobs: Iterable[FileJob],
+    upscaler: Upscaler,
+    *,
+    write_options: WriteOptions | None = None,
+    max_pixels: int = DEFAULT_MAX_PIXELS,
+    progress: Callable[[FileJob, int, int], None] | None = None,
+) -> Iterator[FileResult]:
+    """Upscale files in order and yield a result for each when its file has been written.
+
+    A picture that fails yields its error and the others go on. At most three pictures are in
+    memory: one being decoded, one upscaled, one encoded.
+    """
+    options = write_options or WriteOptions()
+    with ThreadPoolExecutor(1, "decode") as decoder, ThreadPoolExecutor(1, "encode") as encoder:
+
+        def decode(job: FileJob) -> Picture:
+            picture = read_picture(job.source, max_pixels=max_pixels)
+            check_output(
+                job.target,
+                height=picture.height * upscaler.scale,
+                width=picture.width * upscaler.scale,
+                alpha=picture.alpha is not None,
+            )
+            return picture
+
+        def infer(job: FileJob, decoding: Future[Picture]) -> tuple[FileResult, Future[None] | None]:
+            try:
+                picture = decoding.result()
+                size = (picture.width, picture.height)
+                tiles = len(upscaler.grid(picture.height, picture.width))
+                report = None if progress is None else (lambda done, total: progress(job, done, total))
+                started = time.perf_counter()
+                upscaled = upscaler.picture(picture, progress=report)
+                seconds = time.perf_counter() - started
+            except SrupError as error:
+                return FileResult(job, error=error), None
+            result = FileResult(job, size=size, tiles=tiles, seconds=seconds)
+            return result, encoder.submit(write_picture, job.target, upscaled, options=options)
+
+        previous: tuple[FileResult, Future[None] | None] | None = None
+        for job, decoding in _ahead(jobs, lambda job: decoder.submit(decode, job)):
+            current = infer(job, decoding)
+            if previous is not None:
+                yield _finished(*previous)
+            previous = current
+        if previous is not None:
+            yield _finished(*previous)
+
+
+def _ahead(
+    jobs: Iterable[FileJob], submit: Callable[[FileJob], Future[Picture]]
+) -> Iterator[tuple[FileJob, Future[Picture]]]:
+    """Pair each job with its decoding, started while the job before is being worked on."""
+    waiting: tuple[FileJob, Future[Picture]] | None = None
+    for job in jobs:
+        started = (job, submit(job))
+        if waiting is not None:
+            yield waiting
+        waiting = started
+    if waiting is not None:
+        yield waiting
+
+
+def _finished(result: FileResult, encoding: Future[None] | None) -> FileResult:
+    """Wait for the file to be written."""
+    if encoding is None:
+        return result
+    try:
+        encoding.result()
+    except SrupError as error:
+        return replace(result, error=error)
+    return result

@@ -1,0 +1,1 @@
+"""Training: pair lists, losses, the loop, evaluation."""
