@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 from sr.metrics import psnr
 
 Image = NDArray[np.uint8]
-Upscale = Callable[[Image], Image]
 
 
 @dataclass(frozen=True)
@@ -50,28 +49,20 @@ def tiles_match(found: Difference) -> bool:
     return found.max_levels <= MAX_TILING_LEVELS and found.share <= MAX_TILING_SHARE
 
 
-def smallest_halo(
-    upscale: Callable[[Image, int | None], Image], pictures: Iterable[Image], *, radius: int, margin: int = 2
-) -> int:
-    """Return the smallest halo with which tiles match the whole picture on all `pictures`.
+def smallest_halo(mismatch: Callable[[int], Difference], *, radius: int) -> int:
+    """Return the smallest halo with which tiles match the whole picture.
 
     Args:
-        upscale: upscales a picture with tiles of the given halo, or whole for None.
-        pictures: (H, W, 3), several tiles large.
-        radius: receptive-field radius, with which tiles match by construction; the upper bound.
-        margin: lr pixels added to the measured halo, for pictures that were not measured.
+        mismatch: of the tiled output with a given halo (lr pixels) against the whole-picture output.
+        radius: receptive-field radius, with which tiles match by construction: the upper bound.
 
-    The difference falls with the halo, so the search bisects.
+    The difference falls as the halo grows, so the search bisects.
     """
-    halo = 1
-    for picture in pictures:
-        whole = upscale(picture, None)
-        low, high = halo, radius  # high always matches
-        while low < high:
-            middle = (low + high) // 2
-            if tiles_match(difference(upscale(picture, middle), whole)):
-                high = middle
-            else:
-                low = middle + 1
-        halo = low
-    return min(radius, halo + margin)
+    low, high = 1, radius
+    while low < high:
+        middle = (low + high) // 2
+        if tiles_match(mismatch(middle)):
+            high = middle
+        else:
+            low = middle + 1
+    return low

@@ -272,9 +272,18 @@ def upscale_files(
                 job.target,
                 height=picture.height * upscaler.scale,
                 width=picture.width * upscaler.scale,
-                alpha=picture.alpha is not None,
+                alpha=picture.transparent,
             )
             return picture
+
+        def encode(job: FileJob, picture: Picture) -> None:
+            try:
+                job.target.parent.mkdir(parents=True, exist_ok=True)
+            except OSError as error:
+                raise ImageError(
+                    f"{job.target}: its folder cannot be made ({error.strerror}); choose another (-o)"
+                ) from error
+            write_picture(job.target, picture, options=options)
 
         def infer(job: FileJob, decoding: Future[Picture]) -> tuple[FileResult, Future[None] | None]:
             try:
@@ -288,7 +297,7 @@ def upscale_files(
             except SrupError as error:
                 return FileResult(job, error=error), None
             result = FileResult(job, size=size, tiles=tiles, seconds=seconds)
-            return result, encoder.submit(write_picture, job.target, upscaled, options=options)
+            return result, encoder.submit(encode, job, upscaled)
 
         previous: tuple[FileResult, Future[None] | None] | None = None
         for job, decoding in _ahead(jobs, lambda job: decoder.submit(decode, job)):

@@ -60,7 +60,9 @@ class TrainConfig:
     data_note: str = ""
     # Settings under which a checkpoint may be resumed although they differ from the run's.
     RESUMABLE_CHANGES: frozenset[str] = field(
-        default=frozenset({"run_dir", "train_list", "val_lists", "val_every", "compile", "init_weights"}),
+        default=frozenset(
+            {"run_dir", "train_list", "val_lists", "val_every", "compile", "init_weights", "total_epochs"}
+        ),
         init=False,
         repr=False,
     )

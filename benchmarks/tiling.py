@@ -1,0 +1,85 @@
+"""What tiling costs, and what memory it bounds.
+
+Times a 2040x1356 picture (a photograph enlarged) whole and in tiles of several sizes, interleaved,
+and takes the peak memory of whole processes that upscale pictures of growing size, less the memory
+of their input and output pixels.
+
+    python -m benchmarks.tiling
+"""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from benchmarks.common import ROOT, interleaved_seconds, peak_rss_mib, write_result
+from sr.image import read_picture
+from sr.resize import bicubic_resize
+from sr.tiling import TileSpec
+from sr.upscale import Upscaler
+
+PICTURE = ROOT / "examples" / "kitten.png"
+SCALE = 2
+TILES = (96, 128, 192, 256, 384, 512)
+ROUNDS = 3
+REPEATS = (1, 2, 3)  # the picture beside and below itself this often, for memory
+
+
+def main() -> None:
+    """Measure and store."""
+    image = bicubic_resize(read_picture(PICTURE).pixels, scale=4)
+    seconds = time_tiles(image)
+    ratios = {name: round(value / seconds["whole"], 3) for name, value in seconds.items()}
+    write_result(
+        "tiling",
+        {
+            "size": f"{image.shape[1]}x{image.shape[0]}",
+            "scale": SCALE,
+            "seconds_whole": seconds["whole"],
+            "time_against_whole": ratios,
+            "memory": [memory_of(np.tile(image, (times, times, 1))) for times in REPEATS],
+        },
+    )
+
+
+def time_tiles(image: np.ndarray) -> dict[str, float]:
+    """Return median seconds of the whole picture and of each tile size; "default" is the shipped one."""
+    with Upscaler(scale=SCALE, backend="onnx", device="cpu") as upscaler:
+        default, halo = upscaler.spec, upscaler.spec.halo
+
+        def with_spec(spec: TileSpec) -> None:
+            upscaler.spec = spec
+            upscaler(image)
+
+        specs = {"whole": TileSpec(tile=max(image.shape), halo=0), "default": default}
+        specs |= {str(tile): TileSpec(tile=tile, halo=halo) for tile in TILES}
+        actions = {name: (lambda spec=spec: with_spec(spec)) for name, spec in specs.items()}
+        return interleaved_seconds(actions, rounds=ROUNDS)
+
+
+def memory_of(image: np.ndarray) -> dict[str, float | str]:
+    """Return the peak memory of upscaling `image`, whole process, and what is not pixels of it."""
+    with tempfile.TemporaryDirectory() as scratch:
+        source, target = Path(scratch) / "in.png", Path(scratch) / "out.png"
+        Image.fromarray(image).save(source, compress_level=0)
+        command = [sys.executable, "-m", "sr.cli", "upscale", str(source), "--scale", str(SCALE)]
+        peak = peak_rss_mib([*command, "-o", str(target), "--png-level", "0"])
+    own = image.nbytes / 2**20
+    output = own * SCALE**2
+    # The codec holds the output once more, with a fourth byte for each pixel.
+    return {
+        "size": f"{image.shape[1]}x{image.shape[0]}",
+        "peak_rss_mib": round(peak),
+        "input_mib": round(own),
+        "output_mib": round(output),
+        "codec_copy_mib": round(output * 4 / 3),
+        "beyond_those_mib": round(peak - own - output - output * 4 / 3),
+    }
+
+
+if __name__ == "__main__":
+    main()

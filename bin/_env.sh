@@ -1,0 +1,104 @@
+# shellcheck shell=bash
+# Sourced by srup, test and check: finds or makes the environment that they run in.
+#
+# An active virtual environment ($VIRTUAL_ENV) is used, and what is missing is installed into it.
+# Otherwise .venv in the repository root is used, made on first use with $PYTHON or, where that is
+# not set, the first Python >= 3.11 among those of `find_python`.
+# $venv/.srup-stamp says what is installed: a checksum of what decides it, then "base" or "dev".
+
+root=$(dirname "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")")
+program=$(basename "$0")
+
+if [ -n "${VIRTUAL_ENV:-}" ] && [ -x "$VIRTUAL_ENV/bin/python" ] && ! [ "$VIRTUAL_ENV" -ef "$root/.venv" ]; then
+    venv=$VIRTUAL_ENV
+    active=yes
+else
+    venv=$root/.venv
+    active=no
+fi
+stamp=$venv/.srup-stamp
+log=$venv/srup-install.log
+
+say() { printf '%s: %s\n' "$program" "$*" >&2; }
+die() { say "$@"; exit 1; }
+
+# The root is part of it: an editable install points to where the repository was.
+wanted=$({ printf '%s\n' "$root"; cat "$root/setup.cfg" "$root/pyproject.toml"; } | cksum)
+
+# is_installed base|dev: dev contains base.
+is_installed() {
+    [ -x "$venv/bin/python" ] && [ -x "$venv/bin/srup" ] && [ -f "$stamp" ] || return 1
+    case $(cat "$stamp") in "$wanted dev" | "$wanted $1") return 0 ;; *) return 1 ;; esac
+}
+
+find_python() {
+    local candidate version found=
+    if [ "$active" = yes ]; then
+        set -- "$venv/bin/python"
+    elif [ -n "${PYTHON:-}" ]; then
+        set -- "$PYTHON"
+    else
+        set -- python3.13 python3.12 python3.11 python3 python
+    fi
+    for candidate; do
+        version=$("$candidate" -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null) || continue
+        case $version in
+            3.1[1-9] | 3.[2-9][0-9]) printf '%s\n' "$candidate"; return ;;
+            *) found="$found, $candidate is $version" ;;
+        esac
+    done
+    if [ -n "$found" ]; then die "need Python 3.11 or later, but ${found#, }"; fi
+    die "need Python 3.11 or later, found none (tried $*)"
+}
+
+make_venv() {
+    { rm -rf "$venv" && mkdir "$venv"; } 2>/dev/null || die "cannot write to $root"
+    # Stays until everything is installed, so that an interrupted first run starts over.
+    echo unfinished >"$stamp"
+    "$python" -m venv "$venv" >"$log" 2>&1 && return
+    if grep -qE 'ensurepip|No module named' "$log"; then
+        die "$python cannot make a virtual environment; on Debian and Ubuntu: sudo apt install python3-venv"
+    fi
+    die "$python cannot make a virtual environment: $(tail -n 1 "$log")"
+}
+
+pip_install() {
+    "$venv/bin/python" -m pip install --quiet --disable-pip-version-check --no-input "$@" >"$log" 2>&1 && return
+    die "pip failed (no network?):$(grep -i 'error:' "$log" | tail -n 1); details in $log"
+}
+
+install_now() {
+    local what="installing into" duration="about a minute"
+    if [ "$1" = dev ]; then what="installing the development tools into" duration="some minutes"; fi
+    if [ "$active" = yes ]; then
+        say "$what the active environment $venv"
+    elif ! [ -f "$venv/pyvenv.cfg" ] || ! "$venv/bin/python" -c '' 2>/dev/null \
+        || [ "$(cat "$stamp" 2>/dev/null)" = unfinished ]; then
+        say "first run, $what .venv ($duration)"
+        make_venv
+    else
+        say "updating .venv"
+    fi
+    "$venv/bin/python" -m pip --version >/dev/null 2>&1 || "$venv/bin/python" -m ensurepip >"$log" 2>&1 \
+        || die "$venv has no pip; install it there"
+    if [ "$1" = dev ]; then
+        # The version that the project is developed with; one that is already there is left alone.
+        "$venv/bin/python" -c 'import torch' 2>/dev/null || pip_install torch==2.13.0
+        pip_install --editable "${root}[dev]"
+    else
+        pip_install --editable "$root"
+    fi
+    rm -f "$log"
+    printf '%s %s\n' "$wanted" "$1" >"$stamp"
+}
+
+# ensure_installed base|dev: one process installs, others that come meanwhile wait for it.
+ensure_installed() {
+    if is_installed "$1"; then return; fi
+    python=$(find_python)
+    (
+        # The lock belongs to the open file, not to this short process: it holds until the subshell ends.
+        "$python" -c 'import fcntl; fcntl.flock(9, fcntl.LOCK_EX)'
+        if ! is_installed "$1"; then install_now "$1"; fi
+    ) 9<"$root/setup.cfg"
+}

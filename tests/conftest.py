@@ -1,0 +1,60 @@
+"""What all tests share: GPU tests skip themselves, and packaging tests get a copy of the sources."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from hypothesis import settings
+
+ROOT = Path(__file__).resolve().parent.parent
+
+# No deadline: how long an example takes says nothing about whether it is right.
+settings.register_profile("srup", deadline=None)
+settings.load_profile("srup")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Skip tests marked `gpu` where the NVIDIA driver lists no GPU."""
+    gpu_items = [item for item in items if item.get_closest_marker("gpu")]
+    if gpu_items and not _has_gpu():
+        for item in gpu_items:
+            item.add_marker(pytest.mark.skip(reason="no NVIDIA GPU"))
+
+
+def _has_gpu() -> bool:
+    nvidia_smi = shutil.which("nvidia-smi")
+    if nvidia_smi is None:
+        return False
+    listing = subprocess.run([nvidia_smi, "-L"], capture_output=True, text=True)
+    return listing.returncode == 0 and "GPU" in listing.stdout
+
+
+@pytest.fixture(scope="module")
+def source_tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a copy of the repository as a fresh clone would be, in a path with a space."""
+    ignored = (ROOT / ".gitignore").read_text(encoding="utf-8").split()
+    tree = tmp_path_factory.mktemp("sources") / "a clone"
+    return shutil.copytree(
+        ROOT, tree, ignore=shutil.ignore_patterns(".git", *(n.rstrip("/") for n in ignored))
+    )
+
+
+@pytest.fixture(scope="session")
+def bare_env() -> dict[str, str]:
+    """Return the environment variables without those that would redirect Python or bin/srup."""
+    redirecting = {"VIRTUAL_ENV", "PYTHON", "PYTHONPATH", "PYTHONHOME"}
+    return {name: value for name, value in os.environ.items() if name not in redirecting}
+
+
+@pytest.fixture(scope="session")
+def package_index(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Skip the test if pip cannot download a small package."""
+    probe = [sys.executable, "-m", "pip", "download", "--no-deps", "--no-cache-dir", "--retries", "1"]
+    answer = subprocess.run(
+        [*probe, "--dest", tmp_path_factory.mktemp("probe"), "platformdirs"], capture_output=True
+    )
+    if answer.returncode != 0:
+        pytest.skip("pip reaches no package index")

@@ -1,0 +1,172 @@
+"""Odd picture files and metadata, put together byte by byte from the formats' specifications."""
+
+import struct
+import zlib
+from io import BytesIO
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+PNG_GREY, PNG_RGB, PNG_PALETTE, PNG_GREY_ALPHA, PNG_RGBA = 0, 2, 3, 4, 6  # colour types
+
+
+def png_chunk(kind: bytes, data: bytes) -> bytes:
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+
+def png(rows: list[bytes], *, width: int, bits: int, colour: int, before: bytes = b"", after: bytes = b"") -> bytes:
+    """Assemble a PNG from unfiltered rows; `before` and `after` are chunks round the image data."""
+    header = struct.pack(">IIBBBBB", width, len(rows), bits, colour, 0, 0, 0)
+    data = zlib.compress(b"".join(b"\0" + row for row in rows))
+    chunks = png_chunk(b"IHDR", header) + before + png_chunk(b"IDAT", data) + after
+    return b"\x89PNG\r\n\x1a\n" + chunks + png_chunk(b"IEND", b"")
+
+
+def apng(frames: int) -> bytes:
+    """Assemble an animated PNG of 1x1 grey frames."""
+    control = png_chunk(b"acTL", struct.pack(">II", frames, 0))
+    data = zlib.compress(b"\0\x80")
+    number = 0
+    body = b""
+    for frame in range(frames):
+        body += png_chunk(b"fcTL", struct.pack(">IIIIIHHBB", number, 1, 1, 0, 0, 1, 10, 0, 0))
+        number += 1
+        if frame == 0:
+            body += png_chunk(b"IDAT", data)
+        else:
+            body += png_chunk(b"fdAT", struct.pack(">I", number) + data)
+            number += 1
+    header = png_chunk(b"IHDR", struct.pack(">IIBBBBB", 1, 1, 8, 0, 0, 0, 0))
+    return b"\x89PNG\r\n\x1a\n" + header + control + body + png_chunk(b"IEND", b"")
+
+
+def encoded(pixels: NDArray | Image.Image, kind: str, **arguments: object) -> bytes:
+    """Encode with Pillow alone."""
+    image = pixels if isinstance(pixels, Image.Image) else Image.fromarray(pixels)
+    buffer = BytesIO()
+    image.save(buffer, kind, **arguments)
+    return buffer.getvalue()
+
+
+def icc_profile(space: bytes) -> bytes:
+    """Return the header of an ICC profile (ICC.1:2022, section 7.2) with an empty table of tags."""
+    header = bytearray(128)
+    header[0:4] = struct.pack(">I", 132)
+    header[8:12] = b"\x02\x10\0\0"
+    header[12:16], header[16:20], header[20:24], header[36:40] = b"mntr", space, b"XYZ ", b"acsp"
+    return bytes(header) + bytes(4)
+
+
+def xmp_packet(orientation: int | None = None) -> bytes:
+    """Return a small XMP packet with a title that is not ASCII."""
+    attribute = "" if orientation is None else f' tiff:Orientation="{orientation}"'
+    return (
+        '<?xpacket begin="\ufeff" id="W5M0MpCehiHzreSzNTczkc9d"?><x:xmpmeta xmlns:x="adobe:ns:meta/">'
+        '<rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#"><rdf:Description rdf:about=""'
+        f' xmlns:tiff="http://ns.adobe.com/tiff/1.0/" xmlns:dc="http://purl.org/dc/elements/1.1/"{attribute}>'
+        "<dc:title>Übergröße</dc:title></rdf:Description></rdf:RDF></x:xmpmeta>"
+        '<?xpacket end="w"?>'
+    ).encode()
+
+
+ARTIST = "José Müller".encode()
+MAKER_NOTE = b"NOTE with an offset: " + bytes(range(40))
+THUMBNAIL = b"\xff\xd8\xff\xdbTHUMBNAIL" * 20 + b"\xff\xd9"
+TIFF_ASCII, TIFF_SHORT, TIFF_LONG, TIFF_RATIONAL, TIFF_UNDEFINED = 2, 3, 4, 5, 7
+
+
+def exif_block(orientation: int | None = None, *, order: str = "<", size: tuple[int, int] | None = None) -> bytes:
+    """Assemble an EXIF block as a camera does, with maker note, GPS position and thumbnail.
+
+    Args:
+        orientation: 1 to 8, or None to leave it out.
+        order: "<" (Intel) or ">" (Motorola).
+        size: width and height, for PixelXDimension (SHORT) and PixelYDimension (LONG).
+    """
+
+    def short(value: int) -> bytes:
+        return struct.pack(order + "H", value)
+
+    def long(value: int) -> bytes:
+        return struct.pack(order + "I", value)
+
+    def rationals(*values: int) -> bytes:
+        return b"".join(struct.pack(order + "II", value, 1) for value in values)
+
+    def directory(entries: dict[int, tuple[int, int, bytes]], offset: int, behind: int = 0) -> bytes:
+        records, values = struct.pack(order + "H", len(entries)), b""
+        start = offset + 2 + 12 * len(entries) + 4
+        for tag, (kind, count, data) in sorted(entries.items()):
+            place = data.ljust(4, b"\0") if len(data) <= 4 else long(start + len(values))
+            records += struct.pack(order + "HHI", tag, kind, count) + place
+            values += data + b"\0" * (len(data) % 2) if len(data) > 4 else b""
+        return records + long(behind) + values
+
+    main = {
+        0x010F: (TIFF_ASCII, 6, b"Maker\0"),
+        0x013B: (TIFF_ASCII, len(ARTIST) + 1, ARTIST + b"\0"),
+        0x8769: (TIFF_LONG, 1, long(0)),
+        0x8825: (TIFF_LONG, 1, long(0)),
+    }
+    if orientation is not None:
+        main[0x0112] = (TIFF_SHORT, 1, short(orientation))
+    photo = {
+        0x9003: (TIFF_ASCII, 20, b"2024:02:29 12:34:56\0"),
+        0x829A: (TIFF_RATIONAL, 1, struct.pack(order + "II", 1, 250)),
+        0x927C: (TIFF_UNDEFINED, len(MAKER_NOTE), MAKER_NOTE),
+    }
+    if size is not None:
+        photo[0xA002] = (TIFF_SHORT, 1, short(size[0]))
+        photo[0xA003] = (TIFF_LONG, 1, long(size[1]))
+    gps = {1: (TIFF_ASCII, 2, b"N\0"), 2: (TIFF_RATIONAL, 3, rationals(48, 12, 30))}
+    photo_at = 8 + len(directory(main, 8))
+    gps_at = photo_at + len(directory(photo, photo_at))
+    thumbnail_at = gps_at + len(directory(gps, gps_at))
+    main[0x8769] = (TIFF_LONG, 1, long(photo_at))
+    main[0x8825] = (TIFF_LONG, 1, long(gps_at))
+    data_at = thumbnail_at + 2 + 2 * 12 + 4
+    thumbnail = {
+        0x0201: (TIFF_LONG, 1, long(data_at)),
+        0x0202: (TIFF_LONG, 1, long(len(THUMBNAIL))),
+    }
+    return (
+        b"Exif\0\0"
+        + (b"II*\0" if order == "<" else b"MM\0*")
+        + long(8)
+        + directory(main, 8, behind=thumbnail_at)
+        + directory(photo, photo_at)
+        + directory(gps, gps_at)
+        + directory(thumbnail, thumbnail_at)
+        + THUMBNAIL
+    )
+
+
+def header_bombs() -> dict[str, bytes]:
+    """Return small files whose headers claim billions of pixels (WebP: the 268 million that it can)."""
+    huge = 60_000
+    jpeg = bytearray(encoded(np.zeros((8, 8), np.uint8), "JPEG"))
+    frame = jpeg.index(b"\xff\xc0")
+    jpeg[frame + 5 : frame + 9] = struct.pack(">HH", huge, huge)
+    gif = bytearray(encoded(np.zeros((8, 8), np.uint8), "GIF"))
+    gif[6:10] = struct.pack("<HH", huge, huge)
+    bmp = bytearray(encoded(np.zeros((8, 8), np.uint8), "BMP"))
+    bmp[18:26] = struct.pack("<II", huge, huge)
+    tiff = encoded(np.zeros((8, 8), np.uint8), "TIFF")
+    for tag in (256, 257):
+        tiff = tiff.replace(struct.pack("<HHIHH", tag, 4, 1, 8, 0), struct.pack("<HHII", tag, 4, 1, huge))
+        tiff = tiff.replace(struct.pack("<HHIHH", tag, 3, 1, 8, 0), struct.pack("<HHII", tag, 4, 1, huge))
+    header = struct.pack(">IIBBBBB", huge, huge, 8, PNG_RGB, 0, 0, 0)
+    webp = encoded(np.zeros((16_383, 1), np.uint8), "WEBP", lossless=True)
+    lossless = bytearray(webp)
+    bits = lossless.index(b"VP8L") + 9
+    packed = struct.unpack_from("<I", lossless, bits)[0]
+    struct.pack_into("<I", lossless, bits, packed & ~0x3FFF | 16_382)
+    return {
+        "PNG": b"\x89PNG\r\n\x1a\n" + png_chunk(b"IHDR", header) + png_chunk(b"IDAT", zlib.compress(b"\0")),
+        "JPEG": bytes(jpeg),
+        "GIF": bytes(gif),
+        "BMP": bytes(bmp),
+        "TIFF": tiff,
+        "WebP": bytes(lossless),
+    }

@@ -1,0 +1,158 @@
+"""bin/srup from a fresh clone: it installs itself once, passes arguments on, says what is missing."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+import sr
+
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="bin/srup is a bash script")
+
+# What bin/srup may call; none of them is a Python.
+TOOLS = ("bash", "env", "basename", "cat", "cksum", "dirname", "grep", "mkdir", "readlink", "rm", "tail")
+
+# Debian's python3 without python3-venv, as it answers `-m venv`.
+NO_VENV = """
+The virtual environment was not created successfully because ensurepip is not
+available.  On Debian/Ubuntu systems, you need to install the python3-venv
+package using the following command.
+"""
+
+
+def run(program: Path, *arguments: str, env: dict[str, str], **options) -> subprocess.CompletedProcess[str]:
+    command = [str(program), *arguments]
+    return subprocess.run(command, env=env, capture_output=True, text=True, encoding="utf-8", **options)
+
+
+def fake_python(path: Path, *, version: str) -> Path:
+    """Write a program that answers its version and cannot make an environment."""
+    path.write_text(
+        f"""#!/bin/sh
+case "$*" in
+    *version_info*) echo {version} ;;
+    *"-m venv"*) echo '{NO_VENV}'; exit 1 ;;
+esac
+"""
+    )
+    path.chmod(0o755)
+    return path
+
+
+@pytest.fixture
+def tools_only(tmp_path: Path, bare_env: dict[str, str]) -> dict[str, str]:
+    """Return an environment whose PATH is one folder of tools, with no Python in it."""
+    folder = tmp_path / "tools"
+    folder.mkdir()
+    for tool in TOOLS:
+        (folder / tool).symlink_to(shutil.which(tool) or pytest.skip(f"no {tool}"))
+    return bare_env | {"PATH": str(folder)}
+
+
+@pytest.fixture
+def clone(source_tree: Path, tmp_path: Path) -> Path:
+    """Return a clone in which nothing is installed."""
+    return shutil.copytree(source_tree, tmp_path / "clone", ignore=shutil.ignore_patterns(".venv"))
+
+
+@pytest.fixture(scope="module")
+def installed_tree(source_tree: Path, package_index: None, bare_env: dict[str, str]) -> Path:
+    """Return a clone that two processes installed at once after a first one was killed half-way."""
+    command, venv = [str(source_tree / "bin/srup"), "--version"], source_tree / ".venv"
+    env = bare_env | {"PYTHON": sys.executable}
+    killed = subprocess.Popen(command, env=env, stderr=subprocess.DEVNULL, start_new_session=True)
+    while not (venv / "bin/pip").exists():
+        assert killed.poll() is None
+        time.sleep(0.02)
+    os.killpg(killed.pid, signal.SIGKILL)
+    killed.wait()
+    both = [
+        subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        for _ in range(2)
+    ]
+    answers = [process.communicate() for process in both]
+    assert all(sr.__version__ in out for out, _ in answers)
+    assert sorted(err for _, err in answers) == [
+        "",
+        "srup: first run, installing into .venv (about a minute)\n",
+    ]
+    return source_tree
+
+
+@pytest.mark.parametrize("how", ["PYTHON", "PATH"])
+def test_too_old_python_is_named(clone: Path, tools_only: dict[str, str], how: str) -> None:
+    old = fake_python(Path(tools_only["PATH"]) / "python3", version="3.8")
+    env = tools_only | ({"PYTHON": str(old)} if how == "PYTHON" else {})
+    answer = run(clone / "bin/srup", "--version", env=env)
+    named = old if how == "PYTHON" else "python3"
+    assert answer.returncode == 1
+    assert answer.stderr == f"srup: need Python 3.11 or later, but {named} is 3.8\n"
+
+
+def test_no_python_is_said(clone: Path, tools_only: dict[str, str]) -> None:
+    answer = run(clone / "bin/srup", "--version", env=tools_only)
+    assert answer.returncode == 1
+    assert answer.stderr.startswith("srup: need Python 3.11 or later, found none")
+
+
+def test_missing_venv_names_the_debian_package(clone: Path, tools_only: dict[str, str]) -> None:
+    fake_python(Path(tools_only["PATH"]) / "python3.12", version="3.12")
+    answer = run(clone / "bin/srup", "--version", env=tools_only)
+    assert answer.returncode == 1
+    last_line = answer.stderr.splitlines()[-1]
+    assert last_line.startswith("srup: python3.12 cannot make a virtual environment")
+    assert "python3-venv" in last_line
+
+
+@pytest.mark.slow
+def test_missing_network_is_said_and_the_next_run_starts_over(clone: Path, bare_env: dict[str, str]) -> None:
+    offline = {name: value for name, value in bare_env.items() if not name.startswith("PIP_")}
+    offline |= {"PIP_CONFIG_FILE": os.devnull, "PIP_INDEX_URL": "http://127.0.0.1:9/", "PIP_RETRIES": "0"}
+    for _ in range(2):
+        answer = run(clone / "bin/srup", "--version", env=offline | {"PYTHON": sys.executable})
+        assert answer.returncode == 1
+        first, last = answer.stderr.splitlines()
+        assert first == "srup: first run, installing into .venv (about a minute)"
+        assert last.startswith("srup: pip failed (no network?):")
+
+
+@pytest.mark.slow
+def test_active_environment_is_used(
+    clone: Path, package_index: None, tmp_path: Path, bare_env: dict[str, str]
+) -> None:
+    active = tmp_path / "active"
+    subprocess.run([sys.executable, "-m", "venv", active], check=True)
+    answers = [
+        run(clone / "bin/srup", "--version", env=bare_env | {"VIRTUAL_ENV": str(active)}) for _ in range(2)
+    ]
+    assert all(sr.__version__ in answer.stdout for answer in answers)
+    notice = f"srup: installing into the active environment {active}\n"
+    assert [answer.stderr for answer in answers] == [notice, ""]
+    assert not (clone / ".venv").exists()
+
+
+@pytest.mark.slow
+def test_arguments_arrive_unharmed_through_a_symlink_from_elsewhere(
+    installed_tree: Path, tmp_path: Path, bare_env: dict[str, str]
+) -> None:
+    (tmp_path / "srup").symlink_to(installed_tree / "bin/srup")
+    Image.new("RGB", (24, 16), "teal").save(tmp_path / "my picture 猫 $HOME *.png")
+    arguments = ("upscale", "my picture 猫 $HOME *.png", "--scale", "2", "-o", "grö ßer.png")
+    answer = run(tmp_path / "srup", *arguments, env=bare_env, cwd=tmp_path)
+    assert answer.returncode == 0, answer.stderr
+    with Image.open(tmp_path / "grö ßer.png") as out:
+        assert out.size == (48, 32)
+
+
+@pytest.mark.slow
+def test_changed_requirements_are_installed(installed_tree: Path, bare_env: dict[str, str]) -> None:
+    with (installed_tree / "setup.cfg").open("a", encoding="utf-8") as settings:
+        settings.write("# changed\n")
+    answers = [run(installed_tree / "bin/srup", "--version", env=bare_env) for _ in range(2)]
+    assert [answer.stderr for answer in answers] == ["srup: updating .venv\n", ""]

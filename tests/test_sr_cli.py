@@ -1,0 +1,378 @@
+"""The `srup` command as its user meets it: real processes, real files, what is printed, exit status."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from sr import __version__
+from sr.files import TEMPORARY_PREFIX
+
+ROOT = Path(__file__).resolve().parent.parent
+EXAMPLES = ROOT / "examples"
+
+
+def srup(*arguments: object, cwd: Path = ROOT, **options) -> subprocess.CompletedProcess[str]:
+    """Run the command in a process of its own."""
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-W", "error", "-m", "sr.cli", *map(str, arguments)]
+    return subprocess.run(
+        command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=300, **options
+    )
+
+
+def assert_refused(result: subprocess.CompletedProcess[str], *words: str, code: int = 1) -> None:
+    """Check for one error line that holds `words`, the exit status, and no traceback."""
+    assert result.returncode == code
+    assert "Traceback" not in result.stderr
+    errors = [line for line in result.stderr.splitlines() if line.startswith("Error: ")]
+    assert len(errors) == 1
+    assert result.stderr.splitlines()[-1] == errors[0]
+    for word in words:
+        assert word in errors[0]
+
+
+def assert_nothing_left(folder: Path, *names: str) -> None:
+    assert sorted(path.name for path in folder.rglob("*")) == sorted(names)
+
+
+@pytest.fixture
+def photo(tmp_path) -> Path:
+    """Return a small photograph in a folder of its own."""
+    path = tmp_path / "in" / "photo.png"
+    path.parent.mkdir()
+    with Image.open(EXAMPLES / "kitten.png") as picture:
+        picture.crop((200, 120, 260, 165)).save(path)
+    return path
+
+
+def test_version_and_help():
+    assert srup("--version").stdout.strip() == f"srup, version {__version__}"
+    for command in ("upscale", "export", "train", "prepare", "eval", "info"):
+        result = srup(command, "--help")
+        assert result.returncode == 0
+        assert "--help" in result.stdout
+
+
+@pytest.mark.parametrize("scale", [2, 3, 4])
+def test_a_picture_is_upscaled_beside_itself(photo, scale):
+    result = srup("upscale", photo, "--scale", scale)
+    assert result.returncode == 0
+    assert result.stderr == ""  # quiet when piped
+    first, summary = result.stdout.splitlines()
+    assert f"60x45 -> {60 * scale}x{45 * scale}" in first
+    assert summary.startswith(f"1 of 1 pictures, x{scale}")
+    assert_nothing_left(photo.parent, "photo.png", f"photo_x{scale}.png")
+    with Image.open(photo.parent / f"photo_x{scale}.png") as upscaled:
+        assert (upscaled.size, upscaled.mode) == ((60 * scale, 45 * scale), "RGB")
+
+
+@pytest.mark.parametrize("suffix", [".png", ".jpg", ".webp", ".tif", ".bmp"])
+def test_every_format_is_read_and_written(photo, tmp_path, suffix):
+    source = tmp_path / f"source{suffix}"
+    with Image.open(photo) as picture:
+        picture.save(source, quality=95)
+    target = tmp_path / f"target{suffix}"
+    assert srup("upscale", source, "-o", target).returncode == 0
+    with Image.open(target) as upscaled:
+        assert upscaled.size == (120, 90)
+        reference = np.asarray(upscaled.convert("RGB")).astype(int)
+    assert srup("upscale", photo, "-o", tmp_path / "reference.png").returncode == 0
+    with Image.open(tmp_path / "reference.png") as upscaled:
+        assert np.abs(reference - np.asarray(upscaled)).mean() < 4  # JPEG is lossy
+    assert_nothing_left(tmp_path, "in", "photo.png", source.name, target.name, "reference.png")
+
+
+def test_a_folder_is_mirrored_and_a_bad_picture_does_not_stop_it(photo, tmp_path):
+    deep = photo.parent / "a b" / "ü"
+    deep.mkdir(parents=True)
+    shutil.copy(photo, deep / "emoji 🐈.png")
+    (photo.parent / "bad.png").write_bytes(photo.read_bytes()[:900])
+    (photo.parent / "notes.txt").write_text("not a picture")
+    result = srup("upscale", photo.parent, "--scale", 2)
+    assert_refused(result, "bad.png")
+    assert result.stdout.splitlines()[-1].startswith("2 of 3 pictures")
+    outputs = sorted(p.relative_to(tmp_path / "in_x2") for p in (tmp_path / "in_x2").rglob("*.*"))
+    assert outputs == [Path("a b/ü/emoji 🐈_x2.png"), Path("photo_x2.png")]
+    # Once more into the input folder itself: what the first run wrote there is not an input.
+    inside = photo.parent / "out"
+    assert srup("upscale", photo.parent, "-o", inside).returncode == 1
+    assert srup("upscale", photo.parent, "-o", inside).stdout.splitlines()[-1].startswith("2 of 3")
+
+
+def test_output_folder_and_format(photo, tmp_path):
+    out = tmp_path / "new" / "folder"
+    assert srup("upscale", photo, "-o", out, "--format", "webp").returncode == 0
+    assert_nothing_left(out, "photo_x2.webp")
+
+
+def test_orientation_profile_and_exif_survive(tmp_path):
+    from PIL import ImageCms
+
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    with Image.open(EXAMPLES / "osprey.png") as picture:
+        exif = picture.getexif()
+        exif[0x0112], exif[0x010F] = 6, "maker"
+        picture.crop((0, 0, 60, 40)).save(tmp_path / "a.jpg", exif=exif, icc_profile=profile, quality=95)
+    assert srup("upscale", tmp_path / "a.jpg", "-o", tmp_path / "b.jpg").returncode == 0
+    with Image.open(tmp_path / "b.jpg") as upscaled:
+        assert upscaled.size == (80, 120)  # turned upright, once
+        assert upscaled.getexif().get(0x0112, 1) == 1
+        assert upscaled.getexif()[0x010F] == "maker"
+        assert upscaled.info["icc_profile"] == profile
+
+
+def test_alpha_and_grey_are_kept(photo, tmp_path):
+    with Image.open(photo) as picture:
+        cut_out = picture.convert("RGBA")
+        cut_out.paste((0, 0, 0, 0), (0, 0, 30, 45))
+        cut_out.save(tmp_path / "cut.png")
+        picture.convert("L").save(tmp_path / "grey.png")
+    assert srup("upscale", tmp_path / "cut.png", tmp_path / "grey.png").returncode == 0
+    with Image.open(tmp_path / "cut_x2.png") as upscaled:
+        assert upscaled.mode == "RGBA"
+        assert upscaled.getchannel("A").crop((0, 0, 50, 90)).getextrema()[1] <= 5
+    with Image.open(tmp_path / "grey_x2.png") as upscaled:
+        assert upscaled.mode == "L"
+    result = srup("upscale", tmp_path / "cut.png", "-o", tmp_path / "cut.jpg")
+    assert_refused(result, "cut.jpg", "transparency", ".png")
+
+
+def test_torch_and_onnx_agree(photo, tmp_path):
+    for backend in ("torch", "onnx"):
+        result = srup("upscale", photo, "--backend", backend, "-o", tmp_path / f"{backend}.png")
+        assert result.returncode == 0
+        assert f"(backend {backend})" in result.stdout
+    with Image.open(tmp_path / "torch.png") as one, Image.open(tmp_path / "onnx.png") as other:
+        assert np.abs(np.asarray(one).astype(int) - np.asarray(other)).max() <= 1
+
+
+def test_a_dynamic_model_says_so_and_runs_whole(photo, tmp_path):
+    import torch
+
+    from sr.checkpoint import Weights, save_weights
+    from sr.model import ModelConfig, SRNet
+
+    torch.manual_seed(0)
+    config = ModelConfig(num_feats=8, num_blocks=1)
+    save_weights(tmp_path / "live.safetensors", Weights(config, SRNet(config).state_dict()))
+    exported = srup(
+        "export", "--onnx", "--weights", tmp_path / "live.safetensors", "--attention", "dynamic",
+        "-o", tmp_path,
+    )  # fmt: skip
+    assert exported.returncode == 0
+    model = tmp_path / "custom_x2_fp32_uint8_dynamic.onnx"
+    result = srup("upscale", photo, "--model", model, "--tile", 40)
+    assert result.returncode == 0
+    assert "tiles would not match" in result.stderr
+    assert "1 tile," in result.stdout
+
+
+def test_info_describes_models_and_the_environment():
+    environment = srup("info").stdout
+    assert f"srup {__version__}" in environment
+    assert "onnxruntime" in environment
+    for arguments in (("small", "--scale", 2), ("base",)):
+        described = srup("info", "--model", *arguments).stdout
+        assert "parameters" in described
+        assert "multiply-adds per lr pixel" in described
+    assert_refused(srup("info", "--model", "enormous"), "no preset 'enormous'", "tiny, small, base, large")
+
+
+# --- what bad input gets ------------------------------------------------------------------------
+
+
+def test_missing_file_and_not_a_picture(tmp_path):
+    assert_refused(srup("upscale", tmp_path / "none.png"), "none.png")
+    (tmp_path / "text.png").write_text("hello")
+    assert_refused(srup("upscale", tmp_path / "text.png"), "text.png")
+    (tmp_path / "empty.png").touch()
+    assert_refused(srup("upscale", tmp_path / "empty.png"), "empty.png")
+    assert_nothing_left(tmp_path, "text.png", "empty.png")
+
+
+def test_folder_without_pictures(tmp_path):
+    (tmp_path / "notes.txt").touch()
+    assert_refused(srup("upscale", tmp_path), str(tmp_path), "no pictures")
+
+
+@pytest.mark.parametrize("suffix", [".png", ".jpg"])
+def test_truncated_picture(photo, tmp_path, suffix):
+    whole = tmp_path / f"whole{suffix}"
+    with Image.open(photo) as picture:
+        picture.save(whole)
+    cut = tmp_path / f"cut{suffix}"
+    cut.write_bytes(whole.read_bytes()[: whole.stat().st_size * 2 // 3])
+    assert_refused(srup("upscale", cut), cut.name, "truncated")
+    assert not (tmp_path / "cut_x2.png").exists()
+
+
+def test_header_bomb_is_refused_before_decoding(tmp_path):
+    import struct
+    import zlib
+
+    header = struct.pack(">IIBBBBB", 25_000, 20_000, 8, 2, 0, 0, 0)
+    chunk = struct.pack(">I", 13) + b"IHDR" + header + struct.pack(">I", zlib.crc32(b"IHDR" + header))
+    end = struct.pack(">I", 0) + b"IEND" + struct.pack(">I", zlib.crc32(b"IEND"))
+    data = zlib.compress(b"")
+    body = struct.pack(">I", len(data)) + b"IDAT" + data + struct.pack(">I", zlib.crc32(b"IDAT" + data))
+    (tmp_path / "bomb.png").write_bytes(b"\x89PNG\r\n\x1a\n" + chunk + body + end)
+    assert_refused(srup("upscale", tmp_path / "bomb.png"), "bomb.png", "25000x20000", "--max-pixels")
+    (tmp_path / "small.png").write_bytes((EXAMPLES / "osprey.png").read_bytes())
+    assert_refused(srup("upscale", tmp_path / "small.png", "--max-pixels", 1000), "small.png", "--max-pixels")
+
+
+def test_kinds_of_pictures_that_are_refused(tmp_path):
+    noise = np.random.default_rng(0).integers(0, 65536, (8, 8), np.uint16)
+    Image.fromarray(noise).save(tmp_path / "deep.png")
+    Image.new("CMYK", (8, 8)).save(tmp_path / "cmyk.jpg")
+    frames = [Image.new("RGB", (8, 8), colour) for colour in ("red", "blue")]
+    for suffix in ("gif", "webp", "png"):
+        frames[0].save(tmp_path / f"moving.{suffix}", save_all=True, append_images=frames[1:])
+    frames[0].save(tmp_path / "pages.tif", save_all=True, append_images=frames[1:])
+    for name, word in (
+        ("deep.png", "16"),
+        ("cmyk.jpg", "CMYK"),
+        ("moving.gif", "2 frames"),
+        ("moving.webp", "2 frames"),
+        ("moving.png", "2 frames"),
+        ("pages.tif", "2 "),
+    ):
+        assert_refused(srup("upscale", tmp_path / name), name, word)
+
+
+def test_palette_and_bilevel_pictures_come_out_right(photo, tmp_path):
+    with Image.open(photo) as picture:
+        picture.quantize(64).save(tmp_path / "palette.png")
+        picture.convert("1").save(tmp_path / "bilevel.png")
+    assert srup("upscale", tmp_path / "palette.png", tmp_path / "bilevel.png").returncode == 0
+    with Image.open(tmp_path / "palette_x2.png") as upscaled:
+        assert (upscaled.mode, upscaled.size) == ("RGB", (120, 90))
+    with Image.open(tmp_path / "bilevel_x2.png") as upscaled:
+        assert (upscaled.mode, upscaled.size) == ("L", (120, 90))
+
+
+def test_a_format_that_cannot_hold_the_size(tmp_path):
+    Image.new("RGB", (6000, 1)).save(tmp_path / "wide.png")
+    result = srup("upscale", tmp_path / "wide.png", "--scale", 3, "-o", tmp_path / "wide.webp")
+    assert_refused(result, "wide.webp", "18000x3", "16,383")
+
+
+def test_an_output_that_cannot_be_written(photo, tmp_path):
+    (tmp_path / "file").touch()
+    assert_refused(srup("upscale", photo, "-o", tmp_path / "file" / "out.png"), "out.png")
+    assert_refused(srup("upscale", photo, "-o", tmp_path / "out.xyz" / "a.gif"), "a.gif")
+
+
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="limits file sizes the Unix way")
+def test_a_full_disk_leaves_nothing(photo):
+    """A limit on file size stands for the full disk: the same short write."""
+    import resource
+
+    def limit() -> None:
+        import signal
+
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (2000, 2000))
+
+    result = srup("upscale", photo, preexec_fn=limit)
+    assert_refused(result, "photo_x2.png", "cannot be written")
+    assert_nothing_left(photo.parent, "photo.png")
+
+
+def test_an_input_is_never_replaced(photo):
+    before = photo.read_bytes()
+    assert_refused(srup("upscale", photo, "-o", photo), "photo.png", "would replace the input")
+    assert photo.read_bytes() == before
+
+
+def test_two_inputs_with_one_output_name(photo):
+    shutil.copy(photo, photo.with_suffix(".bmp"))
+    result = srup("upscale", photo, photo.with_suffix(".bmp"))
+    assert_refused(result, "photo_x2.png", "photo.bmp", "both")
+
+
+def test_a_folder_into_one_file(photo, tmp_path):
+    result = srup("upscale", photo.parent, "-o", tmp_path / "all.png")
+    assert_refused(result, "all.png", "is one file")
+
+
+def test_foreign_and_damaged_models(photo, tmp_path):
+    import onnx
+
+    node = onnx.helper.make_node("Identity", ["image"], ["upscaled"])
+    value = [
+        onnx.helper.make_tensor_value_info(name, onnx.TensorProto.UINT8, ["N", "H", "W", 3])
+        for name in ("image", "upscaled")
+    ]
+    graph = onnx.helper.make_graph([node], "foreign", value[:1], value[1:])
+    opset = onnx.helper.make_opsetid("", 20)
+    onnx.save(
+        onnx.helper.make_model(graph, opset_imports=[opset], ir_version=10), tmp_path / "foreign.onnx"
+    )
+    (tmp_path / "damaged.onnx").write_bytes(b"nothing")
+    for name in ("foreign.onnx", "damaged.onnx", "missing.onnx"):
+        assert_refused(srup("upscale", photo, "--model", tmp_path / name), name)
+
+
+def test_a_scale_without_weights(photo):
+    assert_refused(srup("upscale", photo, "--scale", 5), "scale 5", "2, 3, 4", "srup train")
+
+
+def test_devices_and_backends_never_fall_back(photo):
+    import onnxruntime
+
+    if "CUDAExecutionProvider" in onnxruntime.get_available_providers():
+        pytest.skip("this ONNX Runtime has CUDA")
+    result = srup("upscale", photo, "--backend", "onnx", "--device", "cuda")
+    assert_refused(result, "CUDAExecutionProvider", "pip install onnxruntime-gpu")
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("upscale",),
+        ("upscale", "a.png", "--scale", "two"),
+        ("upscale", "a.png", "--tile", "0"),
+        ("upscale", "a.png", "--halo", "wide"),
+        ("upscale", "a.png", "--backend", "tpu"),
+        ("export",),
+        ("nonsense",),
+    ],
+)
+def test_wrong_usage_is_exit_status_2(arguments):
+    result = srup(*arguments)
+    assert result.returncode == 2
+    assert "Error: " in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def test_tile_too_small_for_the_halo(photo):
+    assert_refused(srup("upscale", photo, "--tile", 4), "tile 4", "--tile")
+
+
+def test_an_interrupt_leaves_nothing_partial(tmp_path):
+    """SIGINT in the middle of the work: no output under the final name, no temporary file."""
+    import signal
+    import time
+
+    with Image.open(EXAMPLES / "kitten.png") as picture:
+        picture.resize((2040, 1356)).save(tmp_path / "large.png", compress_level=1)
+    command = [sys.executable, "-m", "sr.cli", "upscale", "large.png", "--scale", "3"]
+    process = subprocess.Popen(
+        command, cwd=tmp_path, env=os.environ | {"PYTHONPATH": str(ROOT)}, stderr=subprocess.PIPE, text=True
+    )
+    time.sleep(3)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=120)
+    if process.returncode == 0:
+        pytest.skip("the work was done before the signal came")
+    assert "Traceback" not in errors
+    names = sorted(path.name for path in tmp_path.iterdir())
+    assert names == ["large.png"]
+    assert not any(name.startswith(TEMPORARY_PREFIX) for name in names)
