@@ -64,7 +64,7 @@ make_venv() {
 
 pip_install() {
     "$venv/bin/python" -m pip install --quiet --disable-pip-version-check --no-input "$@" >"$log" 2>&1 && return
-    die "pip failed (no network?):$(grep -i 'error:' "$log" | tail -n 1); details in $log"
+    die "pip failed (no network?): $(grep -o 'ERROR: .*' "$log" | tail -n 1); details in $log"
 }
 
 install_now() {

@@ -8,6 +8,7 @@ reduced in silence: Pillow itself cuts 16-bit colour to 8 bits without a word.
 from __future__ import annotations
 
 import errno
+import struct
 import threading
 import warnings
 from collections.abc import Mapping
@@ -302,13 +303,17 @@ def _metadata(image: ImageFile, file: BinaryIO, *, grey: bool) -> tuple[Metadata
 
 def _dpi(image: ImageFile) -> tuple[float, float] | None:
     """Return the resolution if it is stated and sane; JPEG holds at most 16 bits of it."""
-    if isinstance(image, TiffImageFile) and _X_RESOLUTION not in image.tag_v2:
-        return None  # Pillow makes 1 dpi of it
     try:
+        if isinstance(image, TiffImageFile):
+            stated = _X_RESOLUTION in image.tag_v2  # of what is missing, Pillow makes 1 dpi
+        elif isinstance(image, JpegImageFile) and image.info.get("jfif_unit") not in (1, 2):  # inch, cm
+            stated = _X_RESOLUTION in image.getexif()  # and here 72
+        else:
+            stated = True
         x, y = (float(value) for value in image.info["dpi"])
-    except (KeyError, TypeError, ValueError, ZeroDivisionError):
+    except (ArithmeticError, LookupError, SyntaxError, TypeError, ValueError, struct.error):
         return None
-    return (x, y) if 0 < x < 1 << 16 and 0 < y < 1 << 16 else None
+    return (x, y) if stated and 0 < x < 1 << 16 and 0 < y < 1 << 16 else None
 
 
 def _complaint(error: Exception, kind: str | None) -> str:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import re
 import struct
+from collections.abc import Container
 from dataclasses import dataclass
 from typing import BinaryIO, NamedTuple, Union
 
@@ -45,7 +46,7 @@ _DESCRIPTIVE_TAGS = frozenset(
 _TYPE_BYTES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4}
 _NUMBER_BYTES = _TYPE_BYTES | {5: 4, 10: 4}
 _BYTE, _SHORT, _LONG = 1, 3, 4
-# EXIF in a JPEG is at most 64 KiB; a directory that asks for more than this is damaged or hostile.
+# EXIF in a JPEG is at most 64 KiB; what exceeds this in one directory is no EXIF, damaged or hostile.
 _MOST_TAG_BYTES = 1 << 24
 
 
@@ -90,19 +91,26 @@ class _TiffReader:
         value: int = struct.unpack(self.order + code, self._read(offset, struct.calcsize(code)))[0]
         return value
 
-    def tags(self, offset: int, parent: int = 0) -> tuple[_Tags, int]:
-        """Read the directory at `offset` with its children; also return where its next link is."""
+    def tags(
+        self, offset: int, parent: int = 0, *, wanted: Container[int] | None = None
+    ) -> tuple[_Tags, int]:
+        """Read the directory at `offset` with its children; also return where its next link is.
+
+        Of a tag that is there twice, the first counts. `wanted` names the tags to read, else all are.
+        """
         code, count_code, link_bytes = ("HHQ8s", "Q", 8) if self.big else ("HHI4s", "H", 4)
         step, start = struct.calcsize(self.order + code), offset + struct.calcsize(count_code)
         records = self._read(start, step * min(self._number(count_code, offset), 1 << 16))
         tags: _Tags = {}
+        seen: set[int] = set()
         total = 0
         for position in range(0, len(records), step):
             tag, kind, count, value = struct.unpack_from(self.order + code, records, position)
             size = _TYPE_BYTES.get(kind, 0) * count
+            if tag in seen or total + size > _MOST_TAG_BYTES or (wanted is not None and tag not in wanted):
+                continue
+            seen.add(tag)
             total += size
-            if total > _MOST_TAG_BYTES:
-                raise ValueError("the tags are too large")
             place: int = struct.unpack(self.order + ("Q" if self.big else "I"), value)[0]
             try:
                 if tag in _CHILDREN.get(parent, ()):
@@ -131,22 +139,23 @@ def upright_exif(exif: bytes) -> tuple[bytes | None, int]:
     body = bytearray(exif)
     while body.startswith(EXIF_PREFIX):
         del body[: len(EXIF_PREFIX)]
+    orientation = 0
     try:
         reader = _TiffReader(body)
         tags, link = reader.tags(reader.first)
+        if reader.big:
+            return None, 0
+        entry = tags.get(_ORIENTATION)
+        if isinstance(entry, _Entry) and entry.kind in (_SHORT, _LONG):
+            code = reader.order + ("H" if entry.kind == _SHORT else "I")
+            orientation = struct.unpack(code, entry.data[: struct.calcsize(code)])[0]
+            _set_number(body, reader.order, _ORIENTATION, entry.record, 1)
+        if any(body[link : link + 4]):
+            body[link : link + 4] = bytes(4)  # the second directory is the thumbnail's
+            del body[reader.end :]
+        _TiffReader(body).tags(reader.first)  # in a damaged block, directories may overlap
     except ValueError:
         return None, 0
-    if reader.big:
-        return None, 0
-    orientation = 0
-    entry = tags.get(_ORIENTATION)
-    if isinstance(entry, _Entry) and entry.kind in (_SHORT, _LONG):
-        code = reader.order + ("H" if entry.kind == _SHORT else "I")
-        orientation = struct.unpack(code, entry.data[: struct.calcsize(code)])[0]
-        _set_number(body, reader.order, _ORIENTATION, entry.record, 1)
-    if any(body[link : link + 4]):
-        body[link : link + 4] = bytes(4)  # the second directory is the thumbnail's
-        del body[reader.end :]
     return EXIF_PREFIX + bytes(body), orientation if 1 <= orientation <= 8 else 0
 
 
@@ -164,7 +173,11 @@ def resized_exif(exif: bytes, *, height: int, width: int) -> bytes:
             elif tag in _HEIGHT_TAGS:
                 _set_number(body, reader.order, tag, entry.record, height)
 
-    update(reader.tags(reader.first)[0])
+    try:
+        update(reader.tags(reader.first)[0])
+        _TiffReader(body).tags(reader.first)
+    except ValueError:
+        return exif
     return EXIF_PREFIX + bytes(body)
 
 
@@ -180,10 +193,9 @@ def exif_from_tiff(file: BinaryIO) -> bytes | None:
     """Collect a TIFF file's descriptive tags as an EXIF block; None if it has none."""
     try:
         reader = _TiffReader(file)
-        tags = reader.tags(reader.first)[0]
+        tags = reader.tags(reader.first, wanted=_DESCRIPTIVE_TAGS)[0]
     except ValueError:
         return None
-    tags = {tag: entry for tag, entry in tags.items() if tag in _DESCRIPTIVE_TAGS}
     if not tags:
         return None
     header = (b"II*\x00" if reader.order == "<" else b"MM\x00*") + struct.pack(reader.order + "I", 8)
@@ -202,8 +214,7 @@ def add_to_tiff(file: BinaryIO, *, exif: bytes | None, xmp: bytes | None) -> Non
     if exif:
         block = _TiffReader(exif[len(EXIF_PREFIX) :])
         source = block.order
-        described = block.tags(block.first)[0]
-        added |= {tag: entry for tag, entry in described.items() if tag in _DESCRIPTIVE_TAGS - tags.keys()}
+        added |= block.tags(block.first, wanted=_DESCRIPTIVE_TAGS - tags.keys())[0]
     if not added:
         return
     offset = file.seek(0, 2)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import importlib.util
 import sys
 import time
@@ -135,7 +134,9 @@ def _onnx_state(gpus: int) -> str:
 def _torch_state() -> str:
     if importlib.util.find_spec("torch") is None:
         return 'not installed; pip install "srup[torch]"'
-    return f"torch {importlib.metadata.version('torch')}"
+    from importlib.metadata import version
+
+    return f"torch {version('torch')}"
 
 
 def print_model(name: str, *, scale: int | None) -> None:

@@ -15,7 +15,9 @@ def png_chunk(kind: bytes, data: bytes) -> bytes:
     return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
 
-def png(rows: list[bytes], *, width: int, bits: int, colour: int, before: bytes = b"", after: bytes = b"") -> bytes:
+def png(
+    rows: list[bytes], *, width: int, bits: int, colour: int, before: bytes = b"", after: bytes = b""
+) -> bytes:
     """Assemble a PNG from unfiltered rows; `before` and `after` are chunks round the image data."""
     header = struct.pack(">IIBBBBB", width, len(rows), bits, colour, 0, 0, 0)
     data = zlib.compress(b"".join(b"\0" + row for row in rows))
@@ -76,7 +78,9 @@ THUMBNAIL = b"\xff\xd8\xff\xdbTHUMBNAIL" * 20 + b"\xff\xd9"
 TIFF_ASCII, TIFF_SHORT, TIFF_LONG, TIFF_RATIONAL, TIFF_UNDEFINED = 2, 3, 4, 5, 7
 
 
-def exif_block(orientation: int | None = None, *, order: str = "<", size: tuple[int, int] | None = None) -> bytes:
+def exif_block(
+    orientation: int | None = None, *, order: str = "<", size: tuple[int, int] | None = None
+) -> bytes:
     """Assemble an EXIF block as a camera does, with maker note, GPS position and thumbnail.
 
     Args:

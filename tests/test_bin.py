@@ -119,7 +119,7 @@ def test_missing_network_is_said_and_the_next_run_starts_over(clone: Path, bare_
         assert answer.returncode == 1
         first, last = answer.stderr.splitlines()
         assert first == "srup: first run, installing into .venv (about a minute)"
-        assert last.startswith("srup: pip failed (no network?):")
+        assert last.startswith("srup: pip failed (no network?): ERROR: ")
 
 
 @pytest.mark.slow

@@ -14,7 +14,7 @@ from sr.errors import BackendError, ModelError
 from sr.modelfile import FINITE_NAME, INPUT_NAME, OUTPUT_NAME, ModelMetadata
 
 PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
-DEFAULT_TILES = {"cpu": 256, "cuda": 512}  # measured: benchmarks/results/tile-size.json
+DEFAULT_TILES = {"cpu": 512, "cuda": 512}  # measured: benchmarks/results/tiling.json
 ERRORS_ONLY = 3  # onnxruntime's log severity; what matters comes as an exception
 
 

@@ -13,7 +13,7 @@ from sr.errors import BackendError
 from sr.model import model_cost
 from sr.modelfile import ModelMetadata
 
-DEFAULT_TILES = {"cpu": 256, "cuda": 512}
+DEFAULT_TILES = {"cpu": 512, "cuda": 512}
 
 
 class TorchBackend(Backend):
