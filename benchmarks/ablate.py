@@ -95,13 +95,21 @@ def main(train_list: Path, val_list: Path, minutes: float, variant: tuple[str, .
     variants = [_parse(item) for item in variant]
     with ProcessPoolExecutor(len(variants)) as pool:
         futures = [
-            pool.submit(train_for, name, changes, minutes, (train_list, val_list)) for name, changes in variants
+            pool.submit(train_for, name, changes, minutes, (train_list, val_list))
+            for name, changes in variants
         ]
         rows = [future.result() for future in futures]
-    report = {"machine": platform.machine(), "date": time.strftime("%Y-%m-%d"), "minutes": minutes, "rows": rows}
+    report = {
+        "machine": platform.machine(),
+        "date": time.strftime("%Y-%m-%d"),
+        "minutes": minutes,
+        "rows": rows,
+    }
     output.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
     for row in rows:
-        print(f"{row['variant']:12} {row['params']:8} parameters {row['steps']:6} steps {row['psnr_y']:.3f} dB")
+        print(
+            f"{row['variant']:12} {row['params']:8} parameters {row['steps']:6} steps {row['psnr_y']:.3f} dB"
+        )
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """Make the README's picture: a part of an example, enlarged by repetition, by bicubic, by srup.
 
-    python -m benchmarks.before_after
+python -m benchmarks.before_after
 """
 
 from __future__ import annotations

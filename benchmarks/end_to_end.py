@@ -27,9 +27,7 @@ ROUNDS = 9
 def main() -> None:
     """Measure and store."""
     pixels = read_picture(PICTURE).pixels[None]
-    session = onnxruntime.InferenceSession(
-        str(shipped_onnx(scale=SCALE)), providers=["CPUExecutionProvider"]
-    )
+    session = onnxruntime.InferenceSession(str(shipped_onnx(scale=SCALE)), providers=["CPUExecutionProvider"])
     with tempfile.TemporaryDirectory() as scratch:
         command = [sys.executable, "-m", "sr.cli", "upscale", str(PICTURE), "--scale", str(SCALE)]
         command += ["--png-level", "1", "-o", str(Path(scratch) / "out.png")]

@@ -1,6 +1,6 @@
 """What freezing the attention gates costs: Y-PSNR with live gates, frozen at once, and fine-tuned.
 
-    python -m benchmarks.freezing --list Set5/x2.json live.safetensors [fine_tuned.safetensors]
+python -m benchmarks.freezing --list Set5/x2.json live.safetensors [fine_tuned.safetensors]
 """
 
 from __future__ import annotations

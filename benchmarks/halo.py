@@ -42,7 +42,9 @@ def main(weights: Path, pictures: tuple[Path, ...], write: bool) -> None:
                 mismatch = mismatch_of(upscaler, read_picture(path).pixels)
                 halos.append(smallest_halo(mismatch, radius=radius))
                 found = mismatch(halos[-1])
-                click.echo(f"{path.name}: halo {halos[-1]}: {found.max_levels} level(s), share {found.share:.1e}")
+                click.echo(
+                    f"{path.name}: halo {halos[-1]}: {found.max_levels} level(s), share {found.share:.1e}"
+                )
     halo = min(radius, max(halos) + MARGIN)
     click.echo(f"halo {halo} with a margin of {MARGIN}; receptive-field radius {radius}")
     if write:

@@ -1,6 +1,6 @@
 """What starting `srup` costs: `srup --help` against a bare `python -c "import click"`.
 
-    python -m benchmarks.startup
+python -m benchmarks.startup
 """
 
 from __future__ import annotations

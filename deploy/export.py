@@ -162,7 +162,7 @@ def _torch_export(module: ExportedNet, *, channels: int, uint8: bool) -> onnx.Mo
             opset_version=OPSET,
             input_names=[INPUT_NAME],
             output_names=outputs,
-            dynamic_shapes=({axis: torch.export.Dim.DYNAMIC for axis in names},),
+            dynamic_shapes=(dict.fromkeys(names, torch.export.Dim.DYNAMIC),),
             verbose=False,
         )
     if program is None:

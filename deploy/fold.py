@@ -40,7 +40,7 @@ def fold(model: SRNet) -> SRNet:
 
 def _fold_block(block: ResidualBlock, plain: ResidualBlock) -> None:
     _fold_sequence(block.expand, plain.expand)
-    factor = torch.as_tensor(block.residual_scale, dtype=block.reduce[0].weight.dtype)
+    factor = torch.as_tensor(block.residual_scale, dtype=cast(nn.Conv2d, block.reduce[0]).weight.dtype)
     if isinstance(block.attention, ChannelAttention):
         if block.attention.frozen:
             factor = factor * block.attention.gate_mean.flatten()  # (lo,)

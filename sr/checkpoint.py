@@ -89,17 +89,22 @@ def load_weights(path: str | os.PathLike[str]) -> Weights:
     try:
         with safe_open(path, framework="pt") as archive:
             metadata = archive.metadata() or {}
-            state = {name: archive.get_tensor(name) for name in archive.keys()}
+            state = {name: archive.get_tensor(name) for name in archive.keys()}  # noqa: SIM118  an archive is no dict
     except (SafetensorError, OSError) as error:
         raise ModelError(f"{path}: not a readable safetensors file ({error})") from error
     if metadata.get("format") != FORMAT:
         raise ModelError(f"{path}: safetensors weights, but not of srup (no {FORMAT!r} in its metadata)")
-    return Weights(
-        config=ModelConfig.from_dict(json.loads(metadata["config"])),
-        state={name: value.to(torch.float32) for name, value in state.items()},
-        training=json.loads(metadata["training"]),
-        preset=metadata["preset"],
-        halo=json.loads(metadata["halo"]),
-        licence=metadata["licence"],
-        sha256=hashlib.sha256(path.read_bytes()).hexdigest(),
-    )
+    try:
+        return Weights(
+            config=ModelConfig.from_dict(json.loads(metadata["config"])),
+            state={name: value.to(torch.float32) for name, value in state.items()},
+            training=json.loads(metadata["training"]),
+            preset=metadata["preset"],
+            halo=json.loads(metadata["halo"]),
+            licence=metadata["licence"],
+            sha256=hashlib.sha256(path.read_bytes()).hexdigest(),
+        )
+    except KeyError as error:
+        raise ModelError(f"{path}: has no {error} in its metadata") from error
+    except (ModelError, json.JSONDecodeError) as error:
+        raise ModelError(f"{path}: damaged metadata ({error})") from error

@@ -19,6 +19,7 @@ class SrupGroup(click.Group):
     """Turns a `SrupError` into one line on stderr and exit status 1, in this one place."""
 
     def invoke(self, ctx: click.Context) -> Any:
+        """Run the subcommand."""
         try:
             return super().invoke(ctx)
         except SrupError as error:
@@ -37,7 +38,9 @@ def main() -> None:
 
 @main.command()
 @click.argument("inputs", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="INPUT...")
-@click.option("-o", "--output", type=click.Path(path_type=Path), help="File or folder.  [default: beside INPUT]")
+@click.option(
+    "-o", "--output", type=click.Path(path_type=Path), help="File or folder.  [default: beside INPUT]"
+)
 @options.scale
 @options.backend
 @options.device
@@ -138,7 +141,12 @@ def info(model: str | None, scale: int | None) -> None:
 @options.scales
 @click.option("--exclude", multiple=True, metavar="STEM", help="Leave out pictures of this name.")
 @click.option(
-    "-o", "--output", type=click.Path(path_type=Path), default=Path("pairs"), show_default=True, help="Folder."
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path),
+    default=Path("pairs"),
+    show_default=True,
+    help="Folder.",
 )
 def prepare(hr_folder: Path, scales: tuple[int, ...], exclude: tuple[str, ...], output: Path) -> None:
     """Make lr pictures by MATLAB-exact bicubic, and the JSON list of pairs."""
@@ -170,7 +178,9 @@ def evaluate_command(pair_list: Path, **upscaler_options: Any) -> None:
 
 @main.command()
 @click.option("--train-list", type=click.Path(path_type=Path), required=True, help="JSON pair list.")
-@click.option("--val-list", "val_lists", type=click.Path(path_type=Path), multiple=True, help="May be repeated.")
+@click.option(
+    "--val-list", "val_lists", type=click.Path(path_type=Path), multiple=True, help="May be repeated."
+)
 @click.option("--run-dir", type=click.Path(path_type=Path), required=True, help="Checkpoints and metrics.")
 @click.option("--upscale-factor", "scale", type=click.IntRange(1), default=2, show_default=True)
 @click.option("--preset", default="small", show_default=True)
@@ -180,14 +190,14 @@ def evaluate_command(pair_list: Path, **upscaler_options: Any) -> None:
 @click.option("--batch-size", type=int, default=16, show_default=True)
 @click.option("--patch-size", type=int, default=24, show_default=True, help="lr pixels.")
 @click.option("--lr", "learning_rate", type=float, default=1e-3, show_default=True, help="Learning rate.")
-@click.option(
-    "--lr-schedule", type=click.Choice(["cosine", "step"]), default="cosine", show_default=True
-)
+@click.option("--lr-schedule", type=click.Choice(["cosine", "step"]), default="cosine", show_default=True)
 @click.option("--lr-halve-step", type=int, default=60, show_default=True, help="Epochs, for 'step'.")
 @click.option("--val-every", type=int, default=5, show_default=True, help="Epochs.")
 @click.option("--seed", type=int, default=0, show_default=True)
 @click.option("--compile/--no-compile", default=False, help="Train through torch.compile.")
-@click.option("--init-weights", type=click.Path(path_type=Path), help="Start from these; other scales share the trunk.")
+@click.option(
+    "--init-weights", type=click.Path(path_type=Path), help="Start from these; other scales share the trunk."
+)
 @click.option("--freeze-attention", is_flag=True, help="Train with gates fixed to their running mean.")
 @click.option("--data-note", default="", help="What the data are, for the model's metadata.")
 @click.option("--resume", is_flag=True, help="Go on from the last checkpoint in --run-dir.")

@@ -259,8 +259,8 @@ def _colour_key(image: ImageFile, mode: str, kind: str, head: bytes) -> NDArray[
     if mode not in ("L", "RGB") or transparency is None:
         return None
     key = np.atleast_1d(np.array(transparency, np.intp))
-    if kind == "PNG" and image.mode == "L":
-        # Pillow scales 2-bit and 4-bit grey to 8 bits, but not the key that belongs to it.
+    if kind == "PNG" and mode == "L":
+        # Pillow scales grey of fewer bits to 8 bits, but not the key that belongs to it.
         largest = (1 << head[24]) - 1
         return (key & largest) * (255 // largest)
     return key & 255  # PNG specification, section 11.3.2.1: further bits do not count

@@ -31,7 +31,7 @@ def _system_available() -> int:
 
 
 def _cgroup_available() -> int:
-    """cgroup version 2; without a limit, no bound."""
+    """Of cgroup version 2; without a limit, no bound."""
     unlimited = 2**63
     try:
         limit = (_CGROUP / "memory.max").read_text().strip()

@@ -63,16 +63,12 @@ def ssim(first: NDArray, second: NDArray, *, peak: float = 255.0) -> float:
 
 def psnr_y(sr: NDArray, hr: NDArray, *, scale: int) -> float:
     """Return the Y-PSNR in dB of uint8 RGB (H, W, 3) images, `scale` pixels shaved."""
-    return psnr(
-        y_channel(shave(sr, pixels=scale)), y_channel(shave(hr, pixels=scale))
-    )
+    return psnr(y_channel(shave(sr, pixels=scale)), y_channel(shave(hr, pixels=scale)))
 
 
 def ssim_y(sr: NDArray, hr: NDArray, *, scale: int) -> float:
     """Return the Y-SSIM of uint8 RGB (H, W, 3) images, `scale` pixels shaved."""
-    return ssim(
-        y_channel(shave(sr, pixels=scale)), y_channel(shave(hr, pixels=scale))
-    )
+    return ssim(y_channel(shave(sr, pixels=scale)), y_channel(shave(hr, pixels=scale)))
 
 
 def _gaussian_valid(image: NDArray[np.float64]) -> NDArray[np.float64]:

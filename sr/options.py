@@ -16,6 +16,7 @@ class IntOrWord(click.ParamType):
         self.name = f"{word}|N"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int | None:
+        """Return the number, or what the word stands for."""
         if value == self.word or value is self.value:
             return self.value
         try:

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 
 from sr.errors import TilingError
 
@@ -114,8 +115,6 @@ def _spans(size: int, spec: TileSpec) -> tuple[Span, ...]:
     else:
         tile = spec.tile
         starts = [min(index * step, size - tile) for index in range(count)]
-    seams = [(after + before + tile) // 2 for before, after in zip(starts, starts[1:], strict=False)]
+    seams = [(after + before + tile) // 2 for before, after in pairwise(starts)]
     edges = [0, *seams, size]
-    return tuple(
-        Span(start, tile, edges[index], edges[index + 1]) for index, start in enumerate(starts)
-    )
+    return tuple(Span(start, tile, edges[index], edges[index + 1]) for index, start in enumerate(starts))

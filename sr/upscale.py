@@ -190,16 +190,12 @@ def _planes(item: Pixels, channels: int) -> list[Pixels]:
     return [item[:, :, channel] for channel in range(item.shape[2])]
 
 
-def _cut(
-    sources: Sequence[Pixels], grid: TileGrid, jobs: Sequence[tuple[Tile, int]], channels: int
-) -> Batch:
+def _cut(sources: Sequence[Pixels], grid: TileGrid, jobs: Sequence[tuple[Tile, int]], channels: int) -> Batch:
     """Copy tiles into a batch (N, tile_height, tile_width, channels); grey fills all channels."""
     batch = np.empty((len(jobs), grid.tile_height, grid.tile_width, channels), np.uint8)
     for slot, (tile, index) in enumerate(jobs):
         rows, columns, source = tile.rows, tile.columns, sources[index]
-        part = source[
-            rows.start : rows.start + rows.length, columns.start : columns.start + columns.length
-        ]
+        part = source[rows.start : rows.start + rows.length, columns.start : columns.start + columns.length]
         batch[slot] = part if part.ndim == 3 else part[:, :, None]
     return batch
 

@@ -131,7 +131,9 @@ def test_truncated_file(saved: Path, share: float) -> None:
     assert "not a readable safetensors file" in refused(saved)
 
 
-@pytest.mark.parametrize("content", [b"\x89PNG\r\n\x1a\n" + bytes(99), b"{}", random.Random(0).randbytes(999)])
+@pytest.mark.parametrize(
+    "content", [b"\x89PNG\r\n\x1a\n" + bytes(99), b"{}", random.Random(0).randbytes(999)]
+)
 def test_not_safetensors(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "net.safetensors"
     path.write_bytes(content)

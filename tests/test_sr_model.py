@@ -157,7 +157,13 @@ def test_mid_grey_pads_the_borders() -> None:
 
 @pytest.mark.parametrize(
     ("num_feats", "wa_rate", "lo", "hi", "geometric"),
-    [(32, 2.0, 16, 64, 32), (64, 4.0, 16, 256, 64), (8, 1.0, 8, 8, 8), (30, 1.5, 20, 45, 30), (7, 2.0, 4, 14, 7)],
+    [
+        (32, 2.0, 16, 64, 32),
+        (64, 4.0, 16, 256, 64),
+        (8, 1.0, 8, 8, 8),
+        (30, 1.5, 20, 45, 30),
+        (7, 2.0, 4, 14, 7),
+    ],
 )
 def test_widths_follow_from_num_feats_and_wa_rate(
     num_feats: int, wa_rate: float, lo: int, hi: int, geometric: int
@@ -222,7 +228,7 @@ def test_preset_builds(name: str) -> None:
 
 
 def test_unknown_preset_names_those_there_are() -> None:
-    with pytest.raises(ModelError, match="'huge'.*tiny, small, base, large"):
+    with pytest.raises(ModelError, match=r"'huge'.*tiny, small, base, large"):
         preset_config("huge")
 
 
@@ -232,7 +238,8 @@ def test_unknown_preset_names_those_there_are() -> None:
 @pytest.mark.parametrize("attention", ["frozen", "none"])
 @pytest.mark.parametrize("norm", ["weight", "batch"])
 @pytest.mark.parametrize(
-    ("scale", "num_blocks", "asymmetric"), [(1, 1, True), (2, 1, False), (2, 2, True), (3, 1, True), (4, 1, False)]
+    ("scale", "num_blocks", "asymmetric"),
+    [(1, 1, True), (2, 1, False), (2, 2, True), (3, 1, True), (4, 1, False)],
 )
 def test_receptive_field_radius_is_exact(
     scale: int, num_blocks: int, asymmetric: bool, norm: Any, attention: Any

@@ -94,9 +94,7 @@ def rounded(values: NDArray[np.float64]) -> NDArray[np.uint8]:
 @pytest.mark.parametrize(("height", "width"), [(9, 12), (3, 2), (1, 5)])
 def test_float_resize_equals_the_formula(scale: float | Fraction, height: int, width: int) -> None:
     image = np.random.default_rng(0).normal(size=(height, width))
-    np.testing.assert_allclose(
-        bicubic_resize(image, scale=scale), direct(image, scale), rtol=0, atol=1e-12
-    )
+    np.testing.assert_allclose(bicubic_resize(image, scale=scale), direct(image, scale), rtol=0, atol=1e-12)
 
 
 @pytest.mark.parametrize("scale", [Fraction(1, 3), Fraction(3), 0.7, 1.5], ids=str)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import ast
 import json
 import os
+from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -46,12 +47,14 @@ def load_pair_list(path: Path) -> list[Pair]:
         text = path.read_text(encoding="utf-8")
     except OSError as error:
         raise DataError(f"{path}: cannot read the pair list ({error.strerror})") from error
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path}: not a JSON pair list (not UTF-8 text)") from error
     try:
         entries = json.loads(text)
     except json.JSONDecodeError:
         try:
             entries = ast.literal_eval(text)
-        except (ValueError, SyntaxError) as error:
+        except (ValueError, SyntaxError, TypeError) as error:
             raise DataError(f"{path}: not a JSON pair list ({error})") from error
     if not isinstance(entries, list) or not entries:
         raise DataError(f'{path}: need a non-empty list of {{"HR": path, "LR": path}}')
@@ -67,7 +70,8 @@ def make_pairs(
     """Make lr pictures of all pictures in `hr_dir` and below, and write the pair list.
 
     hr pictures are cut to a multiple of `scale`; both are stored as PNG under
-    `out_dir/x<scale>/{HR,LR}`, the list as `out_dir/x<scale>.json`.
+    `out_dir/x<scale>/{HR,LR}`, the list as `out_dir/x<scale>.json`. Pictures that were made there
+    for this or another scale are not taken for sources.
 
     Args:
         exclude: file stems to leave out.
@@ -76,17 +80,25 @@ def make_pairs(
         The list's path and the number of pairs in it.
 
     Raises:
-        DataError: no picture was found, or one cannot be read.
+        DataError: no picture was found, one cannot be read, or two would be stored under one name.
     """
+    made = [folder for kind in ("HR", "LR") for folder in out_dir.resolve().glob(f"x[0-9]*/{kind}")]
+    made = [folder for folder in made if hr_dir.resolve() in folder.parents]
     sources = sorted(
         p
         for p in hr_dir.rglob("*")
-        if p.suffix.lower() in PICTURE_SUFFIXES and p.stem not in exclude and p.is_file()
+        if p.suffix.lower() in PICTURE_SUFFIXES
+        and p.stem not in exclude
+        and p.is_file()
+        and not any(folder in p.resolve().parents for folder in made)
     )
     if not sources:
         raise DataError(f"{hr_dir}: no pictures found (looked for {', '.join(sorted(PICTURE_SUFFIXES))})")
     target = out_dir / f"x{scale}"
     names = ["-".join(p.relative_to(hr_dir).with_suffix("").parts) + ".png" for p in sources]
+    uses = Counter(names)
+    if clashes := [str(p) for p, name in zip(sources, names, strict=True) if uses[name] > 1]:
+        raise DataError(f"{', '.join(clashes)}: several pictures for one name; rename or remove all but one")
     for kind in ("HR", "LR"):
         (target / kind).mkdir(parents=True, exist_ok=True)
     with ProcessPoolExecutor() as pool:
@@ -176,9 +188,7 @@ class PatchSource:
             patches = [self._patch(index, rng) for index in order[start : start + batch_size]]
             yield np.stack([lr for lr, _ in patches]), np.stack([hr for _, hr in patches])
 
-    def _patch(
-        self, index: int, rng: np.random.Generator
-    ) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    def _patch(self, index: int, rng: np.random.Generator) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
         hr, lr = self._pictures[index]
         side, scale = self.patch_size, self.scale
         top = int(rng.integers(lr.shape[0] - side + 1))

@@ -40,8 +40,8 @@ def evaluate(upscale: Upscale, pair_list: Path, *, scale: int) -> Quality:
         hr, sr = read_rgb(pair.hr), upscale(read_rgb(pair.lr))
         rgb = psnr(shave(sr, pixels=scale), shave(hr, pixels=scale))
         rows.append((psnr_y(sr, hr, scale=scale), rgb, ssim_y(sr, hr, scale=scale)))
-    means = np.mean(rows, axis=0)
-    return Quality(*(float(mean) for mean in means), pictures=len(rows))
+    luma, rgb_mean, structure = (float(mean) for mean in np.mean(rows, axis=0))
+    return Quality(psnr_y=luma, psnr_rgb=rgb_mean, ssim_y=structure, pictures=len(rows))
 
 
 def upscale_with(model: SRNet) -> Upscale:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import io
 import json
 import math
@@ -38,6 +37,7 @@ class Trainer:
             TrainingError: the settings cannot work.
         """
         self.config, self._log = config, log
+        self._init_sha256 = ""
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         torch.manual_seed(config.seed)
         self.loss = loss_from_name(config.loss)
@@ -50,8 +50,8 @@ class Trainer:
                 f"{len(self.source)} pictures x {config.patches_per_picture} patches do not fill "
                 f"one batch of {config.batch_size}"
             )
-        self.model = self._initial_model().to(self.device, memory_format=torch.channels_last)
-        self.model.train()
+        self.model = self._initial_model().train().to(self.device)
+        self.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stubs lack it
         self._forward = torch.compile(self.model) if config.compile else self.model
         trainable = [p for p in self.model.parameters() if p.requires_grad]
         self.optimizer = torch.optim.Adam(trainable, lr=config.learning_rate, betas=(0.9, 0.99))
@@ -137,7 +137,7 @@ class Trainer:
         return next(iter(qualities.values()), None)
 
     def _write_metrics(self, record: dict[str, Any]) -> None:
-        with open(self.config.run_dir / "metrics.jsonl", "a", encoding="utf-8") as file:
+        with (self.config.run_dir / "metrics.jsonl").open("a", encoding="utf-8") as file:
             file.write(json.dumps(record) + "\n")
 
     # --- starting, saving, resuming -------------------------------------------------------------
@@ -147,15 +147,17 @@ class Trainer:
         model = SRNet(config.model)
         if config.init_weights is not None:
             weights = load_weights(config.init_weights)
+            self._init_sha256 = weights.sha256
             same_scale = weights.config.scale == config.model.scale
             state = weights.state if same_scale else trunk_state(weights.state)
+            needed = model.state_dict() if same_scale else trunk_state(model.state_dict())
+            if state.keys() != needed.keys():
+                raise TrainingError(f"{config.init_weights}: weights of another kind of network")
             try:
-                missing, unexpected = model.load_state_dict(state, strict=False)
+                model.load_state_dict(state, strict=False)
             except RuntimeError as error:
                 reason = str(error).splitlines()[-1].strip()
                 raise TrainingError(f"{config.init_weights}: does not fit this network ({reason})") from error
-            if unexpected or (same_scale and missing):
-                raise TrainingError(f"{config.init_weights}: weights of another kind of network")
         return frozen_attention(model) if config.freeze_attention else model
 
     def save(self) -> None:
@@ -188,8 +190,8 @@ class Trainer:
             "learning_rate": config.learning_rate,
             "pictures": len(self.source),
         }
-        if config.init_weights is not None:
-            training["init_sha256"] = hashlib.sha256(config.init_weights.read_bytes()).hexdigest()
+        if self._init_sha256:
+            training["init_sha256"] = self._init_sha256
         model_config = replace(config.model, attention=self.model.config.attention)
         return Weights(model_config, self.model.state_dict(), training, config.preset)
 
@@ -205,7 +207,9 @@ class Trainer:
         except FileNotFoundError as error:
             raise TrainingError(f"{path}: no checkpoint to resume from") from error
         except (RuntimeError, EOFError, pickle.UnpicklingError, ValueError, OSError) as error:
-            raise TrainingError(f"{path}: not a readable checkpoint ({str(error).splitlines()[0]})") from error
+            raise TrainingError(
+                f"{path}: not a readable checkpoint ({str(error).splitlines()[0]})"
+            ) from error
         if not isinstance(checkpoint, dict) or checkpoint.get("format") != CHECKPOINT_FORMAT:
             raise TrainingError(f"{path}: not a training checkpoint of srup")
         saved, ours = json.loads(checkpoint["config"]), json.loads(json.dumps(self.config.to_dict()))

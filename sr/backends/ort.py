@@ -58,7 +58,9 @@ class OrtBackend(Backend):
                 ) from error
             by_name = dict(zip(self._outputs, results, strict=True))
             if FINITE_NAME in by_name and not np.all(by_name[FINITE_NAME]):
-                raise BackendError("the network's output is not finite in fp16; use the fp32 file of this model")
+                raise BackendError(
+                    "the network's output is not finite in fp16; use the fp32 file of this model"
+                )
             yield by_name[OUTPUT_NAME]
 
     def close(self) -> None:

@@ -34,7 +34,8 @@ class TorchBackend(Backend):
             raise BackendError(f"backend torch has no device {device!r}; it has {', '.join(DEFAULT_TILES)}")
         loaded = load_weights(weights)
         self._device = torch.device(device)
-        self._model = fold(loaded.build()).to(self._device, memory_format=torch.channels_last)
+        self._model = fold(loaded.build()).to(self._device)
+        self._model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stubs lack it
         self.info = BackendInfo(
             name="torch",
             device=_describe(device),
@@ -48,14 +49,14 @@ class TorchBackend(Backend):
         for batch in batches:
             try:
                 with torch.inference_mode():  # inside the loop: a generator must not leave it on
-                    yield_value = self._run(batch)
+                    result = self._run(batch)
             except RuntimeError as error:
                 first_line = str(error).splitlines()[0]
                 raise BackendError(
                     f"PyTorch failed on a batch of shape {batch.shape}: {first_line}; "
                     "if memory ran out, use a smaller --tile"
                 ) from error
-            yield yield_value
+            yield result
 
     def _run(self, batch: Batch) -> Batch:
         lr = torch.tensor(batch, device=self._device).permute(0, 3, 1, 2)  # a channels-last view
