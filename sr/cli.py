@@ -16,18 +16,22 @@ from sr.errors import SrupError
 
 
 class SrupGroup(click.Group):
-    """Turns a `SrupError` into one line on stderr and exit status 1, in this one place."""
+    """Turns errors into one line on stderr and exit status 1, in this one place.
+
+    An `OSError` that names a file (no such folder, no permission, disk full) is the environment's
+    fault as well.
+    """
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run the subcommand."""
         try:
             return super().invoke(ctx)
         except SrupError as error:
-            raise click.ClickException(_one_line(error)) from error
-
-
-def _one_line(error: SrupError) -> str:
-    return " ".join(str(error).split("\n"))
+            raise click.ClickException(" ".join(str(error).splitlines())) from error
+        except OSError as error:
+            if error.filename is None:  # a broken pipe, for example: click knows what to do
+                raise
+            raise click.ClickException(f"{error.filename}: {error.strerror}") from error
 
 
 @click.group(cls=SrupGroup, context_settings={"help_option_names": ["-h", "--help"]})
