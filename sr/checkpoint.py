@@ -32,7 +32,8 @@ class Weights:
     Attributes:
         config: what the tensors belong to.
         state: the `state_dict`, float32 on the CPU.
-        training: a flat summary of the training, e.g. {"data": ..., "steps": ...}.
+        training: a summary of the training, e.g. {"data": ..., "steps": ...}; under "started_from"
+            that of the weights which it started from.
         preset: name of the preset, or "custom".
         halo: smallest halo in lr pixels that was measured to make tiles match; None if not measured.
         licence: of the weights, SPDX.

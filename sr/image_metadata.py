@@ -75,6 +75,8 @@ class _TiffReader:
         self.order = order
         self.big = self._number("H", 2) == 43  # BigTIFF
         self.first = self._number("Q", 8) if self.big else self._number("I", 4)
+        if self.first < 8:
+            raise ValueError("the first directory is within the header")
         self.end = 8  # behind the last byte that a directory seen so far refers to
 
     def _read(self, offset: int, size: int) -> bytes:
@@ -153,7 +155,6 @@ def upright_exif(exif: bytes) -> tuple[bytes | None, int]:
         if any(body[link : link + 4]):
             body[link : link + 4] = bytes(4)  # the second directory is the thumbnail's
             del body[reader.end :]
-        _TiffReader(body).tags(reader.first)  # in a damaged block, directories may overlap
     except ValueError:
         return None, 0
     return EXIF_PREFIX + bytes(body), orientation if 1 <= orientation <= 8 else 0
@@ -175,7 +176,7 @@ def resized_exif(exif: bytes, *, height: int, width: int) -> bytes:
 
     try:
         update(reader.tags(reader.first)[0])
-        _TiffReader(body).tags(reader.first)
+        _TiffReader(body).tags(reader.first)  # in a damaged block, directories may overlap
     except ValueError:
         return exif
     return EXIF_PREFIX + bytes(body)

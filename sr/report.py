@@ -41,7 +41,7 @@ def report_files(
     click.echo(
         f"{len(results) - len(failed)} of {len(results)} pictures, x{upscaler.scale}, "
         f"{output:.2f} megapixels out in {seconds:.1f} s "
-        f"({output / seconds:.2f} MP/s) on {info.device} (backend {info.name})"
+        f"({output / seconds:.2f} MP/s) on {info.device} (backend {info.name}{info.why and f'; {info.why}'})"
     )
     return len(failed)
 
@@ -162,8 +162,15 @@ def _rows(metadata: ModelMetadata) -> Iterator[tuple[str, Any]]:
         yield "attention", metadata.attention
         yield "licence of the weights", metadata.licence
         yield "sha256 of the weights", metadata.weights_sha256[:16]
-    for key, value in metadata.training.items():
-        yield f"training: {key}", value
+    yield from _training_rows(metadata.training, "training")
+
+
+def _training_rows(training: dict[str, Any], label: str) -> Iterator[tuple[str, Any]]:
+    for key, value in training.items():
+        if isinstance(value, dict):
+            yield from _training_rows(value, key.replace("_", " "))
+        else:
+            yield f"{label}: {key.replace('_', ' ')}", value
 
 
 def _describe(name: str, scale: int | None) -> Iterator[ModelMetadata]:

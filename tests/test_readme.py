@@ -15,7 +15,8 @@ from sr.cli import main
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-BLOCKS = re.findall(r"```\n(.*?)```", README, flags=re.DOTALL)
+FENCED = re.findall(r"^```(\w*)\n(.*?)^```$", README, flags=re.DOTALL | re.MULTILINE)
+BLOCKS = [text for language, text in FENCED if not language]
 LINES = [line for block in BLOCKS for line in block.splitlines()]
 COMMANDS = [shlex.split(line, comments=True)[1:] for line in LINES if line.startswith("srup ")]
 # Training for real takes hours; tests/test_train_loop.py trains.
@@ -72,7 +73,7 @@ def test_the_command_lines_run(tmp_path):
 
 
 def test_the_python_example_runs():
-    (example,) = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
+    (example,) = [text for language, text in FENCED if language == "python"]
     scope: dict = {}
     exec(example, scope)
     assert scope["big"].shape == (60, 90, 3)

@@ -147,7 +147,7 @@ def test_torch_and_onnx_agree(photo, tmp_path):
     for backend in ("torch", "onnx"):
         result = srup("upscale", photo, "--backend", backend, "-o", tmp_path / f"{backend}.png")
         assert result.returncode == 0
-        assert f"(backend {backend})" in result.stdout
+        assert f"(backend {backend}" in result.stdout
     with Image.open(tmp_path / "torch.png") as one, Image.open(tmp_path / "onnx.png") as other:
         assert np.abs(np.asarray(one).astype(int) - np.asarray(other)).max() <= 1
 

@@ -32,6 +32,7 @@ from sr.image import (
     read_picture,
     write_picture,
 )
+from sr.image_decode import _PILLOW_LIMITS_LIFTED
 from sr.image_metadata import add_to_tiff, exif_from_tiff, resized_exif, upright_exif
 from tests.pictures import (
     ARTIST,
@@ -404,6 +405,20 @@ def test_orientation_in_xmp_alone_counts(tmp_path: Path, packet: bytes) -> None:
         assert b"8" not in re.sub(rb"utf-8|SzNTczkc9d|rdf-syntax|W5M0.*?\"", b"", picture.metadata.xmp)
 
 
+@pytest.mark.parametrize("orientation", [None, 1, 6])
+def test_orientation_in_the_xmp_data_of_a_tiff_is_applied_once(
+    tmp_path: Path, orientation: int | None
+) -> None:
+    upright = random_pixels(2, 4)
+    tags = TiffImagePlugin.ImageFileDirectory_v2()
+    tags[0x02BC] = xmp_packet(6)
+    if orientation is not None:
+        tags[0x0112] = orientation
+    file = encoded(stored(upright, orientation or 6), "TIFF", tiffinfo=tags)
+    picture = read_picture(saved(tmp_path / "in", file))
+    np.testing.assert_array_equal(picture.pixels, upright)
+
+
 def test_an_impossible_orientation_is_none(tmp_path: Path) -> None:
     pixels = random_pixels(3, 5)
     picture = read_picture(saved(tmp_path / "in.png", encoded(pixels, "PNG", exif=exif_block(9))))
@@ -550,6 +565,22 @@ def test_exif_with_any_wrong_byte_never_fails(order: str) -> None:
             add_to_tiff(file, exif=resized, xmp=None)
             exif_from_tiff(file)
             assert Image.open(file).size == (3, 2)
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
+def test_exif_whose_directory_is_its_header_is_dropped(order: str) -> None:
+    for first in range(8):
+        header = (b"II*\0" if order == "<" else b"MM\0*") + struct.pack(order + "I", first)
+        assert upright_exif(b"Exif\0\0" + header + exif_block(6, order=order)[14:] * 2000) == (None, 0)
+
+
+def test_exif_whose_directories_overlap_is_left_alone() -> None:
+    version = struct.pack("<HHI4s", 0x9000, 7, 4, b"0230")
+    width = struct.pack("<HHI", 0xA002, 3, 1)  # its value is the number of entries of the first directory
+    first = struct.pack("<HHHIII", 1, EXIF_IFD, 4, 1, 8, 0)
+    block = b"Exif\0\0II*\0" + struct.pack("<IH", 30, 2) + version + width + first
+    assert upright_exif(block) == (block, 0)
+    assert resized_exif(block, height=5000, width=5000) == block
 
 
 def test_exif_with_directories_in_directories_is_read_in_no_time() -> None:
@@ -736,11 +767,27 @@ def test_pillows_own_limit_neither_interferes_nor_changes(
         assert limit == Image.MAX_IMAGE_PIXELS
 
 
-def test_reading_in_threads_puts_limit_and_warnings_back(tmp_path: Path) -> None:
+def test_the_last_of_several_readers_puts_limit_and_warnings_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 10)
+    path, filters = saved(tmp_path / "in.png", encoded(random_pixels(10, 20), "PNG")), list(warnings.filters)
+    with _PILLOW_LIMITS_LIFTED:  # as another thread has it
+        read_picture(path)
+        assert Image.MAX_IMAGE_PIXELS is None
+        assert warnings.filters != filters
+    assert Image.MAX_IMAGE_PIXELS == 10
+    assert warnings.filters == filters
+
+
+def test_reading_in_threads_puts_limit_and_warnings_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 10)
     noisy = bytearray(encoded(random_pixels(200, 300), "PNG", exif=exif_block(1)))
     paths = [saved(tmp_path / f"{number}.png", bytes(noisy)) for number in range(4)]
     paths += [saved(tmp_path / "damaged.png", bytes(noisy[:5000]))]
-    limit, filters = Image.MAX_IMAGE_PIXELS, list(warnings.filters)
+    filters = list(warnings.filters)
     shapes = []
 
     def read_all() -> None:
@@ -756,7 +803,7 @@ def test_reading_in_threads_puts_limit_and_warnings_back(tmp_path: Path) -> None
     for thread in threads:
         thread.join()
     assert sorted(shapes) == [()] * 6 + [(200, 300)] * 24
-    assert limit == Image.MAX_IMAGE_PIXELS
+    assert Image.MAX_IMAGE_PIXELS == 10
     assert filters == warnings.filters
 
 

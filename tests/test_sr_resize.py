@@ -86,7 +86,7 @@ def direct_rows(image: NDArray, scale: float | Fraction) -> NDArray[np.float64]:
 
 def rounded(values: NDArray[np.float64]) -> NDArray[np.uint8]:
     """Round half up; refuse values so near a half that the order of a sum could decide."""
-    assert np.all(np.abs(values - np.floor(values) - 0.5) > 1e-9), "choose another seed"
+    assert np.all(np.abs(values - np.floor(values) - 0.5) > 1e-9), "choose another seed or scale"
     return np.clip(np.round(values), 0, 255).astype(np.uint8)
 
 
@@ -97,7 +97,7 @@ def test_float_resize_equals_the_formula(scale: float | Fraction, height: int, w
     np.testing.assert_allclose(bicubic_resize(image, scale=scale), direct(image, scale), rtol=0, atol=1e-12)
 
 
-@pytest.mark.parametrize("scale", [Fraction(1, 3), Fraction(3), 0.7, 1.5], ids=str)
+@pytest.mark.parametrize("scale", [Fraction(1, 3), Fraction(3), 0.61, 1.37], ids=str)  # no halves
 def test_uint8_is_rounded_after_each_pass(scale: float | Fraction) -> None:
     image = pixels(12, 9, seed=4)
     image[:, :4] = np.where(image[:, :4] > 127, 255, 0)  # overshoots: clipping shows

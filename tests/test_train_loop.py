@@ -390,7 +390,7 @@ def test_origin_of_the_weights_is_recorded_as_it_was_read(config: TrainConfig, i
     trainer = Trainer(config, log=silent)
     init.unlink()  # e.g. the other run goes on and replaces it
     trainer.run()
-    assert load_weights(config.run_dir / "weights.safetensors").training["init_sha256"] == sha256
+    assert load_weights(config.run_dir / "weights.safetensors").training["started_from"]["sha256"] == sha256
 
 
 @pytest.mark.parametrize(

@@ -37,7 +37,7 @@ class Trainer:
             TrainingError: the settings cannot work.
         """
         self.config, self._log = config, log
-        self._init_sha256 = ""
+        self._started_from: dict[str, Any] = {}
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         torch.manual_seed(config.seed)
         self.loss = loss_from_name(config.loss)
@@ -147,7 +147,12 @@ class Trainer:
         model = SRNet(config.model)
         if config.init_weights is not None:
             weights = load_weights(config.init_weights)
-            self._init_sha256 = weights.sha256
+            self._started_from = {
+                **weights.training,
+                "scale": weights.config.scale,
+                "attention": weights.config.attention,
+                "sha256": weights.sha256,
+            }
             same_scale = weights.config.scale == config.model.scale
             state = weights.state if same_scale else trunk_state(weights.state)
             needed = model.state_dict() if same_scale else trunk_state(model.state_dict())
@@ -179,7 +184,7 @@ class Trainer:
     def weights(self) -> Weights:
         """Return the network's present weights with a summary of how they came about."""
         config = self.config
-        training = {
+        training: dict[str, Any] = {
             "data": config.data_note,
             "steps": self.step,
             "hours": round(self.seconds / 3600, 3),
@@ -190,8 +195,8 @@ class Trainer:
             "learning_rate": config.learning_rate,
             "pictures": len(self.source),
         }
-        if self._init_sha256:
-            training["init_sha256"] = self._init_sha256
+        if self._started_from:
+            training["started_from"] = self._started_from
         model_config = replace(config.model, attention=self.model.config.attention)
         return Weights(model_config, self.model.state_dict(), training, config.preset)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import importlib.util
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 from sr.backends.base import Backend, BackendInfo, Batch
@@ -28,10 +29,13 @@ def open_backend(name: str, *, scale: int, device: str = "auto", model: Path | N
         BackendError: the backend or the device cannot be had.
         ModelError: the model file does not fit.
     """
-    if name == "auto":
-        name, device = _fastest(device, model)
-    elif device == "auto":
-        device = "cuda" if _usable_on_cuda(name) else "cpu"
+    name, device, why = _chosen(name, device, model)
+    backend = _open(name, scale=scale, device=device, model=model)
+    backend.info = replace(backend.info, why=why)
+    return backend
+
+
+def _open(name: str, *, scale: int, device: str, model: Path | None) -> Backend:
     if name == "onnx":
         if model is not None and model.suffix == ".safetensors":
             raise BackendError(f"{model}: backend onnx runs ONNX files; export it, or use --backend torch")
@@ -62,24 +66,27 @@ def cuda_driver_devices() -> int:
     return count.value
 
 
-def _fastest(device: str, model: Path | None) -> tuple[str, str]:
-    """Return backend and device: a GPU before the CPU, ONNX Runtime before PyTorch."""
-    if model is not None and model.suffix == ".safetensors":
-        candidates = ["torch"]
+def _chosen(name: str, device: str, model: Path | None) -> tuple[str, str, str]:
+    """Return backend, device and why: a GPU before the CPU, ONNX Runtime before PyTorch."""
+    if name != "auto":
+        candidates = [name]
     elif model is not None:
-        candidates = ["onnx"]
+        candidates = ["torch" if model.suffix == ".safetensors" else "onnx"]
     else:
         candidates = ["onnx", "torch"]
-    if device != "cpu":
-        for name in candidates:
-            if _usable_on_cuda(name):
-                return name, "cuda"
-    return candidates[0], "cpu" if device == "auto" else device
+    if device == "cpu" or (name != "auto" and device != "auto"):
+        return candidates[0], device, ""
+    if not cuda_driver_devices():
+        return candidates[0], "cpu" if device == "auto" else device, "no NVIDIA GPU found"
+    for candidate in candidates:
+        if _usable_on_cuda(candidate):
+            return candidate, "cuda", "a GPU before the CPU"
+    why = f"{' and '.join(candidates)} cannot use the GPU, see srup info"
+    return candidates[0], "cpu" if device == "auto" else device, why
 
 
 def _usable_on_cuda(name: str) -> bool:
-    if not cuda_driver_devices():
-        return False
+    """Say whether a backend can use the GPUs that the driver sees."""
     if name == "onnx":
         import onnxruntime
 

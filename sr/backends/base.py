@@ -26,6 +26,7 @@ class BackendInfo:
         model: metadata of the model.
         default_tile: side in lr pixels of the tile that suits the device.
         default_batch: number of tiles that suits the device.
+        why: why this backend and device were chosen, where they were not named; else empty.
         fixed_tiles: the backend wants tiles of one shape (see `TileSpec.equalise`).
     """
 
@@ -34,6 +35,7 @@ class BackendInfo:
     model: ModelMetadata
     default_tile: int
     default_batch: int
+    why: str = ""
     fixed_tiles: bool = False
 
 
