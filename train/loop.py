@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import json
 import math
-import pickle
 import time
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -211,10 +210,9 @@ class Trainer:
             checkpoint = torch.load(path, map_location=self.device, weights_only=True)
         except FileNotFoundError as error:
             raise TrainingError(f"{path}: no checkpoint to resume from") from error
-        except (RuntimeError, EOFError, pickle.UnpicklingError, ValueError, OSError) as error:
-            raise TrainingError(
-                f"{path}: not a readable checkpoint ({str(error).splitlines()[0]})"
-            ) from error
+        except Exception as error:  # a damaged pickle raises anything: KeyError, IndexError, struct.error
+            reason = f"{type(error).__name__} {error}".splitlines()[0].strip()
+            raise TrainingError(f"{path}: not a readable checkpoint ({reason})") from error
         if not isinstance(checkpoint, dict) or checkpoint.get("format") != CHECKPOINT_FORMAT:
             raise TrainingError(f"{path}: not a training checkpoint of srup")
         saved, ours = json.loads(checkpoint["config"]), json.loads(json.dumps(self.config.to_dict()))
