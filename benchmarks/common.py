@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 import os
 import platform
-import resource
 import statistics
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from datetime import date
@@ -30,19 +30,25 @@ def interleaved_seconds(actions: Mapping[str, Callable[[], object]], *, rounds: 
     return {name: statistics.median(values) for name, values in seconds.items()}
 
 
+# A child starts with the peak of the process that forked it, so a small one stands in between.
+_LAUNCHER = """
+import resource, subprocess, sys
+subprocess.run(sys.argv[1:], check=True, stdout=subprocess.DEVNULL)
+print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)
+"""
+
+
 def peak_rss_mib(command: Sequence[str]) -> float:
-    """Run a command and return the largest memory it held, in MiB (Linux and macOS)."""
-    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL)
-    _, status, usage = os.wait4(process.pid, 0)
-    process.returncode = os.waitstatus_to_exitcode(status)
-    if process.returncode != 0:
-        raise RuntimeError(f"{' '.join(command)} exited with {process.returncode}")
-    return _maxrss_mib(usage)
+    """Run a command and return the largest memory it held, in MiB (Linux and macOS).
 
-
-def _maxrss_mib(usage: resource.struct_rusage) -> float:
+    Raises:
+        subprocess.CalledProcessError: the command failed.
+    """
+    launched = subprocess.run(
+        [sys.executable, "-c", _LAUNCHER, *command], cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True
+    )
     unit = 1 if platform.system() == "Darwin" else 1024  # bytes there, KiB elsewhere
-    return usage.ru_maxrss * unit / 2**20
+    return int(launched.stdout) * unit / 2**20
 
 
 def write_result(name: str, figures: Mapping[str, Any]) -> None:

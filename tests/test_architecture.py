@@ -168,9 +168,11 @@ def test_module_start_prints_help() -> None:
 # --- documented ---------------------------------------------------------------------------------
 
 
-def public_definitions(tree: ast.AST, prefix: str) -> Iterator[tuple[str, ast.AST]]:
+def public_definitions(
+    parent: ast.Module | ast.ClassDef, prefix: str
+) -> Iterator[tuple[str, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef]]:
     """Yield public functions and classes, and public methods of those; not what is inside functions."""
-    for node in nodes(tree, into_functions=False) if isinstance(tree, ast.Module) else tree.body:
+    for node in parent.body:
         if not isinstance(node, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
             continue
         if not node.name.startswith("_"):
