@@ -21,7 +21,7 @@ def plan_jobs(
 
     A picture `in.jpg` becomes `in_x3.png` beside it. A folder `dir` becomes `dir_x3` beside it,
     the tree below mirrored. With `output`, a single picture goes to that file, or into that folder
-    if the name has no picture suffix; several pictures and folders go into that folder.
+    if the name has no suffix or the folder exists; several pictures and folders go into that folder.
 
     Args:
         inputs: files and folders.
@@ -33,8 +33,13 @@ def plan_jobs(
         ImageError: an input is missing, a folder holds no pictures, two outputs would have one
             name, or an output would replace an input.
     """
-    to_file = output is not None and output.suffix.lower() in OUTPUT_FORMATS and not output.is_dir()
-    if to_file and (len(inputs) != 1 or inputs[0].is_dir()):
+    one_picture = len(inputs) == 1 and not inputs[0].is_dir()
+    to_file = output is not None and output.suffix != "" and not output.is_dir() and one_picture
+    if (
+        output is not None
+        and output.suffix.lower() in OUTPUT_FORMATS
+        and not (one_picture or output.is_dir())
+    ):
         raise ImageError(f"{output}: is one file, but the input is more; name a folder for the output (-o)")
     jobs: list[FileJob] = []
     for source in inputs:

@@ -22,7 +22,7 @@ from PIL.PngImagePlugin import PngInfo
 
 from sr.errors import ImageError
 from sr.files import atomic_write
-from sr.image_alpha import bleed_under_transparency
+from sr.image_alpha import bleed_under_transparency, within_neighbours
 from sr.image_decode import decode, one_line, printable
 from sr.image_metadata import Metadata, add_to_tiff, is_grey_profile, resized_exif
 
@@ -37,6 +37,7 @@ __all__ = [
     "bleed_under_transparency",
     "check_output",
     "read_picture",
+    "within_neighbours",
     "write_picture",
 ]
 

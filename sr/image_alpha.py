@@ -1,7 +1,7 @@
-"""Colour under transparency.
+"""Transparency: what a network sees under it, and what it may make of it.
 
-Owns what a network sees where a picture is fully transparent: files hold anything there, mostly
-black, which would draw a dark halo round every cut-out.
+Files hold any colour where they are fully transparent, mostly black, which would draw a dark halo
+round every cut-out. And a network rings beside the hard edges that alpha has.
 """
 
 from __future__ import annotations
@@ -13,6 +13,33 @@ import numpy as np
 from numpy.typing import NDArray
 
 _Float32 = NDArray[np.float32]
+
+
+def within_neighbours(
+    upscaled: NDArray[np.uint8], alpha: NDArray[np.uint8], *, scale: int
+) -> NDArray[np.uint8]:
+    """Clip upscaled alpha to what the 3x3 neighbourhood of each lr pixel spans.
+
+    So what is transparent, or opaque, all around stays exactly so.
+
+    Args:
+        upscaled: uint8, (scale*H, scale*W), contiguous.
+        alpha: uint8, (H, W), what it was upscaled from.
+        scale: upscaling factor.
+    """
+    height, width = alpha.shape
+    blocks = upscaled.reshape(height, scale, width, scale)
+    low = _over_neighbours(np.minimum, alpha)[:, None, :, None]
+    high = _over_neighbours(np.maximum, alpha)[:, None, :, None]
+    return np.clip(blocks, low, high).reshape(upscaled.shape)
+
+
+def _over_neighbours(pick: np.ufunc, alpha: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Return the extreme of each 3x3 neighbourhood, picture borders repeated, (H, W)."""
+    rows = np.pad(alpha, ((1, 1), (0, 0)), mode="edge")
+    rows = pick(pick(rows[:-2], rows[1:-1]), rows[2:])
+    columns = np.pad(rows, ((0, 0), (1, 1)), mode="edge")
+    return pick(pick(columns[:, :-2], columns[:, 1:-1]), columns[:, 2:])
 
 
 def bleed_under_transparency(pixels: NDArray[np.uint8], alpha: NDArray[np.uint8]) -> NDArray[np.uint8]:

@@ -61,11 +61,21 @@ class ModelConfig:
 
     def __post_init__(self) -> None:
         problems = [
-            (self.scale >= 1, f"scale is {self.scale}, need an integer of at least 1"),
+            (
+                isinstance(self.scale, int) and self.scale >= 1,
+                f"scale is {self.scale}, need an integer of at least 1",
+            ),
             (self.img_channels in (1, 3), f"img_channels is {self.img_channels}, need 1 or 3"),
-            (self.num_blocks >= 1, f"num_blocks is {self.num_blocks}, need at least 1"),
-            (self.wa_rate >= 1, f"wa_rate is {self.wa_rate}, need at least 1"),
-            (self.lo >= 1, f"num_feats {self.num_feats} / wa_rate {self.wa_rate} leaves no channel"),
+            (
+                isinstance(self.num_blocks, int) and self.num_blocks >= 1,
+                f"num_blocks is {self.num_blocks}, need an integer of at least 1",
+            ),
+            (1 <= self.wa_rate < math.inf, f"wa_rate is {self.wa_rate}, need at least 1"),
+            (
+                self.wa_rate < 1 or self.num_feats >= self.wa_rate,
+                f"num_feats {self.num_feats} / wa_rate {self.wa_rate} leaves no channel",
+            ),
+            (self.residual_scale > 0, f"residual_scale is {self.residual_scale}, need more than 0"),
             (self.attention in ("dynamic", "frozen", "none"), f"attention {self.attention!r} is unknown"),
             (self.norm in ("weight", "batch", "none"), f"norm {self.norm!r} is unknown"),
             (self.asym_width in ("lo", "geometric"), f"asym_width {self.asym_width!r} is unknown"),
@@ -154,8 +164,9 @@ class ChannelAttention(nn.Module):
         """Return the gates for `x` (N, C, H, W): (N or 1, C, 1, 1), each in (0, 1)."""
         if self.frozen:
             return self.gate_mean
-        # The pool reduces in float32 also where the body is half precision.
-        pooled = x.float().mean((2, 3), keepdim=True).to(x.dtype)  # (N, C, 1, 1)
+        # The pool reduces in at least float32 also where the body is half precision.
+        wide = x.to(torch.promote_types(x.dtype, torch.float32))
+        pooled = wide.mean((2, 3), keepdim=True).to(x.dtype)  # (N, C, 1, 1)
         gates = torch.sigmoid(self.excite(torch.relu(self.squeeze(pooled))))
         if self.training:
             with torch.no_grad():
@@ -240,13 +251,13 @@ class SRNet(nn.Module):
 
 
 def frozen_attention(model: SRNet) -> SRNet:
-    """Return a copy of `model` whose gates are constants, their running mean.
+    """Return `model` with constant gates, their running mean; itself if its gates are not dynamic.
 
     The copy has the same `state_dict` layout. Training can go on in it; the gates stay as they are.
     """
     if model.config.attention != "dynamic":
         return model
-    frozen = SRNet(replace(model.config, attention="frozen")).to(next(model.parameters()).dtype)
+    frozen = SRNet(replace(model.config, attention="frozen")).to(model.base.weight)
     frozen.load_state_dict(model.state_dict())
     return frozen.train(model.training)
 

@@ -28,6 +28,7 @@ from sr.image import (
     bleed_under_transparency,
     check_output,
     read_picture,
+    within_neighbours,
     write_picture,
 )
 from sr.memory import available_memory
@@ -134,7 +135,9 @@ class Upscaler:
             return replace(picture, pixels=pixels)
         colours = bleed_under_transparency(picture.pixels, picture.alpha)
         pixels, alpha = self._upscale_items([colours, picture.alpha], progress)
-        return replace(picture, pixels=pixels, alpha=alpha)
+        return replace(
+            picture, pixels=pixels, alpha=within_neighbours(alpha, picture.alpha, scale=self.scale)
+        )
 
     def grid(self, height: int, width: int) -> TileGrid:
         """Return how a picture of this size will be cut."""

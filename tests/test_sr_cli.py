@@ -136,7 +136,7 @@ def test_alpha_and_grey_are_kept(photo, tmp_path):
     assert srup("upscale", tmp_path / "cut.png", tmp_path / "grey.png").returncode == 0
     with Image.open(tmp_path / "cut_x2.png") as upscaled:
         assert upscaled.mode == "RGBA"
-        assert upscaled.getchannel("A").crop((10, 10, 50, 80)).getextrema()[1] <= 5
+        assert upscaled.getchannel("A").crop((0, 0, 58, 90)).getextrema() == (0, 0)
     with Image.open(tmp_path / "grey_x2.png") as upscaled:
         assert upscaled.mode == "L"
     result = srup("upscale", tmp_path / "cut.png", "-o", tmp_path / "cut.jpg")
@@ -266,7 +266,7 @@ def test_a_format_that_cannot_hold_the_size(tmp_path):
 def test_an_output_that_cannot_be_written(photo, tmp_path):
     (tmp_path / "file").touch()
     assert_refused(srup("upscale", photo, "-o", tmp_path / "file" / "out.png"), "out.png")
-    assert_refused(srup("upscale", photo, "-o", tmp_path / "out.xyz" / "a.gif"), "a.gif")
+    assert_refused(srup("upscale", photo, "-o", tmp_path / "a.gif"), "a.gif", "'.gif'", ".png")
 
 
 @pytest.mark.skipif(not Path("/proc/self").exists(), reason="limits file sizes the Unix way")

@@ -117,8 +117,13 @@ def test_alpha_is_upscaled_with_the_picture(upscaler, photograph):
     assert upscaled.pixels.shape == (40 * scale, 48 * scale, 3)
     assert upscaled.alpha is not None
     assert upscaled.alpha.shape == (40 * scale, 48 * scale)
-    assert (upscaled.alpha[15 * scale : 25 * scale, 17 * scale : 31 * scale] >= 250).all()
-    assert (upscaled.alpha[: 5 * scale] <= 5).all()
+    # One lr pixel away from the edge nothing rings, and the middle of the edge is where it was.
+    assert (upscaled.alpha[11 * scale : 29 * scale, 13 * scale : 35 * scale] == 255).all()
+    outside = upscaled.alpha.copy()
+    outside[9 * scale : 31 * scale, 11 * scale : 37 * scale] = 0
+    assert not outside.any()
+    covered = upscaled.alpha.astype(float).sum() / 255 / scale**2
+    assert abs(covered - 20 * 24) < 20 * 24 * 0.02
 
 
 def test_flat_colours_stay_nearly_what_they_are(upscaler):

@@ -61,7 +61,16 @@ class TrainConfig:
     # Settings under which a checkpoint may be resumed although they differ from the run's.
     RESUMABLE_CHANGES: frozenset[str] = field(
         default=frozenset(
-            {"run_dir", "train_list", "val_lists", "val_every", "compile", "init_weights", "total_epochs"}
+            {
+                "run_dir",
+                "train_list",
+                "val_lists",
+                "val_every",
+                "compile",
+                "init_weights",
+                "total_epochs",
+                "data_note",
+            }
         ),
         init=False,
         repr=False,

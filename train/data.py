@@ -11,7 +11,7 @@ import json
 import os
 from collections import Counter
 from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -101,7 +101,7 @@ def make_pairs(
         raise DataError(f"{', '.join(clashes)}: several pictures for one name; rename or remove all but one")
     for kind in ("HR", "LR"):
         (target / kind).mkdir(parents=True, exist_ok=True)
-    with ProcessPoolExecutor() as pool:
+    with ThreadPoolExecutor(os.cpu_count()) as pool:  # numpy and Pillow let other threads run
         list(
             pool.map(
                 _make_pair,

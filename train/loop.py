@@ -65,7 +65,7 @@ class Trainer:
         """Train to the last epoch; return the last measurement on the first validation list.
 
         Raises:
-            TrainingError: the loss is not finite; the state before that step has been saved.
+            TrainingError: the loss is not finite; what was saved before stays.
         """
         config = self.config
         config.run_dir.mkdir(parents=True, exist_ok=True)
@@ -101,8 +101,11 @@ class Trainer:
             if config.max_grad_norm:
                 torch.nn.utils.clip_grad_norm_(self.model.parameters(), config.max_grad_norm)
             if not math.isfinite(value := loss.item()):
-                self.save()
-                raise TrainingError(f"the loss is {value} at step {self.step}; the state before it is saved")
+                # Saving now would replace good weights by those that led here.
+                raise TrainingError(
+                    f"the loss is {value} at step {self.step} (epoch {self.epoch + 1}); what was saved "
+                    f"before in {config.run_dir} is left as it was; try a lower --lr"
+                )
             self.optimizer.step()
             self.step += 1
             total += loss.detach()
