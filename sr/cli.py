@@ -12,7 +12,7 @@ from typing import Any
 import click
 
 from sr import __version__, options
-from sr.errors import SrupError
+from sr.errors import SrupError, require_extra
 
 
 class SrupGroup(click.Group):
@@ -217,17 +217,6 @@ def train(scale: int, preset: str, resume: bool, **settings: Any) -> None:
     if resume:
         trainer.resume()
     trainer.run()
-
-
-def require_extra(extra: str, *packages: str, purpose: str) -> None:
-    """Raise `MissingExtraError` for the first of `packages` that is not installed."""
-    import importlib.util
-
-    from sr.errors import MissingExtraError
-
-    for package in packages:
-        if importlib.util.find_spec(package) is None:
-            raise MissingExtraError(package, extra, purpose)
 
 
 if __name__ == "__main__":

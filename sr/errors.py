@@ -13,6 +13,8 @@ A message says what is wrong, where, what was expected and what to do about it. 
 mistake is not a `SrupError` and stays a traceback.
 """
 
+import importlib.util
+
 
 class SrupError(Exception):
     """Base of every error that is the input's or the environment's fault, not the program's."""
@@ -50,3 +52,14 @@ class DataError(SrupError):
 
 class TrainingError(SrupError):
     """A training run cannot start, go on or be resumed."""
+
+
+def require_extra(extra: str, *packages: str, purpose: str) -> None:
+    """Check that packages of a pip extra are installed, without importing them.
+
+    Raises:
+        MissingExtraError: for the first that is not.
+    """
+    for package in packages:
+        if importlib.util.find_spec(package) is None:
+            raise MissingExtraError(package, extra, purpose)

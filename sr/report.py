@@ -12,6 +12,7 @@ from typing import Any
 
 import click
 
+from sr.errors import require_extra
 from sr.image import WriteOptions
 from sr.modelfile import DEFAULT_PRESET, ModelMetadata, shipped_onnx, shipped_scales
 from sr.upscale import FileJob, FileResult, Upscaler, upscale_files
@@ -178,6 +179,7 @@ def _describe(name: str, scale: int | None) -> Iterator[ModelMetadata]:
     if path.suffix == ".onnx":
         yield _onnx_metadata(path)
     elif path.suffix == ".safetensors":
+        require_extra("torch", "torch", "safetensors", purpose=f"describing {name}")
         from sr.backends.pytorch import metadata_from_weights
         from sr.checkpoint import load_weights
 
@@ -186,9 +188,9 @@ def _describe(name: str, scale: int | None) -> Iterator[ModelMetadata]:
         for one in shipped:
             yield _onnx_metadata(shipped_onnx(scale=one, preset=name))
     else:
-        from sr.cli import require_extra
-
-        require_extra("torch", "torch", purpose=f"describing {name!r}, which ships no weights,")
+        require_extra(
+            "torch", "torch", "safetensors", purpose=f"describing {name!r}, which ships no weights,"
+        )
         from sr.backends.pytorch import metadata_from_weights
         from sr.checkpoint import Weights
         from sr.model import preset_config

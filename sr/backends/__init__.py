@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from sr.backends.base import Backend, BackendInfo, Batch
-from sr.errors import BackendError, MissingExtraError
+from sr.errors import BackendError, require_extra
 from sr.modelfile import shipped_onnx, shipped_weights
 
 __all__ = ["BACKENDS", "Backend", "BackendInfo", "Batch", "open_backend"]
@@ -43,9 +43,7 @@ def _open(name: str, *, scale: int, device: str, model: Path | None) -> Backend:
 
         return OrtBackend(model or shipped_onnx(scale=scale), device=device)
     if name == "torch":
-        for package in ("torch", "safetensors"):
-            if importlib.util.find_spec(package) is None:
-                raise MissingExtraError(package, "torch", "backend torch")
+        require_extra("torch", "torch", "safetensors", purpose="backend torch")
         if model is not None and model.suffix == ".onnx":
             raise BackendError(f"{model}: backend torch runs safetensors weights; use --backend onnx")
         from sr.backends.pytorch import TorchBackend
