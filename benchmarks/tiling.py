@@ -26,7 +26,8 @@ PICTURE = ROOT / "examples" / "kitten.png"
 SCALE = 2
 TILES = (96, 128, 192, 256, 384, 512)
 ROUNDS = 3
-REPEATS = (1, 2, 3)  # the picture beside and below itself this often, for memory
+# For memory: the scale, and how often the picture stands beside and below itself.
+MEMORY_CASES = ((2, 1), (2, 2), (2, 3), (3, 2), (4, 2))
 
 
 def main() -> None:
@@ -41,7 +42,9 @@ def main() -> None:
             "scale": SCALE,
             "seconds_whole": seconds["whole"],
             "time_against_whole": ratios,
-            "memory": [memory_of(np.tile(image, (times, times, 1))) for times in REPEATS],
+            "memory": [
+                memory_of(np.tile(image, (times, times, 1)), scale=scale) for scale, times in MEMORY_CASES
+            ],
         },
     )
 
@@ -61,18 +64,19 @@ def time_tiles(image: np.ndarray) -> dict[str, float]:
         return interleaved_seconds(actions, rounds=ROUNDS)
 
 
-def memory_of(image: np.ndarray) -> dict[str, float | str]:
+def memory_of(image: np.ndarray, *, scale: int) -> dict[str, float | str]:
     """Return the peak memory of upscaling `image`, whole process, and what is not pixels of it."""
     with tempfile.TemporaryDirectory() as scratch:
         source, target = Path(scratch) / "in.png", Path(scratch) / "out.png"
         Image.fromarray(image).save(source, compress_level=0)
-        command = [sys.executable, "-m", "sr.cli", "upscale", str(source), "--scale", str(SCALE)]
+        command = [sys.executable, "-m", "sr.cli", "upscale", str(source), "--scale", str(scale)]
         peak = peak_rss_mib([*command, "-o", str(target), "--png-level", "0"])
     own = image.nbytes / 2**20
-    output = own * SCALE**2
+    output = own * scale**2
     # The codec holds the output once more, with a fourth byte for each pixel.
     return {
         "size": f"{image.shape[1]}x{image.shape[0]}",
+        "scale": scale,
         "peak_rss_mib": round(peak),
         "input_mib": round(own),
         "output_mib": round(output),

@@ -15,7 +15,6 @@ from sr.modelfile import shipped_onnx, shipped_weights
 __all__ = ["BACKENDS", "Backend", "BackendInfo", "Batch", "open_backend"]
 
 BACKENDS = ("auto", "onnx", "torch")
-DEVICES = ("auto", "cpu", "cuda")
 
 _CUDA_DRIVER = "nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1"
 

@@ -15,6 +15,15 @@ from sr.modelfile import ModelMetadata
 
 Batch = NDArray[np.uint8]
 
+# Largest tile, in lr and in hr pixels a side: larger ones are hardly faster, and at x4 a tile of 512 lr
+# pixels alone takes 700 MiB (benchmarks/results/tiling.json).
+_TILE_LR_PX, _TILE_HR_PX = 512, 1536
+
+
+def default_tile(scale: int) -> int:
+    """Return the side in lr pixels of the tile that suits most devices."""
+    return min(_TILE_LR_PX, max(64, _TILE_HR_PX // scale))
+
 
 @dataclass(frozen=True)
 class BackendInfo:

@@ -9,12 +9,11 @@ from pathlib import Path
 import numpy as np
 import onnxruntime
 
-from sr.backends.base import Backend, BackendInfo, Batch
+from sr.backends.base import Backend, BackendInfo, Batch, default_tile
 from sr.errors import BackendError, ModelError
 from sr.modelfile import FINITE_NAME, INPUT_NAME, OUTPUT_NAME, ModelMetadata
 
 PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
-DEFAULT_TILES = {"cpu": 512, "cuda": 512}  # measured: benchmarks/results/tiling.json
 ERRORS_ONLY = 3  # onnxruntime's log severity; what matters comes as an exception
 
 
@@ -42,7 +41,7 @@ class OrtBackend(Backend):
             name="onnx",
             device=_describe(device),
             model=metadata,
-            default_tile=DEFAULT_TILES[device],
+            default_tile=default_tile(metadata.scale),
             default_batch=1 if device == "cpu" else 4,
         )
 

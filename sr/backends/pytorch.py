@@ -7,13 +7,13 @@ from pathlib import Path
 
 import torch
 
-from sr.backends.base import Backend, BackendInfo, Batch
+from sr.backends.base import Backend, BackendInfo, Batch, default_tile
 from sr.checkpoint import Weights, load_weights
 from sr.errors import BackendError
 from sr.model import model_cost
 from sr.modelfile import ModelMetadata
 
-DEFAULT_TILES = {"cpu": 512, "cuda": 512}
+DEVICES = ("cpu", "cuda")
 
 
 class TorchBackend(Backend):
@@ -30,8 +30,8 @@ class TorchBackend(Backend):
 
         if device == "cuda" and not torch.cuda.is_available():
             raise BackendError("PyTorch sees no CUDA device; use --device cpu, or see srup info")
-        if device not in DEFAULT_TILES:
-            raise BackendError(f"backend torch has no device {device!r}; it has {', '.join(DEFAULT_TILES)}")
+        if device not in DEVICES:
+            raise BackendError(f"backend torch has no device {device!r}; it has {', '.join(DEVICES)}")
         loaded = load_weights(weights)
         self._device = torch.device(device)
         self._model = fold(loaded.build()).to(self._device)
@@ -40,7 +40,7 @@ class TorchBackend(Backend):
             name="torch",
             device=_describe(device),
             model=metadata_from_weights(loaded),
-            default_tile=DEFAULT_TILES[device],
+            default_tile=default_tile(loaded.config.scale),
             default_batch=1 if device == "cpu" else 4,
         )
 
