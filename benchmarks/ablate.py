@@ -45,13 +45,12 @@ def train_for(name: str, changes: dict[str, Any], minutes: float, lists: tuple[P
             val_every=10**6,
         )
         trainer = Trainer(config, log=lambda line: print(f"{name}: {line}", flush=True))
-        trainer.source, pool = _first_pictures(trainer.source, CALIBRATION_STEPS), trainer.source
+        trainer.source = _first_pictures(trainer.source, CALIBRATION_STEPS)
         trainer._train_epoch()  # warm-up of allocators and caches
         started = time.perf_counter()
         trainer._train_epoch()
         seconds_per_step = (time.perf_counter() - started) / CALIBRATION_STEPS
         epochs = max(1, round(minutes * 60 / (seconds_per_step * trainer.steps_per_epoch)))
-        del pool
         trainer = Trainer(replace(config, total_epochs=epochs), log=trainer._log)
         quality = trainer.run()
     assert quality is not None

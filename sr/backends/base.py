@@ -15,8 +15,8 @@ from sr.modelfile import ModelMetadata
 
 Batch = NDArray[np.uint8]
 
-# Largest tile, in lr and in hr pixels a side: larger ones are hardly faster, and at x4 a tile of 512 lr
-# pixels alone takes 700 MiB (benchmarks/results/tiling.json).
+# Largest tile, in lr and in hr pixels a side: beyond them time hardly falls and memory grows; what these
+# take is in benchmarks/results/tiling.json. At x4, tiles of 512 lr px took 745 MiB where 384 take 310.
 _TILE_LR_PX, _TILE_HR_PX = 512, 1536
 
 
