@@ -20,9 +20,10 @@ from torch import Tensor, nn
 from deploy.fold import fold
 from sr.backends.pytorch import metadata_from_weights
 from sr.checkpoint import Weights, load_weights
+from sr.colour import upscale_rgb
 from sr.errors import ModelError
 from sr.files import atomic_write
-from sr.model import MID_GREY, PRESETS, SRNet, frozen_attention
+from sr.model import PRESETS, SRNet, frozen_attention
 from sr.modelfile import (
     FINITE_NAME,
     INPUT_NAME,
@@ -58,7 +59,7 @@ class ExportSpec:
 
 
 class ExportedNet(nn.Module):
-    """The folded network between image input and image output, as it stands in the file.
+    """The folded network between RGB input and RGB output, as it stands in the file.
 
     A half-precision body sits between float32 ends. It has a second output, (N,) float32: 1 where
     all values of the picture were finite before clipping, else 0.
@@ -72,10 +73,8 @@ class ExportedNet(nn.Module):
     def forward(self, image: Tensor) -> Tensor | tuple[Tensor, Tensor]:
         """Upscale; layout and range of both ends as `ExportSpec.io` says."""
         uint8, half = self.spec.io == "uint8", self.spec.precision == "fp16"
-        lr = image.float().permute(0, 3, 1, 2) / 255 if uint8 else image  # (N, C, H, W)
-        centred = lr - MID_GREY
-        sr = self.net.body(centred.half()).float() if half else self.net.body(centred)
-        sr = sr + MID_GREY
+        lr = image.float().permute(0, 3, 1, 2) / 255 if uint8 else image  # (N, 3, H, W)
+        sr = upscale_rgb(self.net, lr)
         finite = (sr.abs().mean((1, 2, 3)) <= _FLOAT32_MAX).float() if half else None  # (N,)
         if uint8:
             sr = (sr * 255).permute(0, 2, 3, 1).round().clamp(0, 255).to(torch.uint8)
@@ -141,16 +140,16 @@ def onnx_from_weights(weights: Weights, spec: ExportSpec) -> onnx.ModelProto:
     net = weights.build()
     net = net if spec.attention == "dynamic" else frozen_attention(net)
     exported = ExportedNet(fold(net), spec).eval()
-    model = _torch_export(exported, channels=weights.config.img_channels, uint8=spec.io == "uint8")
+    model = _torch_export(exported, uint8=spec.io == "uint8")
     metadata = metadata_from_weights(weights, precision=spec.precision, io=spec.io, attention=attention)
     onnx.helper.set_model_props(model, metadata.to_properties())
     onnx.checker.check_model(model, full_check=True)
     return model
 
 
-def _torch_export(module: ExportedNet, *, channels: int, uint8: bool) -> onnx.ModelProto:
+def _torch_export(module: ExportedNet, *, uint8: bool) -> onnx.ModelProto:
     # Sizes that no constant of the network equals, so that a wrongly fixed one would show.
-    shape = (2, 19, 23, channels) if uint8 else (2, channels, 19, 23)
+    shape = (2, 19, 23, 3) if uint8 else (2, 3, 19, 23)
     example = torch.zeros(shape, dtype=torch.uint8 if uint8 else torch.float32)
     names = {0: "N", 1: "H", 2: "W"} if uint8 else {0: "N", 2: "H", 3: "W"}
     outputs = [OUTPUT_NAME] + ([FINITE_NAME] if module.spec.precision == "fp16" else [])

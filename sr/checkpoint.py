@@ -38,6 +38,7 @@ class Weights:
         halo: smallest halo in lr pixels that was measured to make tiles match; None if not measured.
         licence: of the weights, SPDX.
         sha256: of the file that was read; empty before writing.
+        source: path of the file that was read, for messages; empty before writing.
     """
 
     config: ModelConfig
@@ -47,6 +48,7 @@ class Weights:
     halo: int | None = None
     licence: str = "Apache-2.0"
     sha256: str = ""
+    source: str = field(default="", compare=False)
 
     def build(self) -> SRNet:
         """Return the network with these weights, in evaluation mode.
@@ -59,7 +61,8 @@ class Weights:
             model.load_state_dict(self.state)
         except RuntimeError as error:
             reason = str(error).splitlines()[-1].strip()
-            raise ModelError(f"the weights do not belong to their configuration: {reason}") from error
+            where = f"{self.source}: " if self.source else ""
+            raise ModelError(f"{where}the weights do not belong to their configuration: {reason}") from error
         return model.eval()
 
 
@@ -104,6 +107,7 @@ def load_weights(path: str | os.PathLike[str]) -> Weights:
             halo=json.loads(metadata["halo"]),
             licence=metadata["licence"],
             sha256=hashlib.sha256(path.read_bytes()).hexdigest(),
+            source=str(path),
         )
     except KeyError as error:
         raise ModelError(f"{path}: has no {error} in its metadata") from error

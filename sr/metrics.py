@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from sr.errors import ImageError
 
 # MATLAB rgb2ycbcr (ITU-R BT.601, studio swing), first row, for inputs in [0, 255].
-_Y_FROM_RGB = np.array([65.481, 128.553, 24.966]) / 255.0
-_Y_OFFSET = 16.0
+Y_FROM_RGB = np.array([65.481, 128.553, 24.966]) / 255.0
+Y_OFFSET = 16.0
 
 # Wang et al., IEEE Trans. Image Processing 13(4), 2004: 11x11 Gaussian, sigma 1.5, K1, K2.
 _SSIM_WINDOW, _SSIM_SIGMA, _SSIM_K1, _SSIM_K2 = 11, 1.5, 0.01, 0.03
@@ -27,8 +27,8 @@ def y_channel(image: NDArray) -> NDArray[np.float64]:
     A grey image (H, W) is taken as R = G = B.
     """
     if image.ndim == 2:
-        return image.astype(np.float64) * _Y_FROM_RGB.sum() + _Y_OFFSET
-    return image.astype(np.float64) @ _Y_FROM_RGB + _Y_OFFSET
+        return image.astype(np.float64) * Y_FROM_RGB.sum() + Y_OFFSET
+    return image.astype(np.float64) @ Y_FROM_RGB + Y_OFFSET
 
 
 def shave(image: NDArray, *, pixels: int) -> NDArray:

@@ -20,6 +20,10 @@ from sr.errors import ModelError
 Attention = Literal["dynamic", "frozen", "none"]
 Norm = Literal["weight", "batch", "none"]
 AsymWidth = Literal["lo", "geometric"]
+Colour = Literal["RGB", "YCbCr", "Y"]
+
+# Channels of an image in each colour space.
+COLOUR_CHANNELS: dict[Colour, int] = {"RGB": 3, "YCbCr": 3, "Y": 1}
 
 # Weight of one training batch in the running mean of the gates: the mean then reaches back about
 # 100 steps, the horizon at which it follows the weights but not the single patch.
@@ -29,6 +33,10 @@ GATE_MOMENTUM = 0.01
 # so that the zeros with which convolutions pad mean mid-grey, not black.
 MID_GREY = 0.5
 
+# How many lr pixels away a pixel can influence one that is upscaled by the bicubic filter: four taps
+# an axis (Keys, IEEE Trans. ASSP 29(6), 1981), two on each side of a point between pixel centres.
+BICUBIC_RADIUS = 2
+
 
 @dataclass(frozen=True)
 class ModelConfig:
@@ -36,7 +44,7 @@ class ModelConfig:
 
     Attributes:
         scale: upscaling factor, an integer >= 1.
-        img_channels: 3 (RGB or YCbCr) or 1 (grey or Y).
+        img_channels: channels of an image in `colour`: 3, or 1 for "Y".
         num_feats: nominal width; `lo` and `hi` derive from it and `wa_rate`.
         wa_rate: wide-activation rate (WDSR, arXiv 1808.08718); 1 switches it off.
         num_blocks: number of residual blocks.
@@ -46,6 +54,7 @@ class ModelConfig:
         norm: "weight" (every convolution), "batch" (convolutions of the blocks) or "none".
         asymmetric: 1x5 followed by 5x1 in place of the block's first 3x3.
         asym_width: channels between the 1x5 and the 5x1: "lo" or "geometric", sqrt(lo * hi).
+        colour: what the channels are: "RGB", or "YCbCr" or its luma "Y" as `sr.colour` makes them.
     """
 
     scale: int = 2
@@ -58,6 +67,7 @@ class ModelConfig:
     norm: Norm = "weight"
     asymmetric: bool = True
     asym_width: AsymWidth = "geometric"
+    colour: Colour = "RGB"
 
     def __post_init__(self) -> None:
         problems = [
@@ -65,7 +75,12 @@ class ModelConfig:
                 isinstance(self.scale, int) and self.scale >= 1,
                 f"scale is {self.scale}, need an integer of at least 1",
             ),
-            (self.img_channels in (1, 3), f"img_channels is {self.img_channels}, need 1 or 3"),
+            (self.colour in COLOUR_CHANNELS, f"colour {self.colour!r} is unknown"),
+            (
+                self.img_channels == COLOUR_CHANNELS.get(self.colour, self.img_channels),
+                f"img_channels is {self.img_channels}, need {COLOUR_CHANNELS.get(self.colour)} "
+                f"for colour {self.colour!r}",
+            ),
             (
                 isinstance(self.num_blocks, int) and self.num_blocks >= 1,
                 f"num_blocks is {self.num_blocks}, need an integer of at least 1",
@@ -104,7 +119,8 @@ class ModelConfig:
         """How many lr pixels away a pixel can still influence an output pixel (gates apart)."""
         per_block = (2 if self.asymmetric else 1) + 1
         hr_conv = math.ceil(1 / self.scale)  # one hr pixel, in lr pixels
-        return 1 + per_block * self.num_blocks + 1 + hr_conv
+        network = 1 + per_block * self.num_blocks + 1 + hr_conv
+        return max(network, BICUBIC_RADIUS) if self.colour == "Y" else network  # chroma is bicubic
 
     def to_dict(self) -> dict[str, Any]:
         """Return the fields as JSON-ready values."""
@@ -114,11 +130,16 @@ class ModelConfig:
     def from_dict(fields: dict[str, Any]) -> ModelConfig:
         """Rebuild a configuration from `to_dict`.
 
+        Without `colour`, as older files are, one channel is luma and three are RGB.
+
         Raises:
             ModelError: a field is unknown or has an impossible value.
         """
         try:
-            return ModelConfig(**fields)
+            values = dict(**fields)
+            if values.get("img_channels") == 1:
+                values.setdefault("colour", "Y")
+            return ModelConfig(**values)
         except TypeError as error:
             raise ModelError(f"model configuration: {error}") from error
 
@@ -134,11 +155,15 @@ PRESETS: dict[str, ModelConfig] = {
 def preset_config(name: str, **changes: Any) -> ModelConfig:
     """Return the configuration of a preset, with fields replaced by `changes`.
 
+    `img_channels` follows from `colour` where only that is given.
+
     Raises:
-        ModelError: there is no such preset.
+        ModelError: there is no such preset, or a field has an impossible value.
     """
     if name not in PRESETS:
         raise ModelError(f"there is no preset {name!r}; the presets are {', '.join(PRESETS)}")
+    if changes.get("colour") in COLOUR_CHANNELS:
+        changes.setdefault("img_channels", COLOUR_CHANNELS[changes["colour"]])
     return replace(PRESETS[name], **changes)
 
 
@@ -275,7 +300,7 @@ class ModelCost:
         params: trainable parameters of the trained form; of a weight-normalised convolution the
             weights count once (its norms are another way to write them).
         macs_per_lr_px: multiply-adds of the deployed form for each lr pixel; gates cost nothing
-            there, biases, ReLUs and additions are not counted.
+            there, biases, ReLUs, additions and conversions of colour are not counted.
         activation_bytes_per_lr_px: float32 activations that are alive at once, at the widest place:
             the trunk beside a convolution's input and output.
     """
@@ -295,7 +320,7 @@ def model_cost(config: ModelConfig) -> ModelCost:
             continue
         positions = config.scale**2 if name.endswith("refine") else 1
         macs += conv.weight.numel() * positions
-    hr_channels = config.img_channels * config.scale**2
+    hr_channels = 3 * config.scale**2  # RGB at the end, whatever the network's channels are
     alive = max(config.lo + config.mid + config.hi, 2 * config.lo + config.hi, 3 * hr_channels)
     return ModelCost(params=params, macs_per_lr_px=macs, activation_bytes_per_lr_px=4 * alive)
 

@@ -32,7 +32,7 @@ class ModelMetadata:
     Attributes:
         preset: name of the preset, or "custom".
         scale: upscaling factor.
-        img_channels: 3 or 1.
+        img_channels: channels of the network, 3 or 1; what goes into the file is RGB in any case.
         precision: of the convolutions.
         io: "uint8" is NHWC, [0, 255]; "float32" is NCHW, [0, 1], not clipped.
         attention: "frozen" (constant gates, folded away), "dynamic" or "none".
@@ -44,6 +44,7 @@ class ModelMetadata:
         weights_sha256: of the weights file that was exported.
         training: summary of the training.
         licence: of the weights.
+        colour: what the network's channels are, "RGB", "YCbCr" or "Y"; older files are "RGB".
     """
 
     preset: str
@@ -60,6 +61,7 @@ class ModelMetadata:
     weights_sha256: str
     training: dict[str, Any]
     licence: str
+    colour: str = "RGB"
 
     def to_properties(self) -> dict[str, str]:
         """Return the metadata as ONNX metadata properties: each value is JSON."""
@@ -76,12 +78,18 @@ class ModelMetadata:
         """
         remedy = "make one with: srup export --onnx"
         try:
-            values = {name: json.loads(properties[KEY_PREFIX + name]) for name in _FIELD_NAMES}
+            values = {
+                name: json.loads(properties[KEY_PREFIX + name])
+                for name in _FIELD_NAMES
+                if name != "colour" or KEY_PREFIX + name in properties
+            }
             known = json.loads(properties[KEY_PREFIX + "format"])
         except (KeyError, json.JSONDecodeError) as error:
             raise ModelError(f"{source}: not an ONNX file of srup (no srup metadata); {remedy}") from error
         if known != FORMAT:
             raise ModelError(f"{source}: ONNX format {known!r}, need {FORMAT!r}; {remedy}")
+        if values["img_channels"] != 3 and "colour" not in values:
+            raise ModelError(f"{source}: takes pictures of one channel, need RGB; {remedy}")
         return ModelMetadata(**values)
 
 

@@ -153,7 +153,7 @@ def print_model(name: str, *, scale: int | None) -> None:
 
 
 def _rows(metadata: ModelMetadata) -> Iterator[tuple[str, Any]]:
-    yield "model", f"{metadata.preset} x{metadata.scale}, {metadata.img_channels} channels"
+    yield "model", f"{metadata.preset} x{metadata.scale}, {metadata.colour}"
     yield "parameters", f"{metadata.params:,}"
     yield "multiply-adds per lr pixel", f"{metadata.macs_per_lr_px:,}"
     yield "receptive-field radius", f"{metadata.receptive_field_radius} lr px"

@@ -156,20 +156,16 @@ class Upscaler:
         outputs = [
             np.empty((height * self.scale, width * self.scale, *item.shape[2:]), np.uint8) for item in items
         ]
-        # A model with one channel sees each colour as a picture of its own.
-        channels = self.backend.info.model.img_channels
-        sources = [plane for item in items for plane in _planes(item, channels)]
-        targets = [plane for output in outputs for plane in _planes(output, channels)]
-        jobs = [(tile, index) for tile in grid for index in range(len(sources))]
+        jobs = [(tile, index) for tile in grid for index in range(len(items))]
         batches = (
-            _cut(sources, grid, part, channels)
+            _cut(items, grid, part)
             for part in (jobs[at : at + self.batch] for at in range(0, len(jobs), self.batch))
         )
         remaining = iter(jobs)
         done = 0
         for result in self.backend.run(batches):
             for upscaled, (tile, index) in zip(result, islice(remaining, len(result)), strict=True):
-                _keep(upscaled, targets[index], tile, self.scale)
+                _keep(upscaled, outputs[index], tile, self.scale)
             done += len(result)
             if progress is not None:
                 progress(done, len(jobs))
@@ -186,16 +182,9 @@ class Upscaler:
         self.close()
 
 
-def _planes(item: Pixels, channels: int) -> list[Pixels]:
-    """Return the views of an item that go through the model one by one."""
-    if channels == 3 or item.ndim == 2:
-        return [item]
-    return [item[:, :, channel] for channel in range(item.shape[2])]
-
-
-def _cut(sources: Sequence[Pixels], grid: TileGrid, jobs: Sequence[tuple[Tile, int]], channels: int) -> Batch:
-    """Copy tiles into a batch (N, tile_height, tile_width, channels); grey fills all channels."""
-    batch = np.empty((len(jobs), grid.tile_height, grid.tile_width, channels), np.uint8)
+def _cut(sources: Sequence[Pixels], grid: TileGrid, jobs: Sequence[tuple[Tile, int]]) -> Batch:
+    """Copy tiles into a batch (N, tile_height, tile_width, 3); grey fills all channels."""
+    batch = np.empty((len(jobs), grid.tile_height, grid.tile_width, 3), np.uint8)
     for slot, (tile, index) in enumerate(jobs):
         rows, columns, source = tile.rows, tile.columns, sources[index]
         part = source[rows.start : rows.start + rows.length, columns.start : columns.start + columns.length]
@@ -204,7 +193,7 @@ def _cut(sources: Sequence[Pixels], grid: TileGrid, jobs: Sequence[tuple[Tile, i
 
 
 def _keep(upscaled: Pixels, target: Pixels, tile: Tile, scale: int) -> None:
-    """Write the part of an upscaled tile (sH, sW, C) that it owns; grey targets get the mean."""
+    """Write the part of an upscaled tile (sH, sW, 3) that it owns; grey targets get the mean."""
     rows, columns = tile.rows, tile.columns
     part = upscaled[
         (rows.keep_start - rows.start) * scale : (rows.keep_stop - rows.start) * scale,
@@ -216,8 +205,6 @@ def _keep(upscaled: Pixels, target: Pixels, tile: Tile, scale: int) -> None:
     ]
     if place.ndim == 3:
         place[:] = part
-    elif part.shape[2] == 1:
-        place[:] = part[:, :, 0]
     else:
         place[:] = (part.sum(axis=2, dtype=np.uint16) + 1) // 3  # the mean of three, rounded
 

@@ -23,6 +23,7 @@ COMBINATIONS = [
         ModelConfig(
             scale=scale,
             img_channels=img_channels,
+            colour="Y" if img_channels == 1 else "RGB",
             num_feats=8,
             num_blocks=2,
             residual_scale=residual_scale,

@@ -70,6 +70,7 @@ def test_everything_comes_back(tmp_path: Path, attention: Any, norm: Any) -> Non
     save_weights(path, weights)
     loaded = load_weights(path)
     assert replace(loaded, state={}, sha256="") == replace(weights, state={})
+    assert loaded.source == str(path)
     assert loaded.sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
     assert set(loaded.state) == set(weights.state)
     for name, value in weights.state.items():
@@ -182,6 +183,23 @@ def test_tensors_of_another_configuration(saved: Path, changes: dict[str, Any]) 
     with pytest.raises(ModelError, match="do not belong to their configuration") as caught:
         load_weights(saved).build()
     assert "\n" not in str(caught.value)
+    assert str(caught.value).startswith(f"{saved}: ")
+
+
+def test_weights_that_are_in_no_file_are_refused_without_a_name() -> None:
+    with pytest.raises(ModelError, match=r"^the weights do not belong to their configuration"):
+        replace(some_weights(), config=replace(CONFIG, num_blocks=2)).build()
+
+
+def test_colour_comes_back_and_older_files_are_read(saved: Path) -> None:
+    config = CONFIG.to_dict()
+    rewrite(saved, config=json.dumps(config | {"colour": "YCbCr"}))
+    assert load_weights(saved).config == replace(CONFIG, colour="YCbCr")
+    del config["colour"]
+    rewrite(saved, config=json.dumps(config))
+    assert load_weights(saved).config == CONFIG
+    rewrite(saved, config=json.dumps(config | {"img_channels": 1}))
+    assert load_weights(saved).config == replace(CONFIG, img_channels=1, colour="Y")
 
 
 # --- nothing partial ----------------------------------------------------------------------------

@@ -12,6 +12,8 @@ from torch import Tensor, nn
 from deploy.fold import fold
 from sr.errors import ModelError
 from sr.model import (
+    BICUBIC_RADIUS,
+    COLOUR_CHANNELS,
     GATE_MOMENTUM,
     PRESETS,
     ChannelAttention,
@@ -67,10 +69,10 @@ def zero_weight(conv: nn.Conv2d) -> None:
 # --- shapes and switches ------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("img_channels", [1, 3])
+@pytest.mark.parametrize(("colour", "img_channels"), COLOUR_CHANNELS.items())
 @pytest.mark.parametrize("scale", range(1, 9))
-def test_output_is_scale_times_the_input(scale: int, img_channels: int) -> None:
-    model = SRNet(replace(TINY, scale=scale, img_channels=img_channels, num_blocks=1))
+def test_output_is_scale_times_the_input(scale: int, colour: Any, img_channels: int) -> None:
+    model = SRNet(replace(TINY, scale=scale, img_channels=img_channels, colour=colour, num_blocks=1))
     out = model(picture(2, img_channels, 5, 7, dtype=torch.float32))
     assert out.shape == (2, img_channels, 5 * scale, 7 * scale)
     assert out.isfinite().all()
@@ -180,6 +182,11 @@ def test_widths_follow_from_num_feats_and_wa_rate(
         {"scale": -2},
         {"img_channels": 2},
         {"img_channels": 4},
+        {"img_channels": 1},
+        {"img_channels": 1, "colour": "YCbCr"},
+        {"img_channels": 3, "colour": "Y"},
+        {"colour": "Y"},
+        {"colour": "HSV"},
         {"num_blocks": 0},
         {"wa_rate": 0.5},
         {"wa_rate": float("inf")},
@@ -211,6 +218,15 @@ def test_configuration_survives_its_dict() -> None:
     assert ModelConfig.from_dict(config.to_dict()) == config
 
 
+@pytest.mark.parametrize(
+    ("fields", "colour"),
+    [({"img_channels": 3}, "RGB"), ({"img_channels": 1}, "Y"), ({}, "RGB"), ({"colour": "YCbCr"}, "YCbCr")],
+)
+def test_configurations_from_before_colour_are_read(fields: dict[str, Any], colour: str) -> None:
+    config = ModelConfig.from_dict(fields)
+    assert (config.colour, config.img_channels) == (colour, COLOUR_CHANNELS[config.colour])
+
+
 def test_presets_differ_in_size_only() -> None:
     neutral = [replace(config, num_feats=32, wa_rate=2.0, num_blocks=1) for config in PRESETS.values()]
     assert all(config == neutral[0] for config in neutral)
@@ -220,8 +236,9 @@ def test_presets_differ_in_size_only() -> None:
 
 @pytest.mark.parametrize("name", PRESETS)
 def test_preset_builds(name: str) -> None:
-    config = preset_config(name, scale=3, img_channels=1)
-    assert replace(config, scale=PRESETS[name].scale, img_channels=3) == PRESETS[name]
+    config = preset_config(name, scale=3, colour="Y")
+    assert config.img_channels == 1, "follows from the colour"
+    assert replace(config, scale=PRESETS[name].scale, img_channels=3, colour="RGB") == PRESETS[name]
     model = SRNet(config).eval()
     with torch.inference_mode():
         assert model(picture(1, 1, 4, 5, dtype=torch.float32)).shape == (1, 1, 12, 15)
@@ -266,6 +283,11 @@ def test_receptive_field_radius_is_exact(
             line = changed.select(axis, edge)
             line.copy_(1 - line)
             assert not torch.equal(centre_pixel(changed), before), (edge, axis)
+
+
+def test_every_network_reaches_farther_than_the_bicubic_filter_of_the_chroma() -> None:
+    smallest = ModelConfig(img_channels=1, colour="Y", num_blocks=1, asymmetric=False, scale=4)
+    assert smallest.receptive_field_radius > BICUBIC_RADIUS
 
 
 # --- channel attention --------------------------------------------------------------------------
@@ -376,11 +398,13 @@ def test_counted_parameters_are_those_of_the_network(switch: str, scale: int) ->
     assert model_cost(config).params == sum(p.numel() for p in model.parameters()) - norms
 
 
-@pytest.mark.parametrize("img_channels", [1, 3])
+@pytest.mark.parametrize(("colour", "img_channels"), COLOUR_CHANNELS.items())
 @pytest.mark.parametrize("scale", [1, 2, 3])
 @pytest.mark.parametrize("switch", SWITCHES)
-def test_counted_work_is_that_of_the_folded_network(switch: str, scale: int, img_channels: int) -> None:
-    config = replace(TINY, scale=scale, img_channels=img_channels, **SWITCHES[switch])
+def test_counted_work_is_that_of_the_folded_network(
+    switch: str, scale: int, colour: Any, img_channels: int
+) -> None:
+    config = replace(TINY, scale=scale, img_channels=img_channels, colour=colour, **SWITCHES[switch])
     folded = fold(frozen_attention(SRNet(config)))
     macs, widest = 0, 0
 

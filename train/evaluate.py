@@ -45,15 +45,19 @@ def evaluate(upscale: Upscale, pair_list: Path, *, scale: int) -> Quality:
 
 
 def upscale_with(model: SRNet) -> Upscale:
-    """Return `model` as a function on uint8 RGB pictures, whole, in evaluation mode."""
+    """Return `model`, of any colour space, as a function on uint8 RGB pictures, whole, in evaluation mode."""
     import torch
+
+    from sr.colour import RGBNet
+
+    rgb_net = RGBNet(model)
 
     def upscale(lr: NDArray[np.uint8]) -> NDArray[np.uint8]:
         training, device = model.training, next(model.parameters()).device
         model.eval()
         with torch.inference_mode():
             batch = torch.tensor(lr, device=device).permute(2, 0, 1)[None].float() / 255  # (1, 3, H, W)
-            sr = (model(batch) * 255).round().clamp(0, 255).to(torch.uint8)
+            sr = (rgb_net(batch) * 255).round().clamp(0, 255).to(torch.uint8)
         model.train(training)
         return sr[0].permute(1, 2, 0).cpu().numpy()
 

@@ -9,6 +9,7 @@ import torch
 
 from sr.backends.base import Backend, BackendInfo, Batch, default_tile
 from sr.checkpoint import Weights, load_weights
+from sr.colour import RGBNet
 from sr.errors import BackendError
 from sr.model import model_cost
 from sr.modelfile import ModelMetadata
@@ -34,7 +35,7 @@ class TorchBackend(Backend):
             raise BackendError(f"backend torch has no device {device!r}; it has {', '.join(DEVICES)}")
         loaded = load_weights(weights)
         self._device = torch.device(device)
-        self._model = fold(loaded.build()).to(self._device)
+        self._model = RGBNet(fold(loaded.build())).to(self._device)
         self._model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stubs lack it
         self.info = BackendInfo(
             name="torch",
@@ -87,6 +88,7 @@ def metadata_from_weights(weights: Weights, **changes: object) -> ModelMetadata:
         "weights_sha256": weights.sha256,
         "training": weights.training,
         "licence": weights.licence,
+        "colour": config.colour,
     }
     return ModelMetadata(**(values | changes))  # type: ignore[arg-type]
 
