@@ -1,114 +1,166 @@
-"""Train variants of the network for an equal time and compare their Y-PSNR.
+"""Train variants of a run with an equal budget and compare what they reach.
 
-Runs every variant as a process of its own on one thread, all at once, for the same number of
-minutes; how many epochs fit is calibrated by each process while the others run, so that the cosine
-schedule of each ends when its time ends.
+The budget is either CPU minutes (each variant's steps are calibrated in CPU seconds of its own
+process, so that other work on the machine does not matter) or steps. Every variant trains on one
+thread, with the same seed, and its schedule ends where its budget ends. Stages are given in percent.
 
-    python -m benchmarks.ablate --train-list pairs/x2.json --val-list Set5/x2.json --minutes 8 \\
-        --variant geometric:num_blocks=6,asym_width=geometric --variant lo:num_blocks=8 -o out.json
+    python -m benchmarks.ablate sizes --minutes 5 --train-list pairs/train/x2.json \\
+        --val-list pairs/val/Set5/x2.json --common lr=3e-3 \\
+        --variant small: --variant wide:num_feats=48 --variant fft:stages=l1:80/fftloss:20
+
+Results are added to benchmarks/results/ablate-NAME.json; a variant that is there is not run again.
 """
 
 from __future__ import annotations
 
 import ast
 import json
-import platform
 import tempfile
 import time
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import click
 
+from benchmarks.common import RESULTS, machine
+
 CALIBRATION_STEPS = 40
 
 
-def train_for(name: str, changes: dict[str, Any], minutes: float, lists: tuple[Path, ...]) -> dict[str, Any]:
-    """Train one variant for about `minutes` on one thread; return its figures."""
+@dataclass(frozen=True)
+class Budget:
+    """CPU minutes, or steps; one of them is None."""
+
+    minutes: float | None
+    steps: int | None
+
+
+def train_variant(
+    name: str, settings: dict[str, Any], budget: Budget, lists: tuple[Path, ...]
+) -> dict[str, Any]:
+    """Train one variant on one thread; return its figures."""
     import torch
 
-    from sr.model import ModelConfig, model_cost
+    from sr.model import model_cost
     from train.config import TrainConfig
     from train.loop import Trainer
 
     torch.set_num_threads(1)
-    model = ModelConfig(**changes)
+    stages = str(settings.pop("stages", ""))
     with tempfile.TemporaryDirectory() as scratch:
-        config = TrainConfig(
-            model=model,
-            train_list=lists[0],
-            val_lists=lists[1:],
-            run_dir=Path(scratch),
-            total_epochs=10**6,
-            val_every=10**6,
+        config = TrainConfig.from_settings(
+            {"train_list": lists[0], "val_lists": lists[1:], "checkpoint_dir": Path(scratch), **settings}
         )
-        trainer = Trainer(config, log=lambda line: print(f"{name}: {line}", flush=True))
-        trainer.source = _first_pictures(trainer.source, CALIBRATION_STEPS)
-        trainer._train_epoch()  # warm-up of allocators and caches
-        started = time.perf_counter()
-        trainer._train_epoch()
-        seconds_per_step = (time.perf_counter() - started) / CALIBRATION_STEPS
-        epochs = max(1, round(minutes * 60 / (seconds_per_step * trainer.steps_per_epoch)))
-        trainer = Trainer(replace(config, total_epochs=epochs), log=trainer._log)
-        quality = trainer.run()
-    assert quality is not None
+        config = replace(config, workers=0, val_every=10**6, save_every=10**6)
+        steps = budget.steps or int(budget.minutes * 60 / _cpu_seconds_per_step(config))  # type: ignore[operator]
+        steps_per_epoch = Trainer(config, log=_silent).schedule.steps_per_epoch
+        epochs = max(1, round(steps / steps_per_epoch))
+        plan = [text.rpartition(":") for text in stages.split("/") if text]
+        percent = tuple(f"{loss}:{max(1, round(epochs * float(part) / 100))}" for loss, _, part in plan)
+        trainer = Trainer(
+            replace(config, total_epochs=epochs, stages=percent),
+            log=lambda line: print(f"{name}: {line}", flush=True),
+        )
+        started = time.process_time()
+        trainer.run()
+        cpu_minutes = (time.process_time() - started) / 60
+        quality = {path.parent.name: asdict(q) for path, q in _measured(trainer).items()}
+    cost = model_cost(config.model)
     return {
         "variant": name,
-        "changes": changes,
-        **asdict(model_cost(model)),
+        "settings": settings | ({"stages": stages} if stages else {}),
+        "params": cost.params,
+        "macs_per_lr_px": cost.macs_per_lr_px,
         "steps": trainer.step,
-        "minutes": round(trainer.seconds / 60, 2),
-        **asdict(quality),
+        "cpu_minutes": round(cpu_minutes, 2),
+        "quality": quality,
     }
 
 
-def _first_pictures(source: Any, pictures: int) -> Any:
-    import copy
+def _measured(trainer: Any) -> dict[Path, Any]:
+    from train.evaluate import evaluate, upscale_with
 
-    part = copy.copy(source)
-    part._pictures = source._pictures[:pictures]
-    return part
+    config = trainer.config
+    upscale = upscale_with(trainer.shipped_model)
+    return {path: evaluate(upscale, path, scale=config.model.scale) for path in config.val_lists}
+
+
+def _cpu_seconds_per_step(config: Any) -> float:
+    """Return what a step costs, by `CALIBRATION_STEPS` of them after as many for warming up."""
+    from train.loop import Trainer
+
+    trainer = Trainer(replace(config, warmup_steps=10**6), log=_silent)
+    plan = trainer._epoch_plan(0)
+    loss_of = trainer._loss(trainer.schedule.stage(0))
+    started = 0.0
+    for step in range(2 * CALIBRATION_STEPS):
+        if step == CALIBRATION_STEPS:
+            started = time.process_time()
+        trainer._done_in_epoch = step % (len(plan) - 1)
+        trainer._train_step(plan.batch(trainer._done_in_epoch), plan, loss_of)
+    return (time.process_time() - started) / CALIBRATION_STEPS
+
+
+def _silent(_: str) -> None:
+    pass
 
 
 def _parse(variant: str) -> tuple[str, dict[str, Any]]:
     name, _, settings = variant.partition(":")
-    changes = {}
+    values = {}
     for setting in filter(None, settings.split(",")):
         key, _, value = setting.partition("=")
         try:
-            changes[key] = ast.literal_eval(value)
-        except ValueError:
-            changes[key] = value
-    return name, changes
+            values["learning_rate" if key == "lr" else key] = ast.literal_eval(value)
+        except (ValueError, SyntaxError):
+            values[key] = value
+    return name, values
 
 
 @click.command(help=__doc__)
+@click.argument("name")
 @click.option("--train-list", type=click.Path(path_type=Path, exists=True), required=True)
-@click.option("--val-list", type=click.Path(path_type=Path, exists=True), required=True)
-@click.option("--minutes", type=float, default=8.0, show_default=True)
-@click.option("--variant", multiple=True, required=True, help="NAME:FIELD=VALUE,... of ModelConfig")
-@click.option("-o", "--output", type=click.Path(path_type=Path), required=True)
-def main(train_list: Path, val_list: Path, minutes: float, variant: tuple[str, ...], output: Path) -> None:
-    variants = [_parse(item) for item in variant]
-    with ProcessPoolExecutor(len(variants)) as pool:
+@click.option(
+    "--val-list", "val_lists", type=click.Path(path_type=Path, exists=True), multiple=True, required=True
+)
+@click.option("--minutes", type=float, help="CPU minutes for each variant.")
+@click.option("--steps", type=int, help="Steps for each variant, in place of minutes.")
+@click.option("--common", default="", help="FIELD=VALUE,... of all variants.")
+@click.option("--variant", "variants", multiple=True, required=True, help="NAME:FIELD=VALUE,...")
+@click.option("--jobs", default=1, show_default=True, help="Variants trained at once.")
+def main(
+    name: str,
+    train_list: Path,
+    val_lists: tuple[Path, ...],
+    minutes: float | None,
+    steps: int | None,
+    common: str,
+    variants: tuple[str, ...],
+    jobs: int,
+) -> None:
+    if (minutes is None) == (steps is None):
+        raise click.UsageError("give --minutes or --steps")
+    path = RESULTS / f"ablate-{name}.json"
+    shared = _parse(f":{common}")[1]
+    budget = {"cpu_minutes": minutes} if minutes else {"steps": steps}
+    report: dict[str, Any] = {"machine": machine(), "common": shared, "budget": budget, "rows": []}
+    if path.exists():
+        report["rows"] = json.loads(path.read_text(encoding="utf-8"))["rows"]
+    done = {row["variant"] for row in report["rows"]}
+    with ProcessPoolExecutor(jobs, max_tasks_per_child=1) as pool:
         futures = [
-            pool.submit(train_for, name, changes, minutes, (train_list, val_list))
-            for name, changes in variants
+            pool.submit(train_variant, n, shared | own, Budget(minutes, steps), (train_list, *val_lists))
+            for n, own in map(_parse, variants)
+            if n not in done
         ]
-        rows = [future.result() for future in futures]
-    report = {
-        "machine": platform.machine(),
-        "date": time.strftime("%Y-%m-%d"),
-        "minutes": minutes,
-        "rows": rows,
-    }
-    output.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
-    for row in rows:
-        print(
-            f"{row['variant']:12} {row['params']:8} parameters {row['steps']:6} steps {row['psnr_y']:.3f} dB"
-        )
+        for future in futures:
+            report["rows"].append(future.result())
+            path.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+    for row in report["rows"]:
+        scores = "  ".join(f"{n} {q['psnr_y']:.3f} dB" for n, q in row["quality"].items())
+        print(f"{row['variant']:16} {row['params']:8,} parameters {row['steps']:6} steps  {scores}")
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
-"""Trained weights with their metadata, in one safetensors file.
+"""Trained weights with their metadata, in one safetensors file or inside a training checkpoint.
 
-The file's header carries, as JSON strings, the configuration of the network and a summary of the
-training, so a file is self-describing and no pickle is ever executed.
+The metadata are strings: JSON of the network's configuration, a summary of the training. So a file is
+self-describing, and no pickle is ever executed.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from sr.files import atomic_write
 from sr.model import ModelConfig, SRNet
 
 FORMAT = "srup-weights-1"
+TRAINING_FORMAT = "srup-training-2"  # of checkpoints, whose entry "weights" is `Weights.to_dict`
 
 
 @dataclass(frozen=True)
@@ -65,24 +66,29 @@ class Weights:
             raise ModelError(f"{where}the weights do not belong to their configuration: {reason}") from error
         return model.eval()
 
+    def to_dict(self) -> dict[str, dict[str, Any]]:
+        """Return {"metadata": strings, "tensors": the state on the CPU}."""
+        metadata = {
+            "format": FORMAT,
+            "config": json.dumps(self.config.to_dict()),
+            "training": json.dumps(self.training),
+            "preset": self.preset,
+            "halo": json.dumps(self.halo),
+            "licence": self.licence,
+        }
+        tensors = {name: value.detach().cpu().contiguous() for name, value in self.state.items()}
+        return {"metadata": metadata, "tensors": tensors}
+
 
 def save_weights(path: Path, weights: Weights) -> None:
-    """Write `weights` atomically to `path`."""
-    metadata = {
-        "format": FORMAT,
-        "config": json.dumps(weights.config.to_dict()),
-        "training": json.dumps(weights.training),
-        "preset": weights.preset,
-        "halo": json.dumps(weights.halo),
-        "licence": weights.licence,
-    }
-    tensors = {name: value.detach().cpu().contiguous() for name, value in weights.state.items()}
+    """Write `weights` atomically to `path` as safetensors."""
+    content = weights.to_dict()
     with atomic_write(path) as temporary:
-        temporary.write_bytes(save(tensors, metadata))
+        temporary.write_bytes(save(content["tensors"], content["metadata"]))
 
 
 def load_weights(path: str | os.PathLike[str]) -> Weights:
-    """Read a file that `save_weights` wrote.
+    """Read a file that `save_weights` wrote, or the weights in a training checkpoint (`.pt`).
 
     Raises:
         ModelError: the file is missing, damaged, or not ours.
@@ -90,14 +96,9 @@ def load_weights(path: str | os.PathLike[str]) -> Weights:
     path = Path(path)
     if not path.is_file():
         raise ModelError(f"{path}: no such weights file")
-    try:
-        with safe_open(path, framework="pt") as archive:
-            metadata = archive.metadata() or {}
-            state = {name: archive.get_tensor(name) for name in archive.keys()}  # noqa: SIM118  an archive is no dict
-    except (SafetensorError, OSError) as error:
-        raise ModelError(f"{path}: not a readable safetensors file ({error})") from error
+    metadata, state = _read_checkpoint(path) if path.suffix == ".pt" else _read_safetensors(path)
     if metadata.get("format") != FORMAT:
-        raise ModelError(f"{path}: safetensors weights, but not of srup (no {FORMAT!r} in its metadata)")
+        raise ModelError(f"{path}: weights, but not of srup (no {FORMAT!r} in its metadata)")
     try:
         return Weights(
             config=ModelConfig.from_dict(json.loads(metadata["config"])),
@@ -113,3 +114,23 @@ def load_weights(path: str | os.PathLike[str]) -> Weights:
         raise ModelError(f"{path}: has no {error} in its metadata") from error
     except (ModelError, json.JSONDecodeError) as error:
         raise ModelError(f"{path}: damaged metadata ({error})") from error
+
+
+def _read_safetensors(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
+    try:
+        with safe_open(path, framework="pt") as archive:
+            metadata = archive.metadata() or {}
+            return metadata, {name: archive.get_tensor(name) for name in archive.keys()}  # noqa: SIM118  an archive is no dict
+    except (SafetensorError, OSError) as error:
+        raise ModelError(f"{path}: not a readable safetensors file ({error})") from error
+
+
+def _read_checkpoint(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
+    try:
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # a damaged pickle raises anything: KeyError, IndexError, struct.error
+        reason = f"{type(error).__name__} {error}".splitlines()[0].strip()
+        raise ModelError(f"{path}: not a readable checkpoint ({reason})") from error
+    if not isinstance(checkpoint, dict) or checkpoint.get("format") != TRAINING_FORMAT:
+        raise ModelError(f"{path}: not a training checkpoint of srup")
+    return checkpoint["weights"]["metadata"], checkpoint["weights"]["tensors"]

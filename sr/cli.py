@@ -11,7 +11,7 @@ from typing import Any
 
 import click
 
-from sr import __version__, options
+from sr import __version__, options, options_train
 from sr.errors import SrupError, require_extra
 
 
@@ -142,23 +142,54 @@ def info(model: str | None, scale: int | None) -> None:
 
 @main.command()
 @click.argument("hr_folder", type=click.Path(path_type=Path))
-@options.scales
-@click.option("--exclude", multiple=True, metavar="STEM", help="Leave out pictures of this name.")
+@click.option(
+    "--scale",
+    "scales",
+    type=click.IntRange(min=1),
+    multiple=True,
+    default=(2, 3, 4),
+    show_default=True,
+    help="Upscaling factor; repeat it for several.",
+)
 @click.option(
     "-o",
     "--output",
     type=click.Path(path_type=Path),
-    default=Path("pairs"),
-    show_default=True,
-    help="Folder.",
+    help="Folder.  [default: pairs/train; with --whole pairs/val/NAME]",
 )
-def prepare(hr_folder: Path, scales: tuple[int, ...], exclude: tuple[str, ...], output: Path) -> None:
-    """Make lr pictures by MATLAB-exact bicubic, and the JSON list of pairs."""
-    from train.data import make_pairs
+@click.option("--exclude", multiple=True, metavar="STEM", help="Leave out pictures of this name.")
+@click.option("--patch-size", type=click.IntRange(min=1), help="Side in hr pixels.  [default: 192]")
+@click.option(
+    "--stride", type=click.IntRange(min=1), help="From patch to patch, hr pixels.  [default: patch size]"
+)
+@click.option(
+    "--min-variance",
+    type=click.FloatRange(min=0),
+    help="Drop patches whose luma varies less, in squared levels of 255.  [default: 0]",
+)
+@click.option("--whole", is_flag=True, help="Whole pictures, for a test set; nothing is dropped.")
+@click.option("--overwrite", is_flag=True, help="Replace pairs that are there; remove stale patches.")
+def prepare(hr_folder: Path, exclude: tuple[str, ...], whole: bool, **settings: Any) -> None:
+    """Make pairs from hr pictures: lr by MATLAB-exact bicubic, patches of both, JSON lists.
 
-    for scale in scales or (2, 3, 4):
-        pair_list, count = make_pairs(hr_folder, output, scale=scale, exclude=frozenset(exclude))
-        click.echo(f"{pair_list}  {count} pairs")
+    HR_FOLDER is a folder of pictures, or a data set laid out as DIV2K is: its lr pictures are taken
+    as they are. Killed and started again, only what is missing is made.
+    """
+    from sr.report import picture_progress
+    from train.prepare import PrepareSpec
+    from train.prepare import prepare as prepare_pairs
+
+    settings = {name: value for name, value in settings.items() if value}
+    if whole and settings.keys() & {"patch_size", "stride", "min_variance"}:
+        raise click.UsageError("--whole cuts no patches; leave out --patch-size, --stride, --min-variance")
+    try:
+        spec = PrepareSpec(hr_folder, exclude=frozenset(exclude), whole=whole, **settings)
+    except SrupError as error:
+        raise click.UsageError(str(error)) from error
+    with picture_progress() as progress:
+        prepared = prepare_pairs(spec, progress=progress)
+    for line in prepared.lines():
+        click.echo(line)
 
 
 @main.command(name="eval")
@@ -181,42 +212,26 @@ def evaluate_command(pair_list: Path, **upscaler_options: Any) -> None:
 
 
 @main.command()
-@click.option("--train-list", type=click.Path(path_type=Path), required=True, help="JSON pair list.")
+@options_train.training
 @click.option(
-    "--val-list", "val_lists", type=click.Path(path_type=Path), multiple=True, help="May be repeated."
+    "--config",
+    "config_file",
+    type=click.Path(path_type=Path),
+    help="TOML file of settings, named as the options; options given here go before it.",
 )
-@click.option("--run-dir", type=click.Path(path_type=Path), required=True, help="Checkpoints and metrics.")
-@click.option("--upscale-factor", "scale", type=click.IntRange(1), default=2, show_default=True)
-@click.option("--preset", default="small", show_default=True)
-@click.option("--loss", default="l1", show_default=True)
-@click.option("--total-epochs", type=int, default=100, show_default=True)
-@click.option("--patches-per-picture", type=int, default=16, show_default=True, help="In each epoch.")
-@click.option("--batch-size", type=int, default=16, show_default=True)
-@click.option("--patch-size", type=int, default=24, show_default=True, help="lr pixels.")
-@click.option("--lr", "learning_rate", type=float, default=1e-3, show_default=True, help="Learning rate.")
-@click.option("--lr-schedule", type=click.Choice(["cosine", "step"]), default="cosine", show_default=True)
-@click.option("--lr-halve-step", type=int, default=60, show_default=True, help="Epochs, for 'step'.")
-@click.option("--val-every", type=int, default=5, show_default=True, help="Epochs.")
-@click.option("--seed", type=int, default=0, show_default=True)
-@click.option("--compile/--no-compile", default=False, help="Train through torch.compile.")
+@click.option("--resume", is_flag=True, help="Go on from the run's last checkpoint, with its settings.")
 @click.option(
-    "--init-weights", type=click.Path(path_type=Path), help="Start from these; other scales share the trunk."
+    "--processes",
+    type=click.IntRange(1),
+    help="Processes to share the work.  [default: one for each visible GPU; 1 on a CPU]",
 )
-@click.option("--freeze-attention", is_flag=True, help="Train with gates fixed to their running mean.")
-@click.option("--data-note", default="", help="What the data are, for the model's metadata.")
-@click.option("--resume", is_flag=True, help="Go on from the last checkpoint in --run-dir.")
-def train(scale: int, preset: str, resume: bool, **settings: Any) -> None:
-    """Train a network, on CUDA where there is a device, else on the CPU."""
+def train(config_file: Path | None, resume: bool, processes: int | None, **settings: Any) -> None:
+    """Train a network, on all GPUs that are visible, else on the CPU."""
     require_extra("train", "torch", "safetensors", purpose="srup train")
-    from sr.model import preset_config
-    from train.config import TrainConfig
-    from train.loop import Trainer
+    from train.run import run_training
 
-    config = TrainConfig(model=preset_config(preset, scale=scale), preset=preset, **settings)
-    trainer = Trainer(config, log=click.echo)
-    if resume:
-        trainer.resume()
-    trainer.run()
+    given = {name: value for name, value in settings.items() if value not in (None, ())}
+    sys.exit(run_training(given, config_file=config_file, resume=resume, processes=processes, log=click.echo))
 
 
 if __name__ == "__main__":

@@ -10,38 +10,68 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from sr.metrics import psnr, psnr_y, shave, ssim_y
-from train.data import load_pair_list, read_rgb
+from sr.errors import DataError, ImageError
+from sr.metrics import psnr, psnr_y, shave, ssim, ssim_y
+from train.data import Pair, load_pair_list, read_rgb
 
 if TYPE_CHECKING:
     from sr.model import SRNet
+    from train.distributed import Group
 
 Upscale = Callable[[NDArray[np.uint8]], NDArray[np.uint8]]  # (H, W, 3) -> (s*H, s*W, 3)
 
 
 @dataclass(frozen=True)
 class Quality:
-    """Means over a test set: Y-PSNR and RGB-PSNR in dB, Y-SSIM."""
+    """Means over a test set: PSNR in dB and SSIM, of luma and of RGB, `scale` pixels shaved."""
 
     psnr_y: float
     psnr_rgb: float
     ssim_y: float
+    ssim_rgb: float
     pictures: int
 
+    def __str__(self) -> str:
+        return f"{self.psnr_y:.3f} dB {self.ssim_y:.4f}"
 
-def evaluate(upscale: Upscale, pair_list: Path, *, scale: int) -> Quality:
+
+def evaluate(upscale: Upscale, pair_list: Path, *, scale: int, group: Group | None = None) -> Quality:
     """Measure `upscale` on every pair of a list.
 
+    Args:
+        group: processes that share the pictures; each gets the whole result.
+
     Raises:
-        DataError: the list or a picture in it cannot be read.
+        DataError: the list or a picture in it cannot be read, or sizes do not fit the scale.
     """
-    rows = []
-    for pair in load_pair_list(pair_list):
-        hr, sr = read_rgb(pair.hr), upscale(read_rgb(pair.lr))
-        rgb = psnr(shave(sr, pixels=scale), shave(hr, pixels=scale))
-        rows.append((psnr_y(sr, hr, scale=scale), rgb, ssim_y(sr, hr, scale=scale)))
-    luma, rgb_mean, structure = (float(mean) for mean in np.mean(rows, axis=0))
-    return Quality(psnr_y=luma, psnr_rgb=rgb_mean, ssim_y=structure, pictures=len(rows))
+    pairs = load_pair_list(pair_list)
+    rank, world = (group.rank, group.world) if group else (0, 1)
+    rows = [_measured(upscale, pair, scale) for pair in pairs[rank::world]]
+    if group:
+        rows = [row for part in group.gather(rows) for row in part]
+    luma, rgb, ssim_luma, ssim_rgb = (float(mean) for mean in np.mean(rows, axis=0))
+    return Quality(luma, rgb, ssim_luma, ssim_rgb, len(rows))
+
+
+def _measured(upscale: Upscale, pair: Pair, scale: int) -> tuple[float, float, float, float]:
+    hr, lr = read_rgb(pair.hr), read_rgb(pair.lr)
+    if hr.shape[:2] != (lr.shape[0] * scale, lr.shape[1] * scale):
+        raise DataError(
+            f"{pair.hr}: is {hr.shape[1]}x{hr.shape[0]}, need {lr.shape[1] * scale}x{lr.shape[0] * scale}, "
+            f"{scale} times its lr picture"
+        )
+    sr = upscale(lr)
+    try:
+        sr_part, hr_part = shave(sr, pixels=scale), shave(hr, pixels=scale)
+        ssim_rgb = float(np.mean([ssim(sr_part[..., c], hr_part[..., c]) for c in range(3)]))
+        return (
+            psnr_y(sr, hr, scale=scale),
+            psnr(sr_part, hr_part),
+            ssim_y(sr, hr, scale=scale),
+            ssim_rgb,
+        )
+    except ImageError as error:  # too small for a window
+        raise DataError(f"{pair.hr}: {error}") from error
 
 
 def upscale_with(model: SRNet) -> Upscale:

@@ -1,0 +1,139 @@
+"""A training run from its settings: where they come from, and which processes it is given to."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from sr.errors import TrainingError
+from train.config import TrainConfig, settings_from_toml
+from train.distributed import joined, launch, launched_by_torchrun
+from train.loop import Stopped, Trainer
+from train.state import load_config
+
+# Settings that decide which checkpoint a run goes on from.
+_PLACE = ("checkpoint_dir", "save_subdir", "save_prefix", "upscale_factor")
+
+
+def run_training(
+    settings: Mapping[str, Any],
+    *,
+    config_file: Path | None = None,
+    resume: bool = False,
+    processes: int | None = None,
+    log: Callable[[str], object] = print,
+) -> int:
+    """Train; return the exit status: 0, or 128 and the number of the signal that stopped the run.
+
+    Args:
+        settings: flat settings, see `TrainConfig.from_settings`; they go before those of the file.
+            `load_subdir`, `load_prefix` and `load_epoch` name a checkpoint to start from.
+        config_file: TOML file with further settings.
+        resume: go on from the run's last checkpoint, with its settings where none are given.
+        processes: how many to start; one for each visible GPU, if not given.
+
+    Raises:
+        SrupError: the run cannot start, or it failed.
+    """
+    given = (settings_from_toml(config_file) if config_file else {}) | dict(settings)
+    config = _resumed_config(given) if resume else _new_config(given)
+    if launched_by_torchrun():
+        return _work(config, resume, log)
+    processes = processes or max(1, torch.cuda.device_count())
+    if torch.cuda.is_available() and processes > torch.cuda.device_count():
+        raise TrainingError(f"{processes} processes for {torch.cuda.device_count()} visible GPU(s)")
+    if processes == 1:
+        return _work(config, resume, log)
+    try:
+        stopped_by = launch(_worker, config, resume, processes=processes)
+    except TrainingError as error:
+        last = config.file("last.pt")
+        remedy = f"; go on from {last} with --resume" if last.exists() else ""
+        raise TrainingError(f"{error}{remedy}") from error
+    return 128 + stopped_by if stopped_by else 0
+
+
+def _work(config: TrainConfig, resume: bool, log: Callable[[str], object]) -> int:
+    """Be the run, or one of its processes."""
+    with joined() as group:
+        trainer = Trainer(config, group=group, log=log)
+        if resume:
+            trainer.resume()
+        try:
+            trainer.run()
+        except Stopped as stopped:
+            if group.is_main:
+                log(str(stopped))
+            return 128 + stopped.signal_number
+    return 0
+
+
+def _worker(config: TrainConfig, resume: bool) -> None:
+    """Be one of the processes that `launch` started."""
+    _work(config, resume, lambda line: print(line, flush=True))
+
+
+def _new_config(given: Mapping[str, Any]) -> TrainConfig:
+    values = dict(given)
+    load = {name: values.pop(name, None) for name in ("load_subdir", "load_prefix", "load_epoch")}
+    if any(value is not None for value in load.values()):
+        if values.get("init_weights"):
+            raise TrainingError("give --init-weights or --load-..., not both")
+        values["init_weights"] = _checkpoint_to_load(values, **load)
+    config = TrainConfig.from_settings(values)
+    if not config.train_list.exists() and "train_list" not in given:
+        raise TrainingError(
+            f"{config.train_list}: no such pair list; make it with: srup prepare FOLDER "
+            f"--scale {config.model.scale}, or name another with --train-list"
+        )
+    if (last := config.file("last.pt")).exists():
+        raise TrainingError(
+            f"{last}: a run is there already; go on with --resume, or choose another --save-subdir or "
+            "--save-prefix"
+        )
+    return config
+
+
+def _checkpoint_to_load(
+    values: Mapping[str, Any], *, load_subdir: str | None, load_prefix: str | None, load_epoch: int | None
+) -> Path:
+    """Return the checkpoint to start from: of the same scale, else of any one, for its trunk.
+
+    Raises:
+        TrainingError: there is none.
+    """
+    defaults = {field.name: field.default for field in fields(TrainConfig)}
+    get = {name: values.get(name, defaults.get(name)) for name in _PLACE}
+    folder = Path(get["checkpoint_dir"]) / (get["save_subdir"] if load_subdir is None else load_subdir)
+    prefix = get["save_prefix"] if load_prefix is None else load_prefix
+    name = "last.pt" if load_epoch is None else f"e{load_epoch:04d}.pt"
+    wanted = folder / f"{prefix}_x{values.get('upscale_factor', 2)}_{name}"
+    found = [path for path in (wanted, *sorted(folder.glob(f"{prefix}_x[0-9]*_{name}"))) if path.is_file()]
+    if not found:
+        raise TrainingError(f"{wanted}: no such checkpoint to load, nor one of another scale beside it")
+    return found[0]
+
+
+def _resumed_config(given: Mapping[str, Any]) -> TrainConfig:
+    """Return the settings stored in the run's last checkpoint, with those given in their place.
+
+    Those that would make it another run are refused when the state is read.
+    """
+    place = TrainConfig.from_settings(_only_place(given))
+    stored = load_config(place.file("last.pt"))
+    asked = TrainConfig.from_settings({"preset": "small", **given})
+    changes = {f.name: getattr(asked, f.name) for f in fields(TrainConfig) if f.init and f.name in given}
+    model = stored.model.to_dict()
+    model |= {name: getattr(asked.model, name) for name in model if name in given}
+    if given.get("preset", stored.preset) != stored.preset:
+        model = asked.model.to_dict()
+    settings = stored.to_dict() | {"model": model, "checkpoint_dir": place.checkpoint_dir.as_posix()}
+    return TrainConfig.from_dict(settings | changes)
+
+
+def _only_place(given: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: given[name] for name in _PLACE if name in given}
