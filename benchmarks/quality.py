@@ -21,8 +21,8 @@ from benchmarks.common import write_result
 from sr.modelfile import shipped_onnx, shipped_scales
 from sr.resize import bicubic_resize
 from sr.upscale import Upscaler
-from train.data import make_pairs
 from train.evaluate import evaluate
+from train.prepare import PrepareSpec, prepare
 
 PRECISIONS = ("fp32", "fp16")
 
@@ -43,8 +43,9 @@ def measure(name: str, hr_folder: Path) -> list[dict[str, Any]]:
     """Return one row for each scale and method."""
     rows = []
     with tempfile.TemporaryDirectory() as scratch:
-        for scale in shipped_scales():
-            pairs, _ = make_pairs(hr_folder, Path(scratch), scale=scale)
+        spec = PrepareSpec(hr_folder, scales=tuple(shipped_scales()), output=Path(scratch), whole=True)
+        for prepared in prepare(spec).lists:
+            scale, pairs = prepared.scale, prepared.path
             methods = {"bicubic": evaluate(partial(bicubic_resize, scale=scale), pairs, scale=scale)}
             for precision in PRECISIONS:
                 model = shipped_onnx(scale=scale, precision=precision)

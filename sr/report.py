@@ -105,6 +105,26 @@ def _progress(
         yield on_tile, on_file
 
 
+@contextmanager
+def picture_progress() -> Iterator[Callable[[int, int], None]]:
+    """Yield a callback (done, total): it draws a bar if stderr is a terminal, else says each tenth."""
+
+    def plain(done: int, total: int) -> None:
+        if done * 10 // total > (done - 1) * 10 // total:
+            click.echo(f"{done:,} of {total:,} pictures", err=True)
+
+    if not sys.stderr.isatty():
+        yield plain
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (BarColumn(), MofNCompleteColumn(), TextColumn("pictures"), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bars:
+        task = bars.add_task("pictures", total=None)
+        yield lambda done, total: bars.update(task, completed=done, total=total)
+
+
 def print_environment() -> None:
     """Print versions, backends with what they lack, and shipped models."""
     from sr import __version__

@@ -1,9 +1,6 @@
-"""Training data: pair lists, lr pictures that are made, patches that are drawn."""
+"""Training data: pair lists, pictures that are read, patches that are drawn."""
 
-import json
-import os
 from collections import Counter
-from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
@@ -12,8 +9,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from sr.errors import DataError
-from sr.resize import bicubic_resize
-from train.data import Pair, PatchSource, load_pair_list, make_pairs, read_rgb
+from train.data import Pair, PatchSource, load_pair_list, read_rgb
 
 
 def pixels(*shape: int, seed: int = 0) -> NDArray[np.uint8]:
@@ -104,98 +100,6 @@ def test_pair_list_is_never_executed(tmp_path: Path) -> None:
     path.write_text(f"[{{'HR': __import__('pathlib').Path({str(witness)!r}).touch(), 'LR': 'b.png'}}]")
     refused_list(path)
     assert not witness.exists()
-
-
-# --- making lr pictures -------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("scale", [2, 3])
-def test_made_pairs_are_cropped_hr_and_matlab_lr(tmp_path: Path, scale: int) -> None:
-    sources = {
-        "a-b": write(tmp_path / "hr/a/b.png", pixels(17, 22, 3)),
-        "c": write(tmp_path / "hr/c.bmp", pixels(13, 13, 3, seed=1)),
-        "grey": write(tmp_path / "hr/grey.PNG", pixels(12, 14, seed=2)),
-    }
-    write(tmp_path / "hr/left-out.png", pixels(12, 12, 3))
-    (tmp_path / "hr/notes.txt").write_text("no picture")
-    pair_list, count = make_pairs(
-        tmp_path / "hr", tmp_path / "out", scale=scale, exclude=frozenset({"left-out"})
-    )
-    assert (pair_list, count) == (tmp_path / f"out/x{scale}.json", 3)
-    entries = json.loads(pair_list.read_text(encoding="utf-8"))
-    assert entries == [{"HR": f"x{scale}/HR/{name}.png", "LR": f"x{scale}/LR/{name}.png"} for name in sources]
-    for source, pair in zip(sources.values(), load_pair_list(pair_list), strict=True):
-        with Image.open(source) as picture:
-            whole = np.asarray(picture.convert("RGB"))
-        height, width = (side - side % scale for side in whole.shape[:2])
-        hr = whole[:height, :width]
-        np.testing.assert_array_equal(read_rgb(pair.hr), hr)
-        np.testing.assert_array_equal(read_rgb(pair.lr), bicubic_resize(hr, scale=Fraction(1, scale)))
-    assert len(PatchSource(load_pair_list(pair_list), scale=scale, patch_size=4)) == 3
-
-
-def test_made_pairs_can_be_moved(tmp_path: Path) -> None:
-    write(tmp_path / "hr/a.png", pixels(8, 8, 3))
-    make_pairs(tmp_path / "hr", tmp_path / "out", scale=2)
-    (tmp_path / "out").rename(tmp_path / "elsewhere")
-    [pair] = load_pair_list(tmp_path / "elsewhere/x2.json")
-    assert pair.hr.is_file()
-    assert pair.lr.is_file()
-
-
-def test_second_run_keeps_pairs_and_adds_new_ones(tmp_path: Path) -> None:
-    write(tmp_path / "hr/a.png", pixels(8, 8, 3))
-    pair_list, _ = make_pairs(tmp_path / "hr", tmp_path / "out", scale=2)
-    kept = tmp_path / "out/x2/LR/a.png"
-    os.utime(kept, ns=(10**9, 10**9))
-    before = kept.read_bytes()
-
-    write(tmp_path / "hr/b.png", pixels(8, 8, 3, seed=1))
-    assert make_pairs(tmp_path / "hr", tmp_path / "out", scale=2) == (pair_list, 2)
-    assert [pair.hr.stem for pair in load_pair_list(pair_list)] == ["a", "b"]
-    assert kept.stat().st_mtime_ns == 10**9
-    assert kept.read_bytes() == before
-
-    kept.unlink()
-    make_pairs(tmp_path / "hr", tmp_path / "out", scale=2)
-    assert kept.read_bytes() == before
-
-
-def test_other_scales_do_not_take_what_was_made_for_pictures(tmp_path: Path) -> None:
-    write(tmp_path / "a.png", pixels(12, 12, 3))
-    for scale in (2, 3, 2):
-        pair_list, count = make_pairs(tmp_path, tmp_path / "pairs", scale=scale)
-        assert count == 1
-        assert [pair.hr.name for pair in load_pair_list(pair_list)] == ["a.png"]
-
-
-@pytest.mark.parametrize("others", [("a.bmp",), ("b/c.png", "b-c.png")])
-def test_pictures_that_would_overwrite_each_other_are_named(tmp_path: Path, others: tuple[str, ...]) -> None:
-    for seed, name in enumerate(("a.png", *others)):
-        write(tmp_path / "hr" / name, pixels(8, 8, 3, seed=seed))
-    with pytest.raises(DataError) as caught:
-        make_pairs(tmp_path / "hr", tmp_path / "out", scale=2)
-    assert all(str(tmp_path / "hr" / name) in str(caught.value) for name in others)
-
-
-def test_folder_without_pictures(tmp_path: Path) -> None:
-    (tmp_path / "notes.txt").write_text("no picture")
-    with pytest.raises(DataError, match="no pictures found") as caught:
-        make_pairs(tmp_path, tmp_path / "out", scale=2)
-    assert str(tmp_path) in str(caught.value)
-    with pytest.raises(DataError, match="no pictures found"):
-        make_pairs(tmp_path / "absent", tmp_path / "out", scale=2)
-
-
-def test_damaged_picture_is_named_and_leaves_no_list(tmp_path: Path) -> None:
-    write(tmp_path / "hr/a.png", pixels(8, 8, 3))
-    whole = write(tmp_path / "hr/b.png", pixels(40, 40, 3)).read_bytes()
-    (tmp_path / "hr/b.png").write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(DataError, match=r"b\.png: cannot read the picture"):
-        make_pairs(tmp_path / "hr", tmp_path / "out", scale=2)
-    assert not (tmp_path / "out/x2.json").exists()
-    assert not list((tmp_path / "out").rglob("b.png"))
-    assert not list((tmp_path / "out").rglob(".*"))
 
 
 # --- reading pictures ---------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""Training data: pair lists, lr pictures, and the patches of a step.
+"""Training data: pair lists, pictures that are read, and the patches of a step.
 
 Owns the pair-list format, `[{"HR": path, "LR": path}, ...]`, and which patch is drawn when. A
 patch depends on nothing but seed, epoch and position, so resuming a run needs no sampler state.
@@ -9,11 +9,9 @@ from __future__ import annotations
 import ast
 import json
 import os
-from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
@@ -21,10 +19,6 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 from sr.errors import DataError, ImageError
-from sr.files import atomic_write
-from sr.resize import bicubic_resize, modulo_crop
-
-PICTURE_SUFFIXES = frozenset({".png", ".webp", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff"})
 
 
 @dataclass(frozen=True)
@@ -62,70 +56,6 @@ def load_pair_list(path: Path) -> list[Pair]:
         return [Pair(hr=path.parent / entry["HR"], lr=path.parent / entry["LR"]) for entry in entries]
     except (TypeError, KeyError) as error:
         raise DataError(f'{path}: every entry needs the keys "HR" and "LR"') from error
-
-
-def make_pairs(
-    hr_dir: Path, out_dir: Path, *, scale: int, exclude: frozenset[str] = frozenset()
-) -> tuple[Path, int]:
-    """Make lr pictures of all pictures in `hr_dir` and below, and write the pair list.
-
-    hr pictures are cut to a multiple of `scale`; both are stored as PNG under
-    `out_dir/x<scale>/{HR,LR}`, the list as `out_dir/x<scale>.json`. Pictures that were made there
-    for this or another scale are not taken for sources.
-
-    Args:
-        exclude: file stems to leave out.
-
-    Returns:
-        The list's path and the number of pairs in it.
-
-    Raises:
-        DataError: no picture was found, one cannot be read, or two would be stored under one name.
-    """
-    made = [folder for kind in ("HR", "LR") for folder in out_dir.resolve().glob(f"x[0-9]*/{kind}")]
-    made = [folder for folder in made if hr_dir.resolve() in folder.parents]
-    sources = sorted(
-        p
-        for p in hr_dir.rglob("*")
-        if p.suffix.lower() in PICTURE_SUFFIXES
-        and p.stem not in exclude
-        and p.is_file()
-        and not any(folder in p.resolve().parents for folder in made)
-    )
-    if not sources:
-        raise DataError(f"{hr_dir}: no pictures found (looked for {', '.join(sorted(PICTURE_SUFFIXES))})")
-    target = out_dir / f"x{scale}"
-    names = ["-".join(p.relative_to(hr_dir).with_suffix("").parts) + ".png" for p in sources]
-    uses = Counter(names)
-    if clashes := [str(p) for p, name in zip(sources, names, strict=True) if uses[name] > 1]:
-        raise DataError(f"{', '.join(clashes)}: several pictures for one name; rename or remove all but one")
-    for kind in ("HR", "LR"):
-        (target / kind).mkdir(parents=True, exist_ok=True)
-    with ThreadPoolExecutor(os.cpu_count()) as pool:  # numpy and Pillow let other threads run
-        list(
-            pool.map(
-                _make_pair,
-                sources,
-                [target / "HR" / name for name in names],
-                [target / "LR" / name for name in names],
-                [scale] * len(sources),
-            )
-        )
-    entries = [{"HR": f"x{scale}/HR/{name}", "LR": f"x{scale}/LR/{name}"} for name in names]
-    pair_list = out_dir / f"x{scale}.json"
-    with atomic_write(pair_list) as temporary:
-        temporary.write_text(json.dumps(entries, indent=1), encoding="utf-8")
-    return pair_list, len(entries)
-
-
-def _make_pair(source: Path, hr_path: Path, lr_path: Path, scale: int) -> None:
-    if hr_path.exists() and lr_path.exists():
-        return
-    hr = modulo_crop(read_rgb(source), scale=scale)
-    lr = bicubic_resize(hr, scale=Fraction(1, scale))
-    for path, image in ((hr_path, hr), (lr_path, lr)):
-        with atomic_write(path) as temporary:
-            Image.fromarray(image).save(temporary, compress_level=1)
 
 
 def read_rgb(path: Path) -> NDArray[np.uint8]:
