@@ -20,7 +20,7 @@ from torch.optim.swa_utils import AveragedModel
 
 from sr.checkpoint import Weights, load_weights, save_weights
 from sr.colour import network_image
-from sr.errors import TrainingError
+from sr.errors import DataError, TrainingError
 from sr.model import SRNet, frozen_attention, model_cost, trunk_state
 from train.config import Stage, TrainConfig
 from train.data import load_pair_list
@@ -28,7 +28,7 @@ from train.distributed import Group, single
 from train.evaluate import Quality, evaluate, upscale_with
 from train.losses import loss_from_expression
 from train.monitor import Metrics, Speed, plot_curves
-from train.patches import Batch, Epoch, PatchSource, prepared_ahead
+from train.patches import Batch, Epoch, PatchSource, pair_problems, prepared_ahead
 from train.schedule import Schedule
 from train.state import keep_epoch, load_state, require_same_settings, rng_state, save_state, set_rng_state
 
@@ -72,15 +72,8 @@ class Trainer:
                 f"a batch of {config.batch_size} patches cannot be shared by {self.group.world} processes; "
                 "raise --batch-size"
             )
-        for path in (config.train_list, *config.val_lists):
-            load_pair_list(path)
         torch.manual_seed(config.seed)
-        self.source = PatchSource.shared(
-            load_pair_list(config.train_list),
-            scale=config.model.scale,
-            patch_size=config.patch_size,
-            group=self.group,
-        )
+        self.source = self._checked_data()
         self.schedule = Schedule(config, steps_per_epoch=len(self._epoch_plan(0)))
         self._started_from: dict[str, Any] = {}
         self._frozen: dict[str, Any] = {}
@@ -90,6 +83,22 @@ class Trainer:
         self.best: float | None = None
         self.metrics = Metrics(config.file("metrics.jsonl"))
         self.speed = Speed(model_cost(config.model).macs_per_lr_px)
+
+    def _checked_data(self) -> PatchSource:
+        """Read the training pictures, and look at those of the validation lists: all problems at once."""
+        config, scale = self.config, self.config.model.scale
+        train, *others = (load_pair_list(path) for path in (config.train_list, *config.val_lists))
+        problems: list[str] = []
+        if self.group.local_rank == 0:
+            problems = [problem for pairs in others for problem in pair_problems(pairs, scale=scale)]
+        problems = self.group.from_machine_leader(problems)
+        try:
+            source = PatchSource.shared(train, scale=scale, patch_size=config.patch_size, group=self.group)
+        except DataError as error:
+            problems.insert(0, str(error))
+        if problems:
+            raise DataError("; ".join(problems))
+        return source
 
     # --- the run --------------------------------------------------------------------------------
 

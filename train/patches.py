@@ -55,15 +55,8 @@ class PatchSource:
         Raises:
             DataError: pictures cannot be read or do not fit; all of them are named at once.
         """
-
-        def load(pair: Pair) -> tuple[Image, Image] | str:
-            try:
-                return _checked(pair, read_rgb(pair.hr), read_rgb(pair.lr), scale, patch_size)
-            except (DataError, ImageError) as error:
-                return str(error)
-
         with ThreadPoolExecutor(os.cpu_count()) as pool:
-            loaded = list(pool.map(load, pairs))
+            loaded = list(pool.map(lambda pair: _load(pair, scale, patch_size), pairs))
         if problems := [item for item in loaded if isinstance(item, str)]:
             raise DataError("; ".join(problems))
         pictures = [item for item in loaded if not isinstance(item, str)]
@@ -176,6 +169,25 @@ class Epoch:
         """Return the names of the pictures in batch `step`."""
         start = step * self.batch_size
         return sorted({self.source.name(i) for i in self.order[start : start + self.batch_size]})
+
+
+def pair_problems(pairs: list[Pair], *, scale: int) -> list[str]:
+    """Decode every picture of a list and return what is wrong, one text for each pair that does not fit."""
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        found = pool.map(lambda pair: _problem(pair, scale), pairs)
+        return [problem for problem in found if problem is not None]
+
+
+def _problem(pair: Pair, scale: int) -> str | None:
+    loaded = _load(pair, scale, patch_size=1)
+    return loaded if isinstance(loaded, str) else None
+
+
+def _load(pair: Pair, scale: int, patch_size: int) -> tuple[Image, Image] | str:
+    try:
+        return _checked(pair, read_rgb(pair.hr), read_rgb(pair.lr), scale, patch_size)
+    except (DataError, ImageError) as error:
+        return str(error)
 
 
 def _checked(pair: Pair, hr: Image, lr: Image, scale: int, patch_size: int) -> tuple[Image, Image] | str:
