@@ -207,7 +207,7 @@ def evaluate_command(pair_list: Path, **upscaler_options: Any) -> None:
         quality = evaluate(upscaler, pair_list, scale=upscaler.scale)
     click.echo(
         f"{quality.pictures} pictures  PSNR Y {quality.psnr_y:.3f} dB  RGB {quality.psnr_rgb:.3f} dB  "
-        f"SSIM Y {quality.ssim_y:.4f}"
+        f"SSIM Y {quality.ssim_y:.4f}  RGB {quality.ssim_rgb:.4f}"
     )
 
 
