@@ -167,6 +167,11 @@ def info(model: str | None, scale: int | None) -> None:
     type=click.FloatRange(min=0),
     help="Drop patches whose luma varies less, in squared levels of 255.  [default: 0]",
 )
+@click.option(
+    "--min-detail",
+    type=click.FloatRange(min=0),
+    help="Drop patches of which bicubic misses less: variance of the luma's difference.  [default: 0]",
+)
 @click.option("--whole", is_flag=True, help="Whole pictures, for a test set; nothing is dropped.")
 @click.option("--overwrite", is_flag=True, help="Replace pairs that are there; remove stale patches.")
 def prepare(hr_folder: Path, exclude: tuple[str, ...], whole: bool, **settings: Any) -> None:
@@ -180,8 +185,8 @@ def prepare(hr_folder: Path, exclude: tuple[str, ...], whole: bool, **settings: 
     from train.prepare import prepare as prepare_pairs
 
     settings = {name: value for name, value in settings.items() if value}
-    if whole and settings.keys() & {"patch_size", "stride", "min_variance"}:
-        raise click.UsageError("--whole cuts no patches; leave out --patch-size, --stride, --min-variance")
+    if whole and settings.keys() & {"patch_size", "stride", "min_variance", "min_detail"}:
+        raise click.UsageError("--whole cuts no patches; leave out --patch-size, --stride and --min-...")
     try:
         spec = PrepareSpec(hr_folder, exclude=frozenset(exclude), whole=whole, **settings)
     except SrupError as error:

@@ -137,6 +137,24 @@ def test_patches_lie_where_they_should_and_lr_is_of_the_whole(
         np.testing.assert_array_equal(read_rgb(pair.lr), expected[pair.lr.name][1])
 
 
+def test_patches_that_bicubic_restores_are_dropped(tmp_path: Path) -> None:
+    """A smooth ramp has much variance and no detail; noise has both."""
+    image = np.zeros((24, 48, 3), np.uint8)
+    image[:, :24] = np.linspace(0, 230, 24).astype(np.uint8)[:, None]
+    image[:, 24:] = pixels(24, 24, 3)
+    write(tmp_path / "hr/a.png", image)
+    lr = bicubic_resize(image, scale=Fraction(1, 2))
+    missed = y_channel(image) - bicubic_resize(y_channel(lr), scale=2)
+    ramp, noise = missed[12:24, :12].var(), missed[:12, 36:].var()
+    assert 0 < ramp < 5 < noise
+    [kept] = run(tmp_path / "hr", min_variance=50, min_detail=5).lists
+    assert kept.flat == 2  # those that do not touch the noise, nor the edge between
+    assert not any("x00000" in pair.hr.name for pair in load_pair_list(kept.path))
+    [all_of_it] = run(tmp_path / "hr", tmp_path / "all", min_variance=50, min_detail=ramp / 100).lists
+    assert all_of_it.flat == 0
+    assert "or less detail than 100000" in refused(tmp_path / "hr", tmp_path / "none", min_detail=1e5)
+
+
 def test_flat_patches_are_dropped_and_counted(tmp_path: Path) -> None:
     image = np.full((24, 36, 3), 90, np.uint8)
     image[:12, 12:24] = pixels(12, 12, 3)

@@ -154,6 +154,7 @@ def _settings(spec: PrepareSpec, hr_folder: Path) -> dict[str, Any]:
         "patch_size": None if whole else spec.patch_size,
         "stride": None if whole else spec.hr_stride,
         "min_variance": None if whole else float(spec.min_variance),
+        "min_detail": None if whole else float(spec.min_detail),
         "source_folder": str(hr_folder.resolve()),
     }
 
@@ -200,14 +201,14 @@ def _make(spec: PrepareSpec, output: Path, job: Job) -> Record | str:
         taken = {scale: read_rgb(job.lr[scale][0]) for scale in job.scales if scale in job.lr}
     except DataError as error:
         return str(error)
-    luma = y_channel(hr) if spec.min_variance > 0 and not spec.whole else None
     scales = dict(job.record.scales)
     for scale in job.scales:
         cropped = modulo_crop(hr, scale=scale)
         lr = taken[scale] if scale in taken else bicubic_resize(cropped, scale=Fraction(1, scale))
+        is_flat = _flatness(spec, cropped, lr, scale)
         flat = []
         for index, piece in enumerate(pieces(spec, job.record, job.source.name, scale)):
-            if luma is not None and _cut(luma, piece).var() < spec.min_variance:
+            if is_flat(piece):
                 flat.append(index)
                 continue
             for kind, image, factor in (("HR", cropped, 1), ("LR", lr, scale)):
@@ -217,6 +218,19 @@ def _make(spec: PrepareSpec, output: Path, job: Job) -> Record | str:
         scales[scale] = MadeScale(tuple(flat), job.lr[scale][1] if scale in job.lr else None)
     record = job.record
     return Record(record.file, record.stamp, record.height, record.width, scales)
+
+
+def _flatness(spec: PrepareSpec, hr: NDArray, lr: NDArray, scale: int) -> Callable[[Piece], bool]:
+    """Return what says whether a patch is to be dropped: its luma, or its detail, varies too little.
+
+    Detail is what a network has to add: hr luma less lr luma enlarged by the bicubic filter.
+    """
+    maps = []
+    if spec.min_variance > 0 and not spec.whole:
+        maps.append((y_channel(hr), spec.min_variance))
+    if spec.min_detail > 0 and not spec.whole:
+        maps.append((y_channel(hr) - bicubic_resize(y_channel(lr), scale=scale), spec.min_detail))
+    return lambda piece: any(_cut(image, piece).var() < least for image, least in maps)
 
 
 def _cut(image: NDArray, piece: Piece, factor: int = 1) -> NDArray:
@@ -251,6 +265,7 @@ def _write_lists(spec: PrepareSpec, output: Path, records: dict[str, Record]) ->
         if not names:
             raise DataError(
                 f"{output}: no patch is left, all {flat:,} have less variance than {spec.min_variance:g}"
+                + (f" or less detail than {spec.min_detail:g}" if spec.min_detail else "")
             )
         taken = sum(one.lr is not None for one in made)
         lists.append(

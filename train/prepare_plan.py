@@ -39,14 +39,16 @@ class PrepareSpec:
     patch_size: int = 192  # hr pixels; 48 of lr at x4, as EDSR trains (arXiv 1707.02921)
     stride: int | None = None  # hr pixels; None: the patch size
     min_variance: float = 0.0  # of luma, levels^2; flatter patches are dropped
+    min_detail: float = 0.0  # variance of what bicubic does not restore of luma, levels^2; likewise
     whole: bool = False
     overwrite: bool = False
 
     def __post_init__(self) -> None:
         if not self.scales or min(self.scales) < 1:
             raise DataError(f"scales {self.scales}: need one at least, and none less than 1")
-        if not 0 <= self.min_variance < math.inf:
-            raise DataError(f"min variance {self.min_variance}: need a number of at least 0")
+        for label, number in (("min variance", self.min_variance), ("min detail", self.min_detail)):
+            if not 0 <= number < math.inf:
+                raise DataError(f"{label} {number}: need a number of at least 0")
         step = math.lcm(*self.scales)
         for label, value in (("patch size", self.patch_size), ("stride", self.hr_stride)):
             if value < 1 or (value % step and not self.whole):
