@@ -21,7 +21,7 @@ LINES = [line for block in BLOCKS for line in block.splitlines()]
 COMMANDS = [shlex.split(line, comments=True)[1:] for line in LINES if line.startswith("srup ")]
 # Training for real takes hours; tests/test_train_loop.py trains.
 TOO_LONG = {"train", "prepare", "eval"}
-AFTER_TRAINING = "runs/"
+AFTER_TRAINING = "checkpoints/"
 
 
 def test_the_readme_begins_with_the_two_commands():
