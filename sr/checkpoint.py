@@ -133,4 +133,10 @@ def _read_checkpoint(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
         raise ModelError(f"{path}: not a readable checkpoint ({reason})") from error
     if not isinstance(checkpoint, dict) or checkpoint.get("format") != TRAINING_FORMAT:
         raise ModelError(f"{path}: not a training checkpoint of srup")
-    return checkpoint["weights"]["metadata"], checkpoint["weights"]["tensors"]
+    try:
+        metadata, tensors = checkpoint["weights"]["metadata"], checkpoint["weights"]["tensors"]
+        if not all(isinstance(value, Tensor) for value in tensors.values()):
+            raise TypeError("not tensors")
+        return dict(metadata), dict(tensors)
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise ModelError(f"{path}: a checkpoint without weights ({error})") from error

@@ -198,7 +198,7 @@ def _describe(name: str, scale: int | None) -> Iterator[ModelMetadata]:
     path = Path(name)
     if path.suffix == ".onnx":
         yield _onnx_metadata(path)
-    elif path.suffix == ".safetensors":
+    elif path.suffix in (".safetensors", ".pt"):
         require_extra("torch", "torch", "safetensors", purpose=f"describing {name}")
         from sr.backends.pytorch import metadata_from_weights
         from sr.checkpoint import load_weights

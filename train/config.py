@@ -6,6 +6,7 @@ import math
 import tomllib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
@@ -70,12 +71,12 @@ class Stage:
                 raise ValueError(text)
         except (IndexError, ValueError) as error:
             raise TrainingError(
-                f"stage {text!r} does not read as LOSS:EPOCHS[:frozen][:lr=RATE], e.g. l1:200 or l2:16:lr=1e-4"
+                f"stage {text!r} does not read as LOSS:EPOCHS[:frozen][:lr=RATE], e.g. l1:200, l2:16:lr=1e-4"
             ) from error
         return Stage(loss, epochs, frozen, rate)
 
     def __str__(self) -> str:
-        rate = "" if self.learning_rate is None else f":lr={self.learning_rate:g}"
+        rate = "" if self.learning_rate is None else f":lr={self.learning_rate!r}"
         return f"{self.loss}:{self.epochs}{':frozen' if self.frozen else ''}{rate}"
 
 
@@ -209,7 +210,7 @@ class TrainConfig:
         if not self.stages:
             return (Stage(self.loss, self.total_epochs),)
         plan = tuple(Stage.parse(text) for text in self.stages)
-        for before, after in zip(plan, plan[1:], strict=False):
+        for before, after in pairwise(plan):
             if before.frozen and not after.frozen:
                 raise TrainingError(f"stage {after}: gates that were frozen in {before} cannot thaw")
         if plan[-1].frozen and self.model.attention == "none":

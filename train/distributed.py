@@ -13,7 +13,7 @@ import logging
 import os
 import secrets
 import signal
-import socket
+import time
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -36,6 +36,10 @@ _BUFFERS_STAY = (
     if "forward_sync_buffers" in inspect.signature(DistributedDataParallel).parameters
     else "broadcast_buffers"
 )
+
+# A process that dies breaks the connections of the others. They wait, so that the launcher, which looks
+# ten times a second, finds and reports the one that died by itself.
+_SECONDS_TO_DIE_FIRST = 2
 
 
 @dataclass(frozen=True)
@@ -73,15 +77,17 @@ class Group:
         warnings.filterwarnings("ignore", "Grad strides do not match bucket view strides")
         return DistributedDataParallel(model, **settings)
 
-    def average_buffers(self, model: nn.Module) -> None:
+    def average_buffers(self, model: nn.Module, *, share: float | None = None) -> None:
         """Make the floating-point buffers of `model` the mean of those of all processes.
 
-        Running means are linear in what they average, so this equals what one process would have.
+        Running means are linear in what they average. So this equals what one process would have
+        after any number of batches that were shared evenly, or after a single one of which this
+        process had `share`.
         """
         if self.world > 1:
             for buffer in (b for b in model.buffers() if b.is_floating_point()):
+                buffer *= 1 / self.world if share is None else share
                 dist.all_reduce(buffer)
-                buffer /= self.world
 
     def sum(self, value: Tensor) -> Tensor:
         """Return the sum of a tensor over all processes."""
@@ -105,9 +111,8 @@ class Group:
 
     def from_machine_leader(self, value: T) -> T:
         """Return the value of the process with local rank 0 on the same machine."""
-        machine = socket.gethostname()
-        found = self.gather((machine, self.local_rank, value))
-        return next(v for host, local_rank, v in found if (host, local_rank) == (machine, 0))
+        leader = self.rank - self.local_rank  # the ranks of a machine follow each other
+        return self.gather(value)[leader]
 
     def barrier(self) -> None:
         """Wait for all processes."""
@@ -134,6 +139,9 @@ def joined() -> Iterator[Group]:
     dist.init_process_group("nccl" if cuda else "gloo")
     try:
         yield Group(rank, world, local, torch.device("cuda", local) if cuda else torch.device("cpu"))
+    except RuntimeError:
+        time.sleep(_SECONDS_TO_DIE_FIRST)
+        raise
     finally:
         dist.destroy_process_group()
 

@@ -51,17 +51,23 @@ class Trainer:
     """One training run, or one process's part in it."""
 
     def __init__(
-        self, config: TrainConfig, *, group: Group | None = None, log: Callable[[str], object] = print
+        self,
+        config: TrainConfig,
+        *,
+        group: Group | None = None,
+        log: Callable[[str], object] = print,
+        resume: bool = False,
     ) -> None:
         """Build the network, read the data, and check that everything fits.
 
         Args:
             group: the place of this process among those of the run; its only one, if not given.
             log: called with each line of the report, in the main process.
+            resume: go on from the run's last checkpoint.
 
         Raises:
             DataError: the lists or pictures do not fit.
-            TrainingError: the settings cannot work.
+            TrainingError: the settings cannot work, or the run cannot be resumed.
         """
         self.config, self.group = config, group or single()
         self._log = log if self.group.is_main else lambda _: None
@@ -77,12 +83,15 @@ class Trainer:
         self.schedule = Schedule(config, steps_per_epoch=len(self._epoch_plan(0)))
         self._started_from: dict[str, Any] = {}
         self._frozen: dict[str, Any] = {}
-        self._use(self._initial_model())
+        # What a run once started from may be gone when it is resumed.
+        self._use(SRNet(config.model) if resume else self._initial_model())
         self.epoch, self.step, self.seconds = 0, 0, 0.0
         self._done_in_epoch, self._loss_sum = 0, 0.0
         self.best: float | None = None
         self.metrics = Metrics(config.file("metrics.jsonl"))
         self.speed = Speed(model_cost(config.model).macs_per_lr_px)
+        if resume:
+            self._resume()
 
     def _checked_data(self) -> PatchSource:
         """Read the training pictures, and look at those of the validation lists: all problems at once."""
@@ -111,11 +120,14 @@ class Trainer:
         """
         self._start()
         last: Quality | None = None
-        with _asked_to_stop(alone=self.group.world == 1) as stop:
-            while self.epoch < self.schedule.total_epochs:
-                self._enter_stage()
-                speed = self._train_epoch(stop)
-                last = self._finish_epoch(speed)
+        try:
+            with _asked_to_stop(alone=self.group.world == 1) as stop:
+                while self.epoch < self.schedule.total_epochs:
+                    self._enter_stage()
+                    speed = self._train_epoch(stop)
+                    last = self._finish_epoch(speed)
+        finally:
+            self.metrics.close()
         self._end()
         return last
 
@@ -178,6 +190,9 @@ class Trainer:
         forward = self._forward if size == config.batch_size else self._wrapped
         lr, hr = (self._on_device(images) for images in (batch.lr, batch.hr))
         mine = len(range(self.group.rank, size, self.group.world))
+        uneven = size % self.group.world > 0
+        if uneven:
+            self._average_buffers()
         with torch.autocast(
             self.group.device.type,
             _AMP_DTYPES.get(config.amp, torch.bfloat16),
@@ -187,11 +202,13 @@ class Trainer:
         loss = loss_of(sr.float(), hr) * (mine / size)
         # DistributedDataParallel divides gradients by the number of processes.
         self._scaler.scale(loss * self.group.world).backward()
+        if uneven and self._has_running_means:
+            self.group.average_buffers(self.model, share=mine / size)
         if config.max_grad_norm:
             self._scaler.unscale_(self.optimizer)
             torch.nn.utils.clip_grad_norm_(self.model.parameters(), config.max_grad_norm)
         value = loss.detach()
-        if self.group.device.type == "cpu" and not math.isfinite(float(value)):
+        if self.group.device.type == "cpu" and self.group.any(not math.isfinite(float(value))):
             return value  # without the step, so that the weights which led here can be saved
         self._scaler.step(self.optimizer)
         self._scaler.update()
@@ -279,7 +296,6 @@ class Trainer:
     def _end(self) -> None:
         if not self.group.is_main:
             return
-        self.metrics.close()
         if self.speed.images:
             self._log(f"trained {self.step} steps in {self.seconds / 60:.1f} min: {self.speed}")
         written = [self.config.file("last.safetensors")]
@@ -301,7 +317,6 @@ class Trainer:
         self._average_buffers()
         if self.group.is_main:
             self._save(best=False, keep=False)
-            self.metrics.close()
         raise Stopped(
             f"stopped after step {self.step} (epoch {self.epoch + 1}, {self._done_in_epoch} of "
             f"{self.schedule.steps_per_epoch} batches); saved {self.config.file('last.pt')}, "
@@ -334,9 +349,14 @@ class Trainer:
                 self.model, multi_avg_fn=_moving_average(config.ema), use_buffers=True
             )
 
+    @property
+    def _has_running_means(self) -> bool:
+        return self.model.config.attention == "dynamic" or self.model.config.norm == "batch"
+
     def _average_buffers(self) -> None:
         for model in filter(None, (self.model, self._averaged)):
-            self.group.average_buffers(model)
+            if self._has_running_means:
+                self.group.average_buffers(model)
 
     def _enter_stage(self) -> None:
         """Freeze the gates where a stage asks for it, and report what that costs."""
@@ -400,12 +420,15 @@ class Trainer:
     # --- saving and resuming --------------------------------------------------------------------
 
     def _save(self, *, best: bool, keep: bool) -> None:
-        """Write the resumable checkpoint and the weights, each atomically."""
+        """Write the weights and the resumable checkpoint, each atomically.
+
+        The checkpoint comes last: it knows of the best weights, so they have to be there.
+        """
         config, weights = self.config, self.weights()
-        save_state(config.file("last.pt"), config, self._state())
-        save_weights(config.file("last.safetensors"), weights)
         if best:
             save_weights(config.file("best.safetensors"), weights)
+        save_weights(config.file("last.safetensors"), weights)
+        save_state(config.file("last.pt"), config, self._state())
         if keep:
             keep_epoch(config, self.epoch)
 
@@ -435,8 +458,8 @@ class Trainer:
             "rng": rng_state(),
         }
 
-    def resume(self) -> None:
-        """Go on from the run's last checkpoint.
+    def _resume(self) -> None:
+        """Take up the state in the run's last checkpoint.
 
         Raises:
             TrainingError: there is none, it is damaged, or it belongs to other settings.

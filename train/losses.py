@@ -56,6 +56,7 @@ def fft_loss(sr: Tensor, hr: Tensor, *, cutoff: float = 0.0) -> Tensor:
 
 
 @lru_cache(maxsize=16)
+@torch.inference_mode(False)  # what is kept must also serve a backward pass
 def _high_pass(height: int, width: int, cutoff: float, device: torch.device) -> Tensor:
     """Return weights (H, W // 2 + 1) that sum to 1 over the frequencies of at least `cutoff`."""
     fy, fx = torch.fft.fftfreq(height)[:, None], torch.fft.rfftfreq(width)[None]

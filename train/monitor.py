@@ -119,7 +119,8 @@ def plot_curves(records: list[dict[str, Any]], path: Path) -> bool:
         part = [r for r in records if r["stage"] == stage]
         top.semilogy([r["epoch"] for r in part], [r["loss"] for r in part], label=stage)
     top.set_ylabel("loss")
-    top.legend()
+    if records:
+        top.legend()
     measured = [r for r in records if r.get("quality")]
     for name in dict.fromkeys(name for r in measured for name in r["quality"]):
         rows = [(r["epoch"], r["quality"][name]["psnr_y"]) for r in measured if name in r["quality"]]

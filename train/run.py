@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import fields
 from pathlib import Path
@@ -17,6 +18,8 @@ from train.state import load_config
 
 # Settings that decide which checkpoint a run goes on from.
 _PLACE = ("checkpoint_dir", "save_subdir", "save_prefix", "upscale_factor")
+# Settings that name a checkpoint to start a new run from.
+_LOAD = ("load_subdir", "load_prefix", "load_epoch")
 
 
 def run_training(
@@ -60,9 +63,7 @@ def run_training(
 def _work(config: TrainConfig, resume: bool, log: Callable[[str], object]) -> int:
     """Be the run, or one of its processes."""
     with joined() as group:
-        trainer = Trainer(config, group=group, log=log)
-        if resume:
-            trainer.resume()
+        trainer = Trainer(config, group=group, log=log, resume=resume)
         try:
             trainer.run()
         except Stopped as stopped:
@@ -79,7 +80,7 @@ def _worker(config: TrainConfig, resume: bool) -> None:
 
 def _new_config(given: Mapping[str, Any]) -> TrainConfig:
     values = dict(given)
-    load = {name: values.pop(name, None) for name in ("load_subdir", "load_prefix", "load_epoch")}
+    load = {name: values.pop(name, None) for name in _LOAD}
     if any(value is not None for value in load.values()):
         if values.get("init_weights"):
             raise TrainingError("give --init-weights or --load-..., not both")
@@ -112,7 +113,9 @@ def _checkpoint_to_load(
     prefix = get["save_prefix"] if load_prefix is None else load_prefix
     name = "last.pt" if load_epoch is None else f"e{load_epoch:04d}.pt"
     wanted = folder / f"{prefix}_x{values.get('upscale_factor', 2)}_{name}"
-    found = [path for path in (wanted, *sorted(folder.glob(f"{prefix}_x[0-9]*_{name}"))) if path.is_file()]
+    others = re.compile(re.escape(f"{prefix}_x") + r"\d+" + re.escape(f"_{name}"))
+    beside = sorted(path for path in folder.glob(f"*_{name}") if others.fullmatch(path.name))
+    found = [path for path in (wanted, *beside) if path.is_file()]
     if not found:
         raise TrainingError(f"{wanted}: no such checkpoint to load, nor one of another scale beside it")
     return found[0]
@@ -123,16 +126,20 @@ def _resumed_config(given: Mapping[str, Any]) -> TrainConfig:
 
     Those that would make it another run are refused when the state is read.
     """
+    if any(name in given for name in _LOAD):
+        raise TrainingError("--resume goes on from the run's last checkpoint; --load-... starts a new run")
     place = TrainConfig.from_settings(_only_place(given))
     stored = load_config(place.file("last.pt"))
     asked = TrainConfig.from_settings({"preset": "small", **given})
     changes = {f.name: getattr(asked, f.name) for f in fields(TrainConfig) if f.init and f.name in given}
     model = stored.model.to_dict()
     model |= {name: getattr(asked.model, name) for name in model if name in given}
+    if "colour" in given:
+        model["img_channels"] = asked.model.img_channels
     if given.get("preset", stored.preset) != stored.preset:
         model = asked.model.to_dict()
-    settings = stored.to_dict() | {"model": model, "checkpoint_dir": place.checkpoint_dir.as_posix()}
-    return TrainConfig.from_dict(settings | changes)
+    where = {name: getattr(place, name) for name in ("checkpoint_dir", "save_subdir", "save_prefix")}
+    return TrainConfig.from_dict(stored.to_dict() | {"model": model} | changes | where)
 
 
 def _only_place(given: Mapping[str, Any]) -> dict[str, Any]:

@@ -49,7 +49,8 @@ def load_state(path: Path) -> dict[str, Any]:
             f"{path}: not a readable checkpoint ({reason}); if it was cut off, start from an older one "
             "with --load-epoch"
         ) from error
-    if not isinstance(state, dict) or state.get("format") != TRAINING_FORMAT:
+    known = isinstance(state, dict) and state.get("format") == TRAINING_FORMAT
+    if not known or not isinstance(state.get("config"), str):
         raise TrainingError(f"{path}: not a training checkpoint of srup")
     return state
 
@@ -82,7 +83,7 @@ def require_same_settings(path: Path, saved: str, config: TrainConfig) -> None:
 
 
 def keep_epoch(config: TrainConfig, epoch: int) -> None:
-    """Keep `last.pt` as the checkpoint of `epoch`, and remove all but the newest `config.keep`."""
+    """Keep `last.pt` as the checkpoint of `epoch`; remove all but the newest `config.keep` up to it."""
     last, kept = config.file("last.pt"), config.file(f"e{epoch:04d}.pt")
     kept.unlink(missing_ok=True)
     try:
@@ -90,11 +91,13 @@ def keep_epoch(config: TrainConfig, epoch: int) -> None:
     except OSError:  # a file system without hard links
         with atomic_write(kept) as temporary:
             temporary.write_bytes(last.read_bytes())
-    pattern = re.compile(re.escape(config.file("").name) + r"e\d{4,}\.pt")
-    epochs = sorted(p for p in config.run_dir.iterdir() if pattern.fullmatch(p.name))
-    for old in epochs[: -config.keep]:
+    pattern = re.compile(re.escape(config.file("").name) + r"e(\d{4,})\.pt")
+    found = ((pattern.fullmatch(path.name), path) for path in config.run_dir.iterdir())
+    epochs = {int(match[1]): path for match, path in found if match}
+    # Those of later epochs are of another run that was here.
+    for old in sorted(number for number in epochs if number <= epoch)[: -config.keep]:
         with contextlib.suppress(FileNotFoundError):
-            old.unlink()
+            epochs[old].unlink()
 
 
 def rng_state() -> dict[str, Any]:
