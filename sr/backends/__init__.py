@@ -16,6 +16,9 @@ __all__ = ["BACKENDS", "Backend", "BackendInfo", "Batch", "open_backend"]
 
 BACKENDS = ("auto", "onnx", "torch")
 
+# Weights, and training checkpoints that hold them.
+_WEIGHTS_SUFFIXES = (".safetensors", ".pt")
+
 _CUDA_DRIVER = "nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1"
 
 
@@ -36,7 +39,7 @@ def open_backend(name: str, *, scale: int, device: str = "auto", model: Path | N
 
 def _open(name: str, *, scale: int, device: str, model: Path | None) -> Backend:
     if name == "onnx":
-        if model is not None and model.suffix == ".safetensors":
+        if model is not None and model.suffix in _WEIGHTS_SUFFIXES:
             raise BackendError(f"{model}: backend onnx runs ONNX files; export it, or use --backend torch")
         from sr.backends.ort import OrtBackend
 
@@ -68,7 +71,7 @@ def _chosen(name: str, device: str, model: Path | None) -> tuple[str, str, str]:
     if name != "auto":
         candidates = [name]
     elif model is not None:
-        candidates = ["torch" if model.suffix == ".safetensors" else "onnx"]
+        candidates = ["torch" if model.suffix in _WEIGHTS_SUFFIXES else "onnx"]
     else:
         candidates = ["onnx", "torch"]
     if device == "cpu" or (name != "auto" and device != "auto"):
