@@ -5,12 +5,14 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
 
+from sr.errors import BackendError
 from sr.modelfile import ModelMetadata
 
 Batch = NDArray[np.uint8]
@@ -36,7 +38,9 @@ class BackendInfo:
         default_tile: side in lr pixels of the tile that suits the device.
         default_batch: number of tiles that suits the device.
         why: why this backend and device were chosen, where they were not named; else empty.
-        fixed_tiles: the backend wants tiles of one shape (see `TileSpec.equalise`).
+        fixed_tiles: the backend runs tiles of its largest shape best (see `Upscaler.grid`).
+        max_tile: largest side of a tile in lr pixels that the backend takes; None is any.
+        max_batch: largest number of tiles at once that the backend takes; None is any.
     """
 
     name: str
@@ -46,6 +50,48 @@ class BackendInfo:
     default_batch: int
     why: str = ""
     fixed_tiles: bool = False
+    max_tile: int | None = None
+    max_batch: int | None = None
+
+
+@dataclass(frozen=True)
+class BackendRequest:
+    """What a backend is opened for.
+
+    Attributes:
+        scale: of the shipped model that is taken where `model` is None.
+        device: "auto", "cpu", "cuda", the number of a GPU, or several: "0,1".
+        model: model file in place of the shipped one.
+        tile: largest side of a tile in lr pixels that will be run, if that is known.
+        batch: largest number of tiles that will be run at once, if that is known.
+    """
+
+    scale: int
+    device: str = "auto"
+    model: Path | None = None
+    tile: int | None = None
+    batch: int | None = None
+
+
+def gpu_indices(device: str) -> tuple[int, ...]:
+    """Return which GPUs a device means: "cuda" is the first, "0,1" are two; none for "cpu".
+
+    Raises:
+        BackendError: it is none of these.
+    """
+    if device == "cpu":
+        return ()
+    if device in ("auto", "cuda"):
+        return (0,)
+    numbers = device.split(",")
+    if not all(number.isascii() and number.isdigit() for number in numbers):
+        raise BackendError(
+            f"there is no device {device!r}; it is auto, cpu, cuda, or GPUs by number: 0 or 0,1"
+        )
+    indices = tuple(map(int, numbers))
+    if len(set(indices)) < len(indices):
+        raise BackendError(f"device {device!r} names a GPU twice")
+    return indices
 
 
 class Backend(ABC):
@@ -61,8 +107,14 @@ class Backend(ABC):
         that was given must not be changed until its result has come.
 
         Raises:
+            OutOfDeviceMemoryError: memory ran out; `info` has a smaller largest batch and tile now.
             BackendError: the device failed.
         """
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What the user should know of what has happened so far, a sentence each."""
+        return ()
 
     def close(self) -> None:  # noqa: B027  most backends have nothing to free
         """Free what the backend holds; it cannot run afterwards."""

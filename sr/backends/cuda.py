@@ -1,0 +1,104 @@
+"""The CUDA runtime with every status checked, and a ledger of what it has handed out.
+
+Owns how a failed CUDA call becomes an error of ours. The runtime itself (`cuda.bindings.runtime`) is
+a parameter, so nothing here needs a GPU or the package to be imported.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sr.errors import BackendError, OutOfDeviceMemoryError
+
+# cudaError_t, from the CUDA runtime's driver_types.h
+_SUCCESS = 0
+_OUT_OF_MEMORY = 2  # cudaErrorMemoryAllocation
+_REMEDIES = {
+    35: "; the NVIDIA driver is missing or older than this CUDA runtime needs",  # cudaErrorInsufficientDriver
+    100: "; no NVIDIA GPU was found",  # cudaErrorNoDevice
+    101: "; srup info lists the devices",  # cudaErrorInvalidDevice
+}
+
+_RELEASES = {
+    "cudaMalloc": "cudaFree",
+    "cudaMallocHost": "cudaFreeHost",
+    "cudaStreamCreateWithFlags": "cudaStreamDestroy",
+    "cudaEventCreateWithFlags": "cudaEventDestroy",
+    "cudaGraphInstantiate": "cudaGraphExecDestroy",
+}
+
+
+class Cuda:
+    """The runtime on one device."""
+
+    def __init__(self, cudart: Any, device: int) -> None:
+        self.cudart = cudart
+        self.device = device
+
+    def call(self, function: str, *arguments: Any) -> Any:
+        """Call a function of the runtime; return its one value, the tuple of several, or None.
+
+        Raises:
+            OutOfDeviceMemoryError: there is not enough memory.
+            BackendError: any other status than success.
+        """
+        status, *values = getattr(self.cudart, function)(*arguments)
+        if status != _SUCCESS:
+            raise self._error(function, status)
+        return values[0] if len(values) == 1 else tuple(values) or None
+
+    def use(self) -> None:
+        """Make this the device of the calling thread."""
+        self.call("cudaSetDevice", self.device)
+
+    def _error(self, function: str, status: Any) -> BackendError:
+        code = int(status)
+        if code == _OUT_OF_MEMORY:
+            self.cudart.cudaGetLastError()  # else the next check of anyone would find it again
+            return OutOfDeviceMemoryError(f"GPU {self.device}: out of memory ({function})")
+        _, text = self.cudart.cudaGetErrorString(status)
+        words = text.decode() if isinstance(text, bytes) else "unknown error"
+        remedy = _REMEDIES.get(code, "")
+        return BackendError(f"GPU {self.device}: {function} failed with CUDA error {code}, {words}{remedy}")
+
+
+class Resources:
+    """What was handed out, given back last first."""
+
+    def __init__(self, cuda: Cuda) -> None:
+        self._cuda = cuda
+        self._held: list[tuple[str, Any]] = []
+
+    def get(self, function: str, *arguments: Any) -> Any:
+        """Call a function that hands out something, and keep what it gave.
+
+        Raises:
+            BackendError: it failed.
+        """
+        handle = self._cuda.call(function, *arguments)
+        self._held.append((_RELEASES[function], handle))
+        return handle
+
+    def pinned(self, size: int) -> NDArray[np.uint8]:
+        """Return `size` bytes of page-locked host memory, valid until `free`.
+
+        Raises:
+            BackendError: there is not enough.
+        """
+        address = self.get("cudaMallocHost", size)
+        return np.ctypeslib.as_array((ctypes.c_uint8 * size).from_address(int(address)))
+
+    def free(self) -> BackendError | None:
+        """Give everything back, whatever fails on the way; return the first failure."""
+        failure = None
+        while self._held:
+            function, handle = self._held.pop()
+            try:
+                self._cuda.call(function, handle)
+            except BackendError as error:
+                failure = failure or error
+        return failure
