@@ -4,7 +4,9 @@
     ├── ImageError            a picture cannot be read, represented or written
     ├── ModelError            a model file or checkpoint is missing, foreign or damaged
     ├── BackendError          a backend or device is missing or failed
-    │   └── MissingExtraError a Python package is not installed; names the pip extra
+    │   ├── EngineError       an engine cannot be built, or cannot be what was asked for
+    │   ├── MissingExtraError a Python package is not installed; names the pip extra
+    │   └── OutOfDeviceMemoryError  a GPU's memory ran out; smaller batches may do
     ├── TilingError           tile, halo or batch cannot work together
     ├── DataError             a pair list or a picture in it does not fit
     └── TrainingError         a training run cannot start, go on or be resumed
@@ -32,6 +34,10 @@ class BackendError(SrupError):
     """A backend or device is missing, or failed while running."""
 
 
+class EngineError(BackendError):
+    """An engine cannot be built, or would not be what was asked for."""
+
+
 class MissingExtraError(BackendError):
     """A package that only an extra installs is missing."""
 
@@ -40,6 +46,14 @@ class MissingExtraError(BackendError):
             f"{purpose} needs the package {package!r}, which is not installed; "
             f'install it with: pip install "srup[{extra}]"'
         )
+
+
+class OutOfDeviceMemoryError(BackendError):
+    """A GPU's memory ran out.
+
+    The backend that raises it from `run` has already lowered the `max_batch` and `max_tile` of its
+    `info`; with those, the same picture can be run again.
+    """
 
 
 class TilingError(SrupError):
