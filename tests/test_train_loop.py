@@ -1,89 +1,76 @@
-"""The training loop: it learns, resumes exactly, and refuses what does not belong to the run."""
+"""The training loop: it learns, measures, ships what it measured, and starts only from what fits."""
 
 import hashlib
 import json
 import math
-import pickle
+from collections.abc import Callable
 from dataclasses import replace
-from fractions import Fraction
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from PIL import Image
-from torch import Tensor
+from torch import Tensor, nn
 
 from sr.checkpoint import load_weights, save_weights
 from sr.errors import DataError, ModelError, TrainingError
-from sr.model import ModelConfig, trunk_state
-from sr.resize import bicubic_resize
+from sr.model import model_cost, trunk_state
+from sr.upscale import Upscaler
+from tests.training import (
+    CPU,
+    NETWORK,
+    assert_same,
+    metrics,
+    silent,
+    small_config,
+    trained,
+    without_times,
+    write_pairs,
+)
 from train.config import TrainConfig
+from train.distributed import Group
 from train.evaluate import evaluate, upscale_with
 from train.loop import Trainer
+from train.state import load_state
 
-NETWORK = ModelConfig(scale=2, num_feats=8, num_blocks=1)
-
-
-def write_pairs(folder: Path, *, scale: int) -> Path:
-    """Write two smooth lr pictures of 12x12 px, their hr pictures and the list; return the list's path."""
-    entries = []
-    for seed in range(2):
-        coarse = np.random.default_rng(seed).integers(0, 256, (6, 6, 3), dtype=np.uint8)
-        hr = bicubic_resize(coarse, scale=2 * scale)
-        for name, image in ((f"hr{seed}", hr), (f"lr{seed}", bicubic_resize(hr, scale=Fraction(1, scale)))):
-            Image.fromarray(image).save(folder / f"{name}-x{scale}.png")
-        entries.append({"HR": f"hr{seed}-x{scale}.png", "LR": f"lr{seed}-x{scale}.png"})
-    path = folder / f"x{scale}.json"
-    path.write_text(json.dumps(entries))
-    return path
+GATES = "blocks.0.attention.gate_mean"
+Step = Callable[[Trainer], None]
 
 
 @pytest.fixture(scope="module")
 def pairs(tmp_path_factory: pytest.TempPathFactory) -> dict[int, Path]:
     """Return the pair lists by scale."""
     folder = tmp_path_factory.mktemp("pairs")
-    return {scale: write_pairs(folder, scale=scale) for scale in (2, 3)}
+    return {scale: write_pairs(folder / f"x{scale}.json", scale=scale) for scale in (2, 3)}
 
 
 @pytest.fixture
 def config(pairs: dict[int, Path], tmp_path: Path) -> TrainConfig:
-    return TrainConfig(
-        model=NETWORK,
-        train_list=pairs[2],
-        run_dir=tmp_path / "run",
-        total_epochs=3,
-        patches_per_picture=8,
-        batch_size=4,
-        patch_size=8,
-        learning_rate=5e-3,
-        warmup_steps=2,
-        val_every=1,
-        seed=1,
-    )
+    return small_config(pairs[2], tmp_path / "run")
 
 
-def silent(_: str) -> None:
-    pass
+class Watched(Trainer):
+    """A run whose every step can be watched from outside."""
+
+    after_step: Step
+
+    def _train_step(self, *arguments: Any) -> Tensor:
+        value = super()._train_step(*arguments)
+        self.after_step(self)
+        return value
 
 
-def trained(config: TrainConfig) -> Trainer:
-    """Run to the end."""
-    trainer = Trainer(config, log=silent)
+def watched(config: TrainConfig, after_step: Step) -> Watched:
+    trainer = Watched(config, group=CPU, log=silent)
+    trainer.after_step = after_step
     trainer.run()
     return trainer
 
 
-def metrics(config: TrainConfig) -> list[dict[str, Any]]:
-    text = (config.run_dir / "metrics.jsonl").read_text(encoding="utf-8")
-    return [json.loads(line) for line in text.splitlines()]
-
-
-def assert_same(first: dict[str, Tensor], second: dict[str, Tensor]) -> None:
-    assert set(first) == set(second)
-    for name, value in first.items():
-        assert torch.equal(value, second[name]), name
+def copied(model: nn.Module) -> dict[str, Tensor]:
+    return {name: value.clone() for name, value in model.state_dict().items()}
 
 
 # --- learning -----------------------------------------------------------------------------------
@@ -95,15 +82,32 @@ def assert_same(first: dict[str, Tensor], second: dict[str, Tensor]) -> None:
         {"model": replace(NETWORK, norm="batch", attention="none")},
         {"model": replace(NETWORK, asymmetric=False), "loss": "l2", "lr_schedule": "step"},
         {"max_grad_norm": 0.0, "loss": "smooth_l1"},
+        {"loss": "charbonnier+0.1*fftloss", "fft_cutoff": 0.1},
+        {"optimizer": "AdamW", "weight_decay": 1e-4, "ema": 0.9},
+        {"optimizer": "SGD", "learning_rate": 0.1},
+        {"amp": "bf16"},
+        {"amp": "fp16"},
+        {"model": replace(NETWORK, colour="YCbCr")},
+        {"model": replace(NETWORK, colour="Y", img_channels=1)},
     ],
-    ids=["batch norm", "l2", "smooth_l1"],
+    ids=["batch norm", "l2", "smooth_l1", "fft", "AdamW", "SGD", "bf16", "fp16", "YCbCr", "Y"],
 )
-def test_loss_falls(config: TrainConfig, changes: dict[str, Any]) -> None:
-    config = replace(config, total_epochs=8, val_every=8, **changes)
-    trained(config)
+def test_loss_falls_and_what_ships_upscales(
+    config: TrainConfig, pairs: dict[int, Path], changes: dict[str, Any]
+) -> None:
+    config = replace(config, total_epochs=8, val_every=8, val_lists=(pairs[2],), **changes)
+    trainer = Trainer(config, log=silent)  # on the GPU where there is one
+    quality = trainer.run()
     losses = [record["loss"] for record in metrics(config)]
     assert len(losses) == 8
     assert losses[-1] < 0.6 * losses[0]
+    assert quality is not None
+
+    with Upscaler(model=config.file("last.safetensors"), device="cpu") as upscaler:
+        picture = np.random.default_rng(0).integers(0, 256, (9, 11, 3), dtype=np.uint8)
+        assert upscaler(picture).shape == (18, 22, 3)
+        measured = evaluate(upscaler, pairs[2], scale=2)
+    assert measured.psnr_y == pytest.approx(quality.psnr_y, abs=0.05)
 
 
 def test_run_writes_metrics_and_weights_and_returns_the_measurement(
@@ -111,298 +115,285 @@ def test_run_writes_metrics_and_weights_and_returns_the_measurement(
 ) -> None:
     config = replace(config, total_epochs=5, val_every=2, val_lists=(pairs[2],), data_note="two gradients")
     lines: list[str] = []
-    trainer = Trainer(config, log=lines.append)
+    trainer = Trainer(config, group=CPU, log=lines.append)
     quality = trainer.run()
 
     records = metrics(config)
     assert [record["epoch"] for record in records] == [1, 2, 3, 4, 5]
     assert [record["step"] for record in records] == [4, 8, 12, 16, 20]
-    assert [pairs[2].as_posix() in record.get("quality", {}) for record in records] == [
-        False,
-        True,
-        False,
-        True,
-        True,
-    ]
-    assert trainer.total_steps == 20
+    assert {record["stage"] for record in records} == {"l1:5"}
+    assert ["quality" in record for record in records] == [False, True, False, True, True]
+    for record in records:
+        assert all(math.isfinite(record[name]) for name in ("loss", "learning_rate", "seconds"))
+        assert record["images_per_s"] > 0
+        assert 0 <= record["data_wait_share"] <= 1
+        # All rates are of the same seconds, rounded.
+        patch = config.patch_size**2
+        assert record["lr_pixels_per_s"] == pytest.approx(record["images_per_s"] * patch, rel=0.01)
+        flop = 6 * model_cost(config.model).macs_per_lr_px * record["lr_pixels_per_s"] / 1e9
+        assert record["gflop_per_s"] == pytest.approx(flop, rel=0.05, abs=0.01)
+    assert trainer.schedule.total_steps == 20
 
-    weights = load_weights(config.run_dir / "weights.safetensors")
+    weights = load_weights(config.file("last.safetensors"))
     assert weights.config == config.model
     assert weights.training["data"] == "two gradients"
     assert weights.training["steps"] == 20
     assert weights.training["pictures"] == 2
-    assert_same(weights.state, {name: value.cpu() for name, value in trainer.model.state_dict().items()})
+    assert weights.training["stages"] == "l1:5"
+    assert_same(weights.state, trainer.model.state_dict())
 
     assert quality is not None
     measured = evaluate(upscale_with(trainer.model), pairs[2], scale=2)
     assert quality == measured
     assert records[-1]["quality"][pairs[2].as_posix()]["psnr_y"] == measured.psnr_y
-    assert measured.pictures == 2
+    assert records[-1]["quality"][pairs[2].as_posix()]["ssim_rgb"] == measured.ssim_rgb
     assert any(line.startswith("epoch 5/5") and f"{measured.psnr_y:.3f} dB" in line for line in lines)
-    assert sorted(path.name for path in config.run_dir.iterdir()) == [
+    best = max(r["quality"][pairs[2].as_posix()]["psnr_y"] for r in records if "quality" in r)
+    assert trainer.best == best
+    names = {path.name.removeprefix("srup_x2_") for path in config.run_dir.iterdir()}
+    assert names - {"metrics_tensorboard", "curves.png"} == {
         "last.pt",
+        "last.safetensors",
+        "best.safetensors",
         "metrics.jsonl",
-        "weights.safetensors",
-    ]
+        "e0005.pt",
+    }
 
 
-def test_measuring_leaves_training_as_it_was(config: TrainConfig, pairs: dict[int, Path]) -> None:
-    config = replace(config, model=replace(NETWORK, norm="batch"))
+def test_loss_of_an_epoch_is_the_mean_over_its_patches(config: TrainConfig) -> None:
+    losses: list[tuple[float, int]] = []
+
+    class Noting(Trainer):
+        def _train_step(self, batch: Any, *arguments: Any) -> Tensor:
+            value = super()._train_step(batch, *arguments)
+            losses.append((float(value), len(batch.lr)))
+            return value
+
+    config = replace(config, total_epochs=1, batch_size=7)  # 16 patches: 7, 7, 2
+    Noting(config, group=CPU, log=silent).run()
+    assert [size for _, size in losses] == [7, 7, 2]
+    expected = sum(loss * size for loss, size in losses) / 16
+    assert metrics(config)[0]["loss"] == pytest.approx(expected, rel=1e-6)
+
+
+@pytest.mark.parametrize("changes", [{}, {"ema": 0.9}], ids=["weights", "average"])
+def test_measuring_leaves_training_as_it_was(
+    config: TrainConfig, pairs: dict[int, Path], changes: dict[str, Any]
+) -> None:
+    config = replace(config, model=replace(NETWORK, norm="batch"), **changes)
     unmeasured = trained(config)
-    measured = trained(replace(config, run_dir=config.run_dir / "measured", val_lists=(pairs[2],)))
+    measured = trained(replace(config, save_subdir="measured", val_lists=(pairs[2],)))
     assert_same(measured.model.state_dict(), unmeasured.model.state_dict())
+    assert_same(measured.shipped_model.state_dict(), unmeasured.shipped_model.state_dict())
     assert measured.model.training
 
 
-def test_learning_rate_warms_up_and_falls_as_a_cosine(config: TrainConfig) -> None:
+def test_learning_rates_are_those_of_the_schedule(config: TrainConfig) -> None:
+    used: list[float] = []
     config = replace(config, total_epochs=4, warmup_steps=8)
-    trained(config)
-    rates = [record["learning_rate"] for record in metrics(config)]
-    cosine = [0.5 * (1 + math.cos(math.pi * epoch / 4)) for epoch in (1, 2, 3, 4)]
-    warmth = [5 / 8, 1, 1, 1]  # the step after an epoch of four is the fifth of eight
-    expected = [config.learning_rate * a * b for a, b in zip(cosine, warmth, strict=True)]
-    assert rates == pytest.approx(expected, abs=1e-12)
-    assert rates[-1] == pytest.approx(0, abs=1e-12)
+    trainer = watched(config, lambda t: used.append(t.optimizer.param_groups[0]["lr"]))
+    assert used == [trainer.schedule.learning_rate(step) for step in range(16)]
+    assert max(used) > 5 * min(used)
+    reported = [record["learning_rate"] for record in metrics(config)]
+    assert reported == [trainer.schedule.learning_rate(step) for step in (4, 8, 12, 16)]
+    assert reported[-1] == pytest.approx(0, abs=1e-12)
 
 
-def test_learning_rate_halves_in_steps(config: TrainConfig) -> None:
-    config = replace(config, total_epochs=5, lr_schedule="step", lr_halve_step=2, val_every=5)
-    trained(config)
-    rates = [record["learning_rate"] / config.learning_rate for record in metrics(config)]
-    assert rates == pytest.approx([1, 0.5, 0.5, 0.25, 0.25])
+@pytest.mark.parametrize("changes", [{}, {"amp": "bf16", "ema": 0.9}], ids=["plain", "bf16"])
+def test_workers_do_not_change_the_result(config: TrainConfig, changes: dict[str, Any]) -> None:
+    config = replace(config, batch_size=5, **changes)
+    states = []
+    for workers in (0, 1, 3):
+        run = replace(config, workers=workers, save_subdir=str(workers))
+        states.append((trained(run).weights().state, [without_times(record) for record in metrics(run)]))
+    for state, records in states[1:]:
+        assert_same(state, states[0][0])
+        assert records == states[0][1]
 
 
 def test_same_settings_give_the_same_start_and_another_seed_another(config: TrainConfig) -> None:
     first, second, other = (
-        Trainer(replace(config, seed=seed), log=silent).model.state_dict() for seed in (5, 5, 6)
+        Trainer(replace(config, seed=seed), group=CPU, log=silent).model.state_dict() for seed in (5, 5, 6)
     )
     assert_same(first, second)
     weights = "blocks.0.expand.1.parametrizations.weight.original1"
     assert not torch.equal(first[weights], other[weights])
 
 
-# --- resuming -----------------------------------------------------------------------------------
+def test_gradients_are_clipped_to_the_norm(config: TrainConfig) -> None:
+    def norms(max_grad_norm: float) -> list[float]:
+        found: list[float] = []
+
+        def note(trainer: Trainer) -> None:
+            grads = [p.grad.flatten() for p in trainer.model.parameters() if p.grad is not None]
+            found.append(float(torch.cat(grads).norm()))
+
+        watched(
+            replace(config, total_epochs=1, max_grad_norm=max_grad_norm, save_subdir=str(max_grad_norm)), note
+        )
+        return found
+
+    free, clipped = norms(0), norms(0.01)
+    assert min(free) > 0.1
+    assert clipped == pytest.approx([0.01] * 4, rel=1e-3)
 
 
-class Interrupted(Exception):
-    """Stands for a power cut."""
+@pytest.mark.parametrize("name", ["Adam", "AdamW", "SGD"])
+def test_optimizer_is_the_one_asked_for(config: TrainConfig, name: Any) -> None:
+    trainer = Trainer(replace(config, optimizer=name, weight_decay=0.25), group=CPU, log=silent)
+    assert type(trainer.optimizer) is getattr(torch.optim, name)
+    settings = trainer.optimizer.param_groups[0]
+    assert settings["weight_decay"] == 0.25
+    assert settings["momentum"] == 0.9 if name == "SGD" else settings["betas"] == (0.9, 0.99)
 
 
-def interrupt_in(config: TrainConfig, *, epoch: int) -> None:
-    """Train, and be cut off in `epoch` before anything of it is saved."""
+def test_autocast_computes_the_network_in_bfloat16_and_the_loss_in_float32(config: TrainConfig) -> None:
+    seen: list[tuple[torch.dtype, torch.dtype]] = []
 
-    def log(line: str) -> None:
-        if line.startswith(f"epoch {epoch}/"):
-            raise Interrupted
+    class Noting(Trainer):
+        def _loss(self, stage: Any) -> Any:
+            loss_of = super()._loss(stage)
 
-    with pytest.raises(Interrupted):
-        Trainer(config, log=log).run()
+            def noting(sr: Tensor, hr: Tensor) -> Tensor:
+                seen.append((sr.dtype, hr.dtype))
+                return loss_of(sr, hr)
+
+            return noting
+
+    trainer = Noting(replace(config, total_epochs=1, amp="bf16"), group=CPU, log=silent)
+    dtypes: list[torch.dtype] = []
+    trainer.model.base.register_forward_hook(lambda _, __, output: dtypes.append(output.dtype))
+    trainer.run()
+    assert dtypes == [torch.bfloat16] * 4
+    assert seen == [(torch.float32, torch.float32)] * 4
+    assert {value.dtype for value in trainer.model.state_dict().values()} == {torch.float32}
 
 
-def resumed(config: TrainConfig) -> Trainer:
-    trainer = Trainer(config, log=silent)
-    trainer.resume()
-    return trainer
+# --- the moving average -------------------------------------------------------------------------
 
 
-@pytest.mark.skipif(torch.cuda.is_available(), reason="bit for bit on the CPU only")
 @pytest.mark.parametrize("norm", ["weight", "batch"])
-def test_interrupted_and_resumed_equals_uninterrupted_bit_for_bit(config: TrainConfig, norm: Any) -> None:
-    config = replace(config, model=replace(NETWORK, norm=norm))
-    whole = trained(config)
+def test_what_ships_is_the_moving_average(config: TrainConfig, pairs: dict[int, Path], norm: Any) -> None:
+    config = replace(config, model=replace(NETWORK, norm=norm), ema=0.7, val_lists=(pairs[2],))
+    history: list[dict[str, Tensor]] = []
+    trainer = watched(config, lambda t: history.append(copied(t.model)))
 
-    cut = replace(config, run_dir=config.run_dir.with_name("cut"))
-    interrupt_in(cut, epoch=2)
-    trainer = resumed(cut)
-    assert (trainer.epoch, trainer.step) == (1, 4)
+    expected = {name: value.double() for name, value in history[0].items()}
+    for n, state in enumerate(history[1:], start=1):
+        decay = min(0.7, (1 + n) / (10 + n))
+        for name, value in state.items():
+            expected[name] = decay * expected[name] + (1 - decay) * value.double()
+    assert len(history) == 12
+    shipped = load_weights(config.file("last.safetensors"))
+    for name, value in expected.items():
+        if not name.endswith("num_batches_tracked"):
+            torch.testing.assert_close(shipped.state[name].double(), value, atol=1e-6, rtol=1e-5)
+    assert not torch.equal(shipped.state["base.bias"], history[-1]["base.bias"])
+    assert shipped.training["ema"] == 0.7
+
+    upscale = upscale_with(shipped.build())
+    quality = metrics(config)[-1]["quality"][pairs[2].as_posix()]
+    assert quality["psnr_y"] == pytest.approx(evaluate(upscale, pairs[2], scale=2).psnr_y, abs=1e-3)
+    assert_same(trainer.model.state_dict(), history[-1])
+
+
+# --- frozen gates -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("ema", [0.0, 0.7])
+def test_gates_freeze_where_a_stage_says_so(config: TrainConfig, pairs: dict[int, Path], ema: float) -> None:
+    gates: list[Tensor] = []
+    shipped_gates: list[Tensor] = []
+
+    def note(trainer: Trainer) -> None:
+        gates.append(trainer.model.state_dict()[GATES].clone())
+        shipped_gates.append(trainer.shipped_model.state_dict()[GATES].clone())
+
+    config = replace(config, stages=("l1:2", "charbonnier:2:frozen"), ema=ema, val_lists=(pairs[2],))
+    lines: list[str] = []
+    trainer = Watched(config, group=CPU, log=lines.append)
+    trainer.after_step = note
     trainer.run()
 
-    assert_same(trainer.model.state_dict(), whole.model.state_dict())
-    ours, theirs = trainer.optimizer.state_dict()["state"], whole.optimizer.state_dict()["state"]
-    assert list(ours) == list(theirs)
-    for index, state in theirs.items():
-        assert_same(ours[index], state)
-    for record, expected in zip(metrics(cut), metrics(config), strict=True):
-        assert {**record, "seconds": 0} == {**expected, "seconds": 0}
-    weights = [load_weights(run.run_dir / "weights.safetensors") for run in (cut, config)]
-    assert_same(weights[0].state, weights[1].state)
+    changes = [not torch.equal(a, b) for a, b in pairwise(gates)]
+    assert changes[:7] == [True] * 7
+    assert not any(changes[8:])
+    assert torch.equal(gates[-1], shipped_gates[7])  # those of the average, if there is one
+    assert torch.equal(gates[-1], shipped_gates[-1])
+    assert torch.equal(gates[7], shipped_gates[7]) == (ema == 0)
+
+    weights = load_weights(config.file("last.safetensors"))
+    assert weights.config == replace(NETWORK, attention="frozen")
+    records, name = metrics(config), pairs[2].as_posix()
+    assert [record["stage"] for record in records] == ["l1:2"] * 2 + ["charbonnier:2:frozen"] * 2
+    frozen = weights.training["frozen"]
+    assert frozen["epoch"] == 2
+    assert frozen["live"][name] == records[1]["quality"][name]["psnr_y"]
+    assert frozen["fine_tuned"][name] == records[3]["quality"][name]["psnr_y"]
+    assert frozen["at_once"][name] != frozen["live"][name]
+    line = next(line for line in lines if line.startswith("froze the attention gates"))
+    assert f"{frozen['live'][name]:.3f} -> {frozen['at_once'][name]:.3f} dB" in line
 
 
-def test_finished_run_has_nothing_left_to_do(config: TrainConfig) -> None:
-    before = trained(config).model.state_dict()
-    trainer = resumed(config)
-    trainer.run()
-    assert trainer.step == trainer.total_steps
-    assert_same(
-        {n: v.cpu() for n, v in before.items()}, {n: v.cpu() for n, v in trainer.weights().state.items()}
+def test_rest_of_the_network_trains_on_with_frozen_gates(config: TrainConfig) -> None:
+    states: list[dict[str, Tensor]] = []
+    watched(
+        replace(config, stages=("l1:1", "l1:2:frozen")),
+        lambda t: states.append(copied(t.model)),
     )
+    for name, value in states[4].items():  # the first step with frozen gates
+        assert torch.equal(states[-1][name], value) == (".attention." in name), name
 
 
-def test_run_can_be_moved_and_made_longer(config: TrainConfig) -> None:
+def test_cost_of_freezing_needs_no_validation_list(config: TrainConfig) -> None:
+    config = replace(config, stages=("l1:1", "l1:1:frozen"))
     trained(config)
-    moved = replace(config, run_dir=config.run_dir.with_name("moved"), total_epochs=4, val_every=3)
-    config.run_dir.rename(moved.run_dir)
-    trainer = resumed(moved)
-    assert (trainer.epoch, trainer.step) == (3, 12)
-    trainer.run()
-    assert [record["epoch"] for record in metrics(moved)] == [1, 2, 3, 4]
+    weights = load_weights(config.file("last.safetensors"))
+    assert weights.training["frozen"] == {"epoch": 1, "live": {}, "at_once": {}}
 
 
-@pytest.mark.parametrize(
-    ("changes", "named"),
-    [
-        ({"learning_rate": 1e-3}, ["learning_rate", "0.005", "0.001"]),
-        ({"batch_size": 8}, ["batch_size was 4, is 8"]),
-        ({"seed": 7}, ["seed was 1, is 7"]),
-        ({"loss": "l2"}, ["loss was l1, is l2"]),
-        ({"freeze_attention": True}, ["freeze_attention"]),
-        ({"model": replace(NETWORK, num_blocks=2)}, ["model", "num_blocks"]),
-        ({"seed": 7, "patch_size": 6}, ["seed was 1, is 7", "patch_size was 8, is 6"]),
-    ],
-)
-def test_other_settings_are_refused_and_named(
-    config: TrainConfig, changes: dict[str, Any], named: list[str]
-) -> None:
-    config.run_dir.mkdir()
-    Trainer(config, log=silent).save()
-    message = refused(replace(config, **changes))
-    assert "other settings" in message
-    assert all(part in message for part in named)
+# --- starting from weights ----------------------------------------------------------------------
 
 
-def refused(config: TrainConfig) -> str:
-    """Return the message with which resuming is refused: one line that names the file first."""
-    trainer = Trainer(config, log=silent)
-    with pytest.raises(TrainingError) as caught:
-        trainer.resume()
-    message = str(caught.value)
-    assert "\n" not in message
-    assert message.startswith(f"{config.run_dir / 'last.pt'}: ")
-    return message
-
-
-def test_missing_checkpoint(config: TrainConfig) -> None:
-    assert "no checkpoint to resume from" in refused(config)
-
-
-@pytest.mark.parametrize("share", [0.0, 0.001, 0.1, 0.5, 0.9, 0.999])
-def test_truncated_checkpoint(config: TrainConfig, share: float) -> None:
-    config.run_dir.mkdir()
-    Trainer(config, log=silent).save()
-    path = config.run_dir / "last.pt"
-    whole = path.read_bytes()
-    path.write_bytes(whole[: int(share * len(whole))])
-    assert "not a readable checkpoint" in refused(config)
-
-
-@pytest.mark.parametrize("content", [b"\x89PNG\r\n\x1a\n", b"text\n", bytes(100), b"\x80\x02}q\x00."])
-def test_foreign_bytes(config: TrainConfig, content: bytes) -> None:
-    config.run_dir.mkdir()
-    (config.run_dir / "last.pt").write_bytes(content)
-    refused(config)
-
-
-@pytest.mark.parametrize(
-    "content", [{"state_dict": {}}, [1, 2], torch.zeros(3), {"format": "srup-training-0"}]
-)
-def test_checkpoint_of_another_program(config: TrainConfig, content: Any) -> None:
-    config.run_dir.mkdir()
-    torch.save(content, config.run_dir / "last.pt")
-    assert "not a training checkpoint of srup" in refused(config)
-
-
-class Malicious:
-    """Creates a file when it is unpickled."""
-
-    def __init__(self, witness: Path) -> None:
-        self.witness = witness
-
-    def __reduce__(self) -> tuple[Any, tuple[str]]:
-        return Path.touch, (self.witness,)
-
-
-@pytest.mark.parametrize("how", ["pickle", "torch", "torch legacy", "inside a checkpoint"])
-def test_pickled_code_is_not_executed(config: TrainConfig, tmp_path: Path, how: str) -> None:
-    witness, path = tmp_path / "executed", config.run_dir / "last.pt"
-    config.run_dir.mkdir()
-    bomb: Any = Malicious(witness)
-    if how == "pickle":
-        path.write_bytes(pickle.dumps(bomb, protocol=2))  # the one that torch takes without a warning
-    elif how == "inside a checkpoint":
-        Trainer(config, log=silent).save()
-        torch.save(torch.load(path, weights_only=True) | {"model": bomb}, path)
-    else:
-        torch.save(bomb, path, _use_new_zipfile_serialization=how == "torch")
-    assert "not a readable checkpoint" in refused(config)
-    assert not witness.exists()
-
-    with path.open("rb") as file:  # the same file is a bomb where it is trusted
-        pickle.load(file) if how == "pickle" else torch.load(file, weights_only=False)
-    assert witness.exists()
-
-
-# --- stopping -----------------------------------------------------------------------------------
-
-
-def test_loss_that_is_not_finite_stops_the_run_and_names_the_step(config: TrainConfig) -> None:
-    config = replace(config, learning_rate=1e30, warmup_steps=0)
-    trainer = Trainer(config, log=silent)
-    with pytest.raises(TrainingError, match=r"the loss is (nan|inf) at step \d+ ") as caught:
-        trainer.run()
-    assert "\n" not in str(caught.value)
-    assert 1 <= trainer.step < trainer.total_steps, "the first step starts from fine weights"
-    assert f"at step {trainer.step} " in str(caught.value)
-    assert not list(config.run_dir.glob("*.pt")), "diverged weights are not worth a checkpoint"
-
-
-def test_divergence_leaves_the_last_checkpoint_as_it_was(config: TrainConfig) -> None:
-    trainer = Trainer(replace(config, total_epochs=1, val_every=1), log=silent)
-    trainer.run()
-    before = {path.name: path.read_bytes() for path in config.run_dir.iterdir()}
-    with torch.no_grad():
-        trainer.model.base.bias.fill_(math.nan)
-    trainer.config = replace(trainer.config, total_epochs=2)
-    with pytest.raises(TrainingError, match="the loss is nan"):
-        trainer.run()
-    assert {path.name: path.read_bytes() for path in config.run_dir.iterdir()} == before
-
-
-# --- starting from other weights ----------------------------------------------------------------
-
-
-@pytest.fixture
-def init(config: TrainConfig) -> Path:
-    """Return the weights of a finished run."""
-    first = replace(config, run_dir=config.run_dir.with_name("first"), total_epochs=1)
-    trained(first)
-    return first.run_dir / "weights.safetensors"
+@pytest.fixture(scope="module")
+def init(pairs: dict[int, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return weights that were trained for an epoch."""
+    config = small_config(pairs[2], tmp_path_factory.mktemp("init"), total_epochs=1)
+    trained(config)
+    return config.file("last.safetensors")
 
 
 def test_weights_of_the_same_scale_are_taken_whole(config: TrainConfig, init: Path) -> None:
-    trainer = Trainer(replace(config, init_weights=init), log=silent)
-    assert_same(load_weights(init).state, {n: v.cpu() for n, v in trainer.model.state_dict().items()})
+    for path in (init, init.with_suffix(".pt")):
+        trainer = Trainer(replace(config, init_weights=path), group=CPU, log=silent)
+        assert_same(load_weights(init).state, trainer.model.state_dict())
 
 
 def test_weights_of_another_scale_give_their_trunk(
     config: TrainConfig, init: Path, pairs: dict[int, Path]
 ) -> None:
     three = replace(config, model=replace(NETWORK, scale=3), train_list=pairs[3])
-    fresh = Trainer(three, log=silent).model.state_dict()
-    started = Trainer(replace(three, init_weights=init), log=silent).model.state_dict()
+    fresh = Trainer(three, group=CPU, log=silent).model.state_dict()
+    started = Trainer(replace(three, init_weights=init), group=CPU, log=silent).model.state_dict()
     given = trunk_state(load_weights(init).state)
     assert len(given) > 10
-    assert_same(given, {n: v.cpu() for n, v in trunk_state(started).items()})
+    assert_same(given, trunk_state(started))
     upsampler = [name for name in started if name not in given]
     assert_same({name: fresh[name] for name in upsampler}, {name: started[name] for name in upsampler})
 
 
-def test_origin_of_the_weights_is_recorded_as_it_was_read(config: TrainConfig, init: Path) -> None:
-    sha256 = hashlib.sha256(init.read_bytes()).hexdigest()
-    config = replace(config, init_weights=init, total_epochs=1)
-    trainer = Trainer(config, log=silent)
-    init.unlink()  # e.g. the other run goes on and replaces it
+def test_origin_of_the_weights_is_recorded_as_it_was_read(
+    config: TrainConfig, init: Path, tmp_path: Path
+) -> None:
+    own = tmp_path / "own.safetensors"
+    own.write_bytes(init.read_bytes())
+    config = replace(config, init_weights=own, total_epochs=1)
+    trainer = Trainer(config, group=CPU, log=silent)
+    own.unlink()  # e.g. the other run goes on and replaces it
     trainer.run()
-    assert load_weights(config.run_dir / "weights.safetensors").training["started_from"]["sha256"] == sha256
+    origin = load_weights(config.file("last.safetensors")).training["started_from"]
+    assert origin["sha256"] == hashlib.sha256(init.read_bytes()).hexdigest()
+    assert (origin["scale"], origin["attention"], origin["steps"]) == (2, "dynamic", 4)
 
 
 @pytest.mark.parametrize(
@@ -418,7 +409,7 @@ def test_weights_of_another_network_are_refused(
         config, model=replace(NETWORK, scale=scale, **changes), train_list=pairs[scale], init_weights=init
     )
     with pytest.raises(TrainingError) as caught:
-        Trainer(other, log=silent)
+        Trainer(other, group=CPU, log=silent)
     assert str(caught.value).startswith(f"{init}: ")
     assert "\n" not in str(caught.value)
 
@@ -426,74 +417,93 @@ def test_weights_of_another_network_are_refused(
 def test_missing_weights_are_named(config: TrainConfig, tmp_path: Path) -> None:
     absent = tmp_path / "absent.safetensors"
     with pytest.raises(ModelError, match=str(absent)):
-        Trainer(replace(config, init_weights=absent), log=silent)
+        Trainer(replace(config, init_weights=absent), group=CPU, log=silent)
 
 
-def test_frozen_gates_stay_while_the_rest_trains(config: TrainConfig, init: Path) -> None:
-    before = load_weights(init)
-    gates = "blocks.0.attention.gate_mean"
-    assert not torch.equal(before.state[gates], torch.full_like(before.state[gates], 0.5))
-    config = replace(config, init_weights=init, freeze_attention=True)
-    trained(config)
-    after = load_weights(config.run_dir / "weights.safetensors")
-    assert after.config == replace(NETWORK, attention="frozen")
-    for name, value in before.state.items():
-        assert torch.equal(after.state[name], value) == (".attention." in name), name
-
-    unfrozen = replace(config, freeze_attention=False, run_dir=config.run_dir.with_name("unfrozen"))
-    trained(unfrozen)
-    moved = load_weights(unfrozen.run_dir / "weights.safetensors").state[gates]
-    assert not torch.equal(moved, before.state[gates])
-
-
-def test_frozen_run_is_resumed_frozen(config: TrainConfig, init: Path) -> None:
-    config = replace(config, init_weights=init, freeze_attention=True)
-    interrupt_in(config, epoch=2)
-    trainer = resumed(config)
-    trainer.run()
-    assert trainer.epoch == 3
-    assert trainer.model.config.attention == "frozen"
-
-
-def test_frozen_weights_can_be_the_start_of_a_frozen_network(config: TrainConfig, init: Path) -> None:
+def test_frozen_weights_stay_frozen(config: TrainConfig, init: Path, tmp_path: Path) -> None:
     weights = load_weights(init)
-    save_weights(init, replace(weights, config=replace(weights.config, attention="frozen")))
-    frozen = replace(config, model=replace(NETWORK, attention="frozen"), init_weights=init, total_epochs=1)
-    gates = "blocks.0.attention.gate_mean"
-    assert torch.equal(trained(frozen).model.state_dict()[gates].cpu(), weights.state[gates])
+    frozen = tmp_path / "frozen.safetensors"
+    save_weights(frozen, replace(weights, config=replace(weights.config, attention="frozen")))
+    config = replace(config, init_weights=frozen, total_epochs=1)
+    trainer = trained(config)
+    assert torch.equal(trainer.model.state_dict()[GATES], weights.state[GATES])
+    assert load_weights(config.file("last.safetensors")).config.attention == "frozen"
 
 
-# --- settings -----------------------------------------------------------------------------------
+# --- what cannot work ---------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("changes", "named"),
-    [
-        ({"total_epochs": 0}, "total_epochs is 0"),
-        ({"patches_per_picture": 0}, "patches_per_picture is 0"),
-        ({"batch_size": -1}, "batch_size is -1"),
-        ({"patch_size": 0}, "patch_size is 0"),
-        ({"val_every": 0}, "val_every is 0"),
-        ({"learning_rate": 0.0}, "learning rate is 0.0"),
-        ({"learning_rate": float("nan")}, "learning rate is nan"),
-        ({"lr_schedule": "linear"}, "'linear'"),
-    ],
-)
-def test_impossible_settings_are_named(config: TrainConfig, changes: dict[str, Any], named: str) -> None:
-    with pytest.raises(TrainingError, match=named):
-        replace(config, **changes)
+def test_loss_of_a_later_stage_is_read_at_the_start(config: TrainConfig) -> None:
+    with pytest.raises(TrainingError, match="'l3'"):
+        Trainer(replace(config, stages=("l1:1", "l3:1")), group=CPU, log=silent)
 
 
-def test_unknown_loss_names_those_there_are(config: TrainConfig) -> None:
-    with pytest.raises(TrainingError, match="'l3'; the losses are l1, l2, smooth_l1"):
-        Trainer(replace(config, loss="l3"), log=silent)
-
-
-def test_too_few_patches_for_one_batch(config: TrainConfig) -> None:
-    with pytest.raises(TrainingError, match="2 pictures x 8 patches do not fill one batch of 17"):
-        Trainer(replace(config, batch_size=17), log=silent)
+def test_batch_that_is_smaller_than_the_group(config: TrainConfig) -> None:
+    group = Group(rank=0, world=5, local_rank=0, device=torch.device("cpu"))
+    with pytest.raises(TrainingError, match="batch of 4 patches cannot be shared by 5 processes"):
+        Trainer(config, group=group, log=silent)
 
 
 def test_pictures_of_another_scale_are_refused(config: TrainConfig, pairs: dict[int, Path]) -> None:
     with pytest.raises(DataError, match="need 24x24 for scale 2"):
-        Trainer(replace(config, train_list=pairs[3]), log=silent)
+        Trainer(replace(config, train_list=pairs[3]), group=CPU, log=silent)
+
+
+def test_bad_validation_pictures_are_named_before_the_first_epoch(
+    config: TrainConfig, pairs: dict[int, Path], tmp_path: Path
+) -> None:
+    with pytest.raises(DataError, match="absent"):
+        Trainer(replace(config, val_lists=(tmp_path / "absent.json",)), group=CPU, log=silent)
+    listed = tmp_path / "val.json"
+    listed.write_text(json.dumps([{"HR": "absent-hr.png", "LR": "absent-lr.png"}]))
+    with pytest.raises(DataError) as caught:
+        Trainer(replace(config, val_lists=(listed, pairs[3])), group=CPU, log=silent)
+    assert "absent-hr.png" in str(caught.value)
+    assert "need 24x24 for scale 2" in str(caught.value)
+    assert not config.run_dir.exists()
+
+
+# --- divergence ---------------------------------------------------------------------------------
+
+
+def test_run_stops_at_a_loss_that_is_not_finite(config: TrainConfig) -> None:
+    config = replace(
+        config,
+        model=replace(NETWORK, norm="none"),
+        optimizer="SGD",
+        stages=("l1:1", "l2:1:lr=1e30"),
+        learning_rate=1e-3,
+        warmup_steps=1,
+        max_grad_norm=0.0,
+    )
+    states: list[dict[str, Tensor]] = []
+    with pytest.raises(TrainingError) as caught:
+        watched(config, lambda t: states.append(copied(t.model)))
+    message = str(caught.value)
+    assert "\n" not in message
+    step = len(states) - 1
+    assert step in (5, 6)  # the fifth step, counted from 0, makes weights of 1e30
+    assert f"at step {step} (epoch 2, batch {step - 3} of 4, of hr0-x2.png, hr1-x2.png)" in message
+    assert str(config.file("diverged.pt")) in message
+
+    last = load_state(config.file("last.pt"))
+    assert (last["progress"]["epoch"], last["progress"]["step"]) == (1, 4)
+    assert_same(last["model"], states[3])
+    diverged = load_state(config.file("diverged.pt"))
+    # The weights that led there: the step was not taken. Running means have seen the forward pass.
+    weights = {name for name, _ in Trainer(config, group=CPU, log=silent).model.named_parameters()}
+    assert_same(
+        *({n: v for n, v in m.items() if n in weights} for m in (diverged["model"], states[step - 1]))
+    )
+    assert [record["epoch"] for record in metrics(config)] == [1]
+    assert_same(load_weights(config.file("last.safetensors")).state, states[3])
+
+
+def test_picture_names_of_a_batch_that_diverged_are_not_endless(tmp_path: Path) -> None:
+    path = write_pairs(tmp_path / "many.json", scale=2, pictures=6, side=8)
+    config = small_config(
+        path, tmp_path, batch_size=48, optimizer="SGD", learning_rate=1e30, loss="l2", max_grad_norm=0.0
+    )
+    config = replace(config, model=replace(NETWORK, norm="none"), warmup_steps=1)
+    with pytest.raises(TrainingError, match=r"of hr0-x2\.png, hr1-x2\.png, hr2-x2\.png and 3 more"):
+        trained(config)
