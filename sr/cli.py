@@ -11,7 +11,7 @@ from typing import Any
 
 import click
 
-from sr import __version__, options, options_train
+from sr import __version__, options, options_engine, options_train
 from sr.errors import SrupError, require_extra
 
 
@@ -90,13 +90,13 @@ def upscale(
 
 
 @main.command()
-@click.option("--onnx", is_flag=True, required=True, help="Write ONNX files.")
+@click.option("--onnx", is_flag=True, help="Write ONNX files.")
 @click.option(
     "--weights",
     default="small",
     show_default=True,
     metavar="CKPT|PRESET",
-    help="A .safetensors file, or the preset whose shipped weights to take.",
+    help="A .safetensors file, or the preset whose shipped weights to take; for engines also an ONNX file.",
 )
 @options.scales
 @click.option(
@@ -106,7 +106,11 @@ def upscale(
     show_default=True,
     help="uint8: NHWC, 0 to 255, conversions in the graph. float32: NCHW, 0 to 1.",
 )
-@click.option("--precision", type=click.Choice(["fp32", "fp16"]), default="fp32", show_default=True)
+@click.option(
+    "--precision",
+    type=click.Choice(["fp32", "fp16"]),
+    help="Of the convolutions.  [default: fp32 for ONNX, fp16 for engines]",
+)
 @click.option(
     "--attention",
     type=click.Choice(["frozen", "dynamic"]),
@@ -114,27 +118,66 @@ def upscale(
     show_default=True,
     help="frozen: constant gates, folded away; tiles match. dynamic: gates from the picture.",
 )
-@click.option("-o", "--output", type=click.Path(path_type=Path), default=Path(), help="Folder.  [default: .]")
+@options_engine.building
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path),
+    help="Folder.  [default: . for ONNX, srup/engines in the user's cache folder for engines]",
+)
 def export(
-    onnx: bool, weights: str, scales: tuple[int, ...], io: Any, precision: Any, attention: str, output: Path
+    onnx: bool,
+    trt: bool,
+    trt_rtx: bool,
+    weights: str,
+    scales: tuple[int, ...],
+    io: Any,
+    precision: Any,
+    attention: str,
+    output: Path | None,
+    **settings: Any,
 ) -> None:
-    """Export trained weights to ONNX: folded, checked, with metadata."""
-    require_extra("torch", "torch", "safetensors", "onnx", "onnxscript", purpose="srup export")
-    from deploy.export import ExportSpec, export_files
+    """Export trained weights: to ONNX, folded and checked; to TensorRT engines.
 
-    spec = ExportSpec(precision=precision, io=io, attention=attention)
-    for path in export_files(weights, scales, output, spec):
-        click.echo(f"{path}  {path.stat().st_size / 1e6:.2f} MB")
+    Engines of the presets that ship are built without PyTorch; TensorRT-RTX engines without a GPU.
+    """
+    from sr.report_engines import check_building, export_engines
+
+    if not (onnx or trt or trt_rtx):
+        raise click.UsageError("say what to make: --onnx, --trt or --trt-rtx, or several")
+    check_building(trt=trt, trt_rtx=trt_rtx, settings=settings)
+    if not onnx and (io, attention) != ("uint8", "frozen"):
+        raise click.UsageError("engines have uint8 IO and frozen attention; --io and --attention need --onnx")
+    if onnx:
+        require_extra("torch", "torch", "safetensors", "onnx", "onnxscript", purpose="srup export --onnx")
+        from deploy.export import ExportSpec, export_files
+
+        spec = ExportSpec(precision=precision or "fp32", io=io, attention=attention)
+        for path in export_files(weights, scales, output or Path(), spec):
+            click.echo(f"{path}  {path.stat().st_size / 1e6:.2f} MB")
+    backends = [name for name, asked in (("trt", trt), ("trt-rtx", trt_rtx)) if asked]
+    if backends:
+        export_engines(
+            backends, weights, scales, precision=precision or "fp16", folder=output, settings=settings
+        )
 
 
 @main.command()
 @click.option("--model", metavar="PRESET|PATH", help="Describe a model: parameters, multiply-adds, training.")
 @options.scale
-def info(model: str | None, scale: int | None) -> None:
-    """Show what is installed, or describe a model."""
+@click.option("--engines", is_flag=True, help="List the TensorRT engines that were built.")
+@click.option("--prune", is_flag=True, help="With --engines: remove stale ones, after saying which.")
+@options_engine.engine_dir
+def info(model: str | None, scale: int | None, engines: bool, prune: bool, engine_dir: Path | None) -> None:
+    """Show what is installed, describe a model, or list engines."""
     from sr.report import print_environment, print_model
+    from sr.report_engines import print_engines
 
-    if model is None:
+    if (prune or engine_dir) and not engines:
+        raise click.UsageError("--prune and --engine-dir need --engines")
+    if engines:
+        print_engines(engine_dir, prune=prune)
+    elif model is None:
         print_environment()
     else:
         print_model(model, scale=scale)

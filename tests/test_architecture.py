@@ -24,7 +24,15 @@ PURE = {
     "sr.metrics": {"sr.errors"},
     "sr.resize": {"sr.errors"},
 }
-ABOVE_UPSCALE = {"sr.cli", "sr.options", "sr.options_train", "sr.report", "sr.folders"}
+ABOVE_UPSCALE = {
+    "sr.cli",
+    "sr.options",
+    "sr.options_engine",
+    "sr.options_train",
+    "sr.report",
+    "sr.report_engines",
+    "sr.folders",
+}
 
 # Slow to import, or absent where only part of srup is installed.
 HEAVY = ("torch", "onnxruntime", "tensorrt", "tensorrt_rtx", "onnx", "rich", "numpy", "PIL")
