@@ -7,6 +7,8 @@ from typing import Any
 
 import click
 
+from sr.errors import SrupError
+
 
 class IntOrWord(click.ParamType):
     """An integer of at least `minimum`, or a word that stands for another value."""
@@ -28,6 +30,22 @@ class IntOrWord(click.ParamType):
         return number
 
 
+class DeviceName(click.ParamType):
+    """A device: auto, cpu, cuda, or GPUs by number."""
+
+    name = "auto|cpu|cuda|N[,N]"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """Return the name, checked."""
+        from sr.backends.base import gpu_indices
+
+        try:
+            gpu_indices(value)
+        except SrupError as error:
+            self.fail(str(error), param, ctx)
+        return value
+
+
 scale = click.option(
     "--scale", type=click.IntRange(min=1), help="Upscaling factor; 2, 3 and 4 ship.  [default: 2]"
 )
@@ -40,13 +58,17 @@ scales = click.option(
 )
 backend = click.option(
     "--backend",
-    type=click.Choice(["auto", "onnx", "torch"]),
+    type=click.Choice(["auto", "onnx", "torch", "trt", "trt-rtx"]),
     default="auto",
     show_default=True,
     help="What computes. A backend that is named is used or fails, it never falls back.",
 )
 device = click.option(
-    "--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True
+    "--device",
+    type=DeviceName(),
+    default="auto",
+    show_default=True,
+    help="GPUs are counted from 0; cuda is the first. Several (0,1) share the tiles of a picture (trt).",
 )
 model = click.option(
     "--model",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -14,7 +13,7 @@ import click
 
 from sr.errors import require_extra
 from sr.image import WriteOptions
-from sr.modelfile import DEFAULT_PRESET, ModelMetadata, shipped_onnx, shipped_scales
+from sr.modelfile import ModelMetadata, shipped_onnx, shipped_scales
 from sr.upscale import FileJob, FileResult, Upscaler, upscale_files
 
 TileProgress = Callable[[FileJob, int, int], None]
@@ -127,37 +126,10 @@ def picture_progress() -> Iterator[Callable[[int, int], None]]:
 
 def print_environment() -> None:
     """Print versions, backends with what they lack, and shipped models."""
-    from sr import __version__
-    from sr.backends import cuda_driver_devices
+    from sr.environment import environment_lines
 
-    gpus = cuda_driver_devices()
-    click.echo(f"srup {__version__}, Python {sys.version.split()[0]}")
-    click.echo(f"NVIDIA driver: {f'{gpus} GPU(s)' if gpus else 'none found'}")
-    click.echo("backends:")
-    click.echo(f"  onnx   {_onnx_state(gpus)}")
-    click.echo(f"  torch  {_torch_state()}")
-    scales = " ".join(f"x{scale}" for scale in shipped_scales())
-    click.echo(f"shipped models: {DEFAULT_PRESET} {scales}")
-
-
-def _onnx_state(gpus: int) -> str:
-    import onnxruntime
-
-    devices = "cpu"
-    if "CUDAExecutionProvider" in onnxruntime.get_available_providers():
-        devices += ", cuda"
-    state = f"onnxruntime {onnxruntime.__version__}, devices: {devices}"
-    if gpus and "cuda" not in devices:
-        state += "; for CUDA: pip uninstall onnxruntime, then pip install onnxruntime-gpu"
-    return state
-
-
-def _torch_state() -> str:
-    if importlib.util.find_spec("torch") is None:
-        return 'not installed; pip install "srup[torch]"'
-    from importlib.metadata import version
-
-    return f"torch {version('torch')}"
+    for line in environment_lines():
+        click.echo(line)
 
 
 def print_model(name: str, *, scale: int | None) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
@@ -19,8 +20,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sr.backends import open_backend
-from sr.backends.base import Batch
-from sr.errors import ImageError, SrupError, TilingError
+from sr.backends.base import Backend, BackendRequest, Batch
+from sr.errors import BackendError, ImageError, OutOfDeviceMemoryError, SrupError, TilingError
 from sr.image import (
     DEFAULT_MAX_PIXELS,
     Picture,
@@ -40,6 +41,10 @@ Progress = Callable[[int, int], None]  # tiles done, tiles in all
 # Whole-picture inference may take this part of the free memory.
 WHOLE_PICTURE_MEMORY_SHARE = 0.5
 
+# How much more work tiles of a backend's own fixed shape may be than equal ones, for what that shape
+# saves: kernels tuned for it, and a CUDA graph. An assumption until it is measured on a GPU.
+FIXED_TILES_WORK = 1.1
+
 
 class Upscaler:
     """Upscales pictures with one model on one backend; a context manager.
@@ -54,23 +59,25 @@ class Upscaler:
         self,
         *,
         scale: int | None = None,
-        backend: str = "auto",
+        backend: str | Backend = "auto",
         device: str = "auto",
         model: Path | None = None,
         tile: int | None = None,
         halo: int | None = None,
         batch: int | None = None,
+        build_progress: Callable[[str, float], None] | None = None,
     ) -> None:
         """Open the backend.
 
         Args:
             scale: 2, 3 or 4 with the shipped weights; None takes the scale of `model`, else 2.
-            backend: a name of `sr.backends.BACKENDS`.
-            device: "auto", "cpu" or "cuda".
+            backend: a name of `sr.backends.BACKENDS`, or one that is open; it is closed in the end.
+            device: "auto", "cpu", "cuda", the number of a GPU, or several: "0,1".
             model: a model file in place of the shipped one.
             tile: largest side of a tile in lr pixels, halo included; None lets the backend choose.
             halo: lr pixels; None takes the model's own, -1 the receptive-field radius.
             batch: tiles run at once; None lets the backend choose.
+            build_progress: called with phase and share done while an engine is being built.
 
         Raises:
             BackendError: the backend or device cannot be had.
@@ -79,8 +86,8 @@ class Upscaler:
         """
         if batch is not None and batch < 1:
             raise TilingError(f"batch is {batch}, need at least 1 (--batch)")
-        default_scale = 2 if scale is None else scale
-        self.backend = open_backend(backend, scale=default_scale, device=device, model=model)
+        request = BackendRequest(2 if scale is None else scale, device, model, tile, batch, build_progress)
+        self.backend = open_backend(backend, request) if isinstance(backend, str) else backend
         try:
             self._plan(scale, tile, halo, batch)
         except BaseException:
@@ -95,10 +102,18 @@ class Upscaler:
         radius = info.model.receptive_field_radius
         halo = info.model.halo if halo is None else radius if halo < 0 else halo
         default_tile = max(info.default_tile, MIN_HALOS_PER_TILE * halo)
-        self.spec = TileSpec(
-            tile=default_tile if tile is None else tile, halo=halo, equalise=not info.fixed_tiles
-        )
+        self.spec = TileSpec(tile=default_tile if tile is None else tile, halo=halo)
         self.batch = info.default_batch if batch is None else batch
+        self._respect_limits()
+
+    def _respect_limits(self) -> bool:
+        """Go down to the largest tile and batch that the backend takes; say whether that is less."""
+        info, before = self.backend.info, (self.spec, self.batch)
+        if info.max_tile is not None:
+            self.spec = replace(self.spec, tile=min(self.spec.tile, info.max_tile))
+        if info.max_batch is not None:
+            self.batch = min(self.batch, info.max_batch)
+        return (self.spec, self.batch) != before
 
     @property
     def warning(self) -> str | None:
@@ -143,14 +158,29 @@ class Upscaler:
         """Return how a picture of this size will be cut."""
         whole = self.backend.info.model.attention == "dynamic" and self._fits_whole(height, width)
         spec = replace(self.spec, tile=max(height, width, self.spec.tile)) if whole else self.spec
-        return tile_grid(height, width, spec)
+        grid = tile_grid(height, width, spec)
+        if self.backend.info.fixed_tiles:
+            fixed = tile_grid(height, width, replace(spec, equalise=False))
+            return fixed if fixed.work <= FIXED_TILES_WORK * grid.work else grid
+        return grid
 
     def _fits_whole(self, height: int, width: int) -> bool:
         needed = height * width * self.backend.info.model.activation_bytes_per_lr_px
         return needed <= WHOLE_PICTURE_MEMORY_SHARE * available_memory()
 
     def _upscale_items(self, items: Sequence[Pixels], progress: Progress | None = None) -> list[Pixels]:
-        """Upscale equal-sized (H, W) and (H, W, 3) arrays together."""
+        """Upscale equal-sized (H, W) and (H, W, 3) arrays together.
+
+        Where a GPU's memory runs out it begins again with what the backend says is left to try.
+        """
+        while True:
+            try:
+                return self._run_items(items, progress)
+            except OutOfDeviceMemoryError:
+                if not self._respect_limits():
+                    raise
+
+    def _run_items(self, items: Sequence[Pixels], progress: Progress | None) -> list[Pixels]:
         height, width = items[0].shape[:2]
         grid = self.grid(height, width)
         outputs = [
@@ -178,8 +208,10 @@ class Upscaler:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self.close()
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        # A failure to free matters less than the one that ended the work.
+        with nullcontext() if kind is None else suppress(BackendError):
+            self.close()
 
 
 def _cut(sources: Sequence[Pixels], grid: TileGrid, jobs: Sequence[tuple[Tile, int]]) -> Batch:

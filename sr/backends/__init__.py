@@ -2,97 +2,134 @@
 
 from __future__ import annotations
 
-import ctypes
-import importlib.util
-import sys
+from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 
-from sr.backends.base import Backend, BackendInfo, Batch
+from sr.backends.available import driver_gpu_count, lacks
+from sr.backends.base import Backend, BackendInfo, BackendRequest, Batch, gpu_indices
 from sr.errors import BackendError, require_extra
 from sr.modelfile import shipped_onnx, shipped_weights
 
-__all__ = ["BACKENDS", "Backend", "BackendInfo", "Batch", "open_backend"]
-
-BACKENDS = ("auto", "onnx", "torch")
+__all__ = ["BACKENDS", "Backend", "BackendInfo", "BackendRequest", "Batch", "open_backend"]
 
 # Weights, and training checkpoints that hold them.
 _WEIGHTS_SUFFIXES = (".safetensors", ".pt")
 
-_CUDA_DRIVER = "nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1"
+_ON_SEVERAL_GPUS = ("trt", "trt-rtx")
 
 
-def open_backend(name: str, *, scale: int, device: str = "auto", model: Path | None = None) -> Backend:
-    """Open a backend by name with the shipped model for `scale`, or with the model file `model`.
+def open_backend(name: str, request: BackendRequest) -> Backend:
+    """Open a backend by name.
 
-    "auto" takes the fastest that is usable here; a backend that is named is taken or fails.
+    "auto" takes the fastest that is usable here; a backend or device that is named is taken or fails.
 
     Raises:
         BackendError: the backend or the device cannot be had.
         ModelError: the model file does not fit.
     """
-    name, device, why = _chosen(name, device, model)
-    backend = _open(name, scale=scale, device=device, model=model)
+    if name not in BACKENDS:
+        raise BackendError(f"there is no backend {name!r}; the backends are {', '.join(BACKENDS)}")
+    if len(gpu_indices(request.device)) > 1 and name not in ("auto", *_ON_SEVERAL_GPUS):
+        raise BackendError(
+            f"backend {name} runs on one device, not on {request.device}; "
+            f"{' and '.join(_ON_SEVERAL_GPUS)} run on several"
+        )
+    if name == "auto":
+        backend, why = _fastest(request)
+    else:
+        device, why = _device_for(name, request.device)
+        backend = _OPENERS[name](replace(request, device=device))
     backend.info = replace(backend.info, why=why)
     return backend
 
 
-def _open(name: str, *, scale: int, device: str, model: Path | None) -> Backend:
-    if name == "onnx":
-        if model is not None and model.suffix in _WEIGHTS_SUFFIXES:
-            raise BackendError(f"{model}: backend onnx runs ONNX files; export it, or use --backend torch")
-        from sr.backends.ort import OrtBackend
-
-        return OrtBackend(model or shipped_onnx(scale=scale), device=device)
-    if name == "torch":
-        require_extra("torch", "torch", "safetensors", purpose="backend torch")
-        if model is not None and model.suffix == ".onnx":
-            raise BackendError(f"{model}: backend torch runs safetensors weights; use --backend onnx")
-        from sr.backends.pytorch import TorchBackend
-
-        return TorchBackend(model or shipped_weights(scale=scale), device=device)
-    raise BackendError(f"there is no backend {name!r}; the backends are {', '.join(BACKENDS)}")
+def _device_for(name: str, device: str) -> tuple[str, str]:
+    """Return the device on which a backend that was named runs, and why if that was not named."""
+    if device != "auto" or name in _ON_SEVERAL_GPUS:
+        return device, ""
+    if not driver_gpu_count():
+        return "cpu", "no NVIDIA GPU found"
+    if lack := lacks(name):
+        return "cpu", f"{name} cannot use the GPU: {lack}"
+    return "cuda", "a GPU before the CPU"
 
 
-def cuda_driver_devices() -> int:
-    """Return how many GPUs the NVIDIA driver sees; 0 where there is no driver."""
-    try:
-        driver = ctypes.CDLL(_CUDA_DRIVER)
-    except OSError:
-        return 0
-    count = ctypes.c_int(0)
-    if driver.cuInit(0) != 0 or driver.cuDeviceGetCount(ctypes.byref(count)) != 0:
-        return 0
-    return count.value
+def _fastest(request: BackendRequest) -> tuple[Backend, str]:
+    """Open the first backend that works with this model and on this device, and say why that one."""
+    on_gpu: tuple[str, ...] = ("trt", "trt-rtx", "onnx", "torch")
+    on_cpu = "onnx"
+    if request.model is not None and request.model.suffix in _WEIGHTS_SUFFIXES:
+        on_gpu, on_cpu = ("torch",), "torch"
+    elif request.model is not None:
+        on_gpu = ("trt", "trt-rtx", "onnx")
+    if request.device == "cpu":
+        return _OPENERS[on_cpu](request), ""
+    if not driver_gpu_count():
+        if request.device != "auto":
+            raise BackendError(f"device {request.device}: the driver finds no NVIDIA GPU here; drop --device")
+        return _OPENERS[on_cpu](replace(request, device="cpu")), "no NVIDIA GPU found"
+    device = "cuda" if request.device == "auto" else request.device
+    if len(gpu_indices(device)) > 1:
+        on_gpu, on_cpu = _ON_SEVERAL_GPUS, "trt"  # which then says what it lacks
+    failure = ""
+    for name in on_gpu:
+        if lacks(name):
+            continue
+        try:
+            return _OPENERS[name](replace(request, device=device)), failure or "the fastest on this GPU"
+        except BackendError as error:
+            failure = failure or f"{name} failed: {error}"
+    if request.device != "auto":  # a device that is named is taken, or the reason why not is raised
+        if failure:
+            raise BackendError(failure)
+        return _OPENERS[on_cpu](replace(request, device=device)), ""
+    why = failure or f"{' and '.join(on_gpu)} cannot use the GPU, see srup info"
+    return _OPENERS[on_cpu](replace(request, device="cpu")), why
 
 
-def _chosen(name: str, device: str, model: Path | None) -> tuple[str, str, str]:
-    """Return backend, device and why: a GPU before the CPU, ONNX Runtime before PyTorch."""
-    if name != "auto":
-        candidates = [name]
-    elif model is not None:
-        candidates = ["torch" if model.suffix in _WEIGHTS_SUFFIXES else "onnx"]
-    else:
-        candidates = ["onnx", "torch"]
-    if device == "cpu" or (name != "auto" and device != "auto"):
-        return candidates[0], device, ""
-    if not cuda_driver_devices():
-        return candidates[0], "cpu" if device == "auto" else device, "no NVIDIA GPU found"
-    for candidate in candidates:
-        if _usable_on_cuda(candidate):
-            return candidate, "cuda", "a GPU before the CPU"
-    why = f"{' and '.join(candidates)} cannot use the GPU, see srup info"
-    return candidates[0], "cpu" if device == "auto" else device, why
+def _open_onnx(request: BackendRequest) -> Backend:
+    model = request.model
+    if model is not None and model.suffix in _WEIGHTS_SUFFIXES:
+        raise BackendError(f"{model}: backend onnx runs ONNX files; export it, or use --backend torch")
+    from sr.backends.ort import OrtBackend
+
+    return OrtBackend(model or shipped_onnx(scale=request.scale), device=request.device)
 
 
-def _usable_on_cuda(name: str) -> bool:
-    """Say whether a backend can use the GPUs that the driver sees."""
-    if name == "onnx":
-        import onnxruntime
+def _open_torch(request: BackendRequest) -> Backend:
+    require_extra("torch", "torch", "safetensors", purpose="backend torch")
+    model = request.model
+    if model is not None and model.suffix == ".onnx":
+        raise BackendError(f"{model}: backend torch runs safetensors weights; use --backend onnx")
+    from sr.backends.pytorch import TorchBackend
 
-        return "CUDAExecutionProvider" in onnxruntime.get_available_providers()
-    if importlib.util.find_spec("torch") is None:
-        return False
-    import torch
+    return TorchBackend(model or shipped_weights(scale=request.scale), device=request.device)
 
-    return bool(torch.cuda.is_available())
+
+def _open_tensorrt(name: str, request: BackendRequest) -> Backend:
+    model = request.model
+    if model is not None and model.suffix in _WEIGHTS_SUFFIXES:
+        raise BackendError(f"{model}: backend {name} runs ONNX files; export it, or use --backend torch")
+    if request.device == "cpu":
+        raise BackendError(f"backend {name} runs on GPUs only; drop --device cpu, or use --backend onnx")
+    missing = lacks(name)
+    if not driver_gpu_count():
+        raise BackendError(
+            f"backend {name} needs an NVIDIA GPU, and the driver finds none here; use --backend onnx"
+            + (f" (backend {name} also lacks a package: {missing})" if missing else "")
+        )
+    if missing:
+        raise BackendError(f"backend {name} lacks a package: {missing}")
+    from sr.backends.trt_open import open_trt
+
+    return open_trt(name, request)
+
+
+_OPENERS: dict[str, Callable[[BackendRequest], Backend]] = {
+    "onnx": _open_onnx,
+    "torch": _open_torch,
+    "trt": lambda request: _open_tensorrt("trt", request),
+    "trt-rtx": lambda request: _open_tensorrt("trt-rtx", request),
+}
+
+BACKENDS = ("auto", *_OPENERS)

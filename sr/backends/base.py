@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -64,6 +64,7 @@ class BackendRequest:
         model: model file in place of the shipped one.
         tile: largest side of a tile in lr pixels that will be run, if that is known.
         batch: largest number of tiles that will be run at once, if that is known.
+        build_progress: called with phase and share done while an engine is being built.
     """
 
     scale: int
@@ -71,6 +72,7 @@ class BackendRequest:
     model: Path | None = None
     tile: int | None = None
     batch: int | None = None
+    build_progress: Callable[[str, float], None] | None = None
 
 
 def gpu_indices(device: str) -> tuple[int, ...]:
