@@ -470,6 +470,8 @@ class Trainer:
         try:
             if state["attention"] == "frozen":
                 self._use(frozen_attention(self.model))
+            elif state["attention"] != self.config.model.attention:
+                raise ValueError(f"attention is {state['attention']!r}")
             self.model.load_state_dict(state["model"])
             if self._averaged is not None:
                 self._averaged.load_state_dict(state["averaged"])
@@ -482,7 +484,7 @@ class Trainer:
             self._frozen = json.loads(progress["frozen"])
             self._started_from = json.loads(progress["started_from"])
             set_rng_state(state["rng"])
-        except (KeyError, ValueError, TypeError, RuntimeError) as error:
+        except (AttributeError, KeyError, ValueError, TypeError, RuntimeError) as error:
             reason = f"{type(error).__name__} {error}".splitlines()[0]
             raise TrainingError(f"{path}: does not hold the state of this run ({reason})") from error
         if self.step != self.epoch * self.schedule.steps_per_epoch + self._done_in_epoch:

@@ -20,7 +20,7 @@ import numpy as np
 import torch
 
 from sr.checkpoint import TRAINING_FORMAT
-from sr.errors import TrainingError
+from sr.errors import SrupError, TrainingError
 from sr.files import atomic_write
 from train.config import TrainConfig
 
@@ -49,9 +49,12 @@ def load_state(path: Path) -> dict[str, Any]:
             f"{path}: not a readable checkpoint ({reason}); if it was cut off, start from an older one "
             "with --load-epoch"
         ) from error
-    known = isinstance(state, dict) and state.get("format") == TRAINING_FORMAT
-    if not known or not isinstance(state.get("config"), str):
+    if not isinstance(state, dict) or state.get("format") != TRAINING_FORMAT:
         raise TrainingError(f"{path}: not a training checkpoint of srup")
+    try:
+        TrainConfig.from_dict(json.loads(state["config"]))
+    except (KeyError, TypeError, ValueError, SrupError) as error:
+        raise TrainingError(f"{path}: a checkpoint without settings ({error})") from error
     return state
 
 
