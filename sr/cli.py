@@ -54,7 +54,7 @@ def main() -> None:
 @options.model
 @click.option(
     "--format",
-    "suffix",
+    "format_",
     type=click.Choice(["png", "jpg", "webp", "tif", "bmp"]),
     help="Format of outputs that are not named with -o.  [default: png]",
 )
@@ -62,29 +62,58 @@ def main() -> None:
     "--png-level", type=click.IntRange(0, 9), help="PNG compression: 0 none, 9 smallest.  [default: fast]"
 )
 @options.max_pixels
+@options.skip_existing
+@options.overwrite
+@click.option("--suffix", metavar="TEXT", help="Added to the names of outputs.  [default: _x<scale>]")
+@click.option("--include", multiple=True, metavar="GLOB", help="Of folders, take only these; repeatable.")
+@click.option("--exclude", multiple=True, metavar="GLOB", help="Of folders, leave these out; repeatable.")
+@click.option("--dry-run", is_flag=True, help="List what would be written, and write nothing.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object a line for each picture.")
 def upscale(
     inputs: tuple[Path, ...],
-    output: Path | None,
-    suffix: str | None,
     png_level: int | None,
     max_pixels: int | None,
-    **upscaler_options: Any,
+    skip_existing: bool,
+    overwrite: bool,
+    dry_run: bool,
+    as_json: bool,
+    **settings: Any,
 ) -> None:
     """Upscale pictures, or folders of pictures.
 
     in.png becomes in_x2.png beside it; a folder becomes FOLDER_x2 beside it, with the same tree
     inside. Colour profile, EXIF and transparency are kept, orientation is applied.
     """
-    from sr.folders import plan_jobs
+    from sr.folders import OutputRules, plan_jobs
     from sr.image import DEFAULT_MAX_PIXELS, WriteOptions
-    from sr.report import report_files
+    from sr.report import print_plan, report_files
     from sr.upscale import Upscaler
 
-    with Upscaler(**upscaler_options) as upscaler:
-        jobs = plan_jobs(inputs, output, scale=upscaler.scale, suffix=suffix and f".{suffix}")
-        write_options = WriteOptions() if png_level is None else WriteOptions(png_level=png_level)
+    if skip_existing and overwrite:
+        raise click.UsageError("--skip-existing and --overwrite exclude each other")
+    names = ("output", "suffix", "format_", "include", "exclude")
+    output, suffix, format_, include, exclude = (settings.pop(name) for name in names)
+    write_options = WriteOptions() if png_level is None else WriteOptions(png_level=png_level)
+    with Upscaler(**settings) as upscaler:
+        rules = OutputRules(
+            output=output,
+            suffix=f"_x{upscaler.scale}" if suffix is None else suffix,
+            format=format_ and f".{format_}",
+            include=include,
+            exclude=exclude,
+            existing="skip" if skip_existing else "overwrite" if overwrite else "refuse",
+            settings=f"{upscaler.identity} {write_options}",
+        )
+        plan = plan_jobs(inputs, rules)
+        if dry_run:
+            print_plan(plan)
+            return
         failed = report_files(
-            jobs, upscaler, write_options=write_options, max_pixels=max_pixels or DEFAULT_MAX_PIXELS
+            plan,
+            upscaler,
+            write_options=write_options,
+            max_pixels=max_pixels or DEFAULT_MAX_PIXELS,
+            as_json=as_json,
         )
     sys.exit(1 if failed else 0)
 

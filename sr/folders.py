@@ -3,36 +3,77 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator, Sequence
-from pathlib import Path
+from dataclasses import dataclass, field
+from fnmatch import fnmatch
+from pathlib import Path, PurePath
+from typing import Literal
 
 from sr.errors import ImageError
 from sr.files import TEMPORARY_PREFIX
 from sr.image import OUTPUT_FORMATS, PICTURE_SUFFIXES
+from sr.ledger import Ledger
 from sr.upscale import FileJob
 
-DEFAULT_SUFFIX = ".png"  # lossless: nothing that was computed is thrown away
+DEFAULT_FORMAT = ".png"  # lossless: nothing that was computed is thrown away
+
+Existing = Literal["refuse", "skip", "overwrite"]
 
 
-def plan_jobs(
-    inputs: Sequence[Path], output: Path | None, *, scale: int, suffix: str | None = None
-) -> list[FileJob]:
+@dataclass(frozen=True)
+class OutputRules:
+    """Where outputs go and what becomes of those that are there.
+
+    Attributes:
+        output: file or folder, or None for beside the input.
+        suffix: added to names, e.g. "_x3".
+        format: e.g. ".webp"; None means PNG, or what `output` says.
+        include: globs of the pictures to take from folders; none takes all.
+        exclude: globs of those to leave out.
+        existing: what to do where an output is there already.
+        settings: what the pixels depend on besides the input, for `sr.ledger`.
+    """
+
+    output: Path | None = None
+    suffix: str = "_x2"
+    format: str | None = None
+    include: tuple[str, ...] = ()
+    exclude: tuple[str, ...] = ()
+    existing: Existing = "refuse"
+    settings: str = ""
+
+
+@dataclass
+class Plan:
+    """What is to be done.
+
+    Attributes:
+        jobs: pictures to upscale, in order.
+        done: those that were upscaled before and are skipped.
+        ours: pictures in folders that are outputs of earlier runs, and not taken for inputs.
+        ledgers: of the output folders of folders, by folder.
+    """
+
+    jobs: list[FileJob] = field(default_factory=list)
+    done: list[FileJob] = field(default_factory=list)
+    ours: list[Path] = field(default_factory=list)
+    ledgers: dict[Path, Ledger] = field(default_factory=dict)
+
+
+def plan_jobs(inputs: Sequence[Path], rules: OutputRules) -> Plan:
     """Return a job for each picture that `inputs` name, folders searched through.
 
     A picture `in.jpg` becomes `in_x3.png` beside it. A folder `dir` becomes `dir_x3` beside it,
-    the tree below mirrored. With `output`, a single picture goes to that file, or into that folder
-    if the name has no suffix or the folder exists; several pictures and folders go into that folder.
-
-    Args:
-        inputs: files and folders.
-        output: file or folder, or None for the default.
-        scale: upscaling factor, part of default names.
-        suffix: of the outputs, e.g. ".webp"; None means PNG, or what `output` says.
+    the tree below mirrored. With `rules.output`, a single picture goes to that file, or into that
+    folder if the name has no suffix or the folder exists; several pictures and folders go into that
+    folder. No picture is opened.
 
     Raises:
         ImageError: an input is missing, a folder holds no pictures, two outputs would have one
-            name, or an output would replace an input.
+            name, an output would replace an input, or one exists and `rules.existing` is "refuse".
     """
+    plan, output = Plan(), rules.output
     one_picture = len(inputs) == 1 and not inputs[0].is_dir()
     to_file = output is not None and output.suffix != "" and not output.is_dir() and one_picture
     if (
@@ -41,25 +82,41 @@ def plan_jobs(
         and not (one_picture or output.is_dir())
     ):
         raise ImageError(f"{output}: is one file, but the input is more; name a folder for the output (-o)")
-    jobs: list[FileJob] = []
     for source in inputs:
         if to_file and output is not None:
-            jobs.append(FileJob(source, output))
+            plan.jobs.append(FileJob(source, output))
         elif source.is_dir():
-            root = output or source.resolve().with_name(f"{source.resolve().name}_x{scale}")
-            found = [path for path in pictures_below(source) if not _is_inside(path, root)]
-            if not found:
-                raise ImageError(
-                    f"{source}: no pictures in this folder; looked for {', '.join(sorted(PICTURE_SUFFIXES))}"
-                )
-            jobs += [
-                FileJob(path, root / path.relative_to(source).parent / _named(path, scale, suffix))
-                for path in found
-            ]
+            _add_folder(plan, source, rules)
         else:
-            jobs.append(FileJob(source, (output or source.parent) / _named(source, scale, suffix)))
-    _refuse_collisions(jobs)
-    return jobs
+            plan.jobs.append(FileJob(source, (output or source.parent) / _named(source, rules)))
+    _refuse_collisions(plan.jobs)
+    _settle_existing(plan, rules)
+    return plan
+
+
+def _add_folder(plan: Plan, folder: Path, rules: OutputRules) -> None:
+    if not rules.output and not rules.suffix:
+        raise ImageError(f"{folder}: without a suffix its pictures need another folder; name one (-o)")
+    resolved = folder.resolve()
+    root = rules.output or resolved.with_name(f"{resolved.name}{rules.suffix}")
+    found = [path for path in pictures_below(folder) if not _is_inside(path, root)]
+    taken = [path for path in found if _is_taken(path.relative_to(folder), rules)]
+    if not taken:
+        why = (
+            f"none of the {len(found)} pictures in this folder is asked for (--include, --exclude)"
+            if found
+            else f"no pictures in this folder; looked for {', '.join(sorted(PICTURE_SUFFIXES))}"
+        )
+        raise ImageError(f"{folder}: {why}")
+    stems = {path.with_suffix("") for path in found}
+    ours = {path for path in taken if _is_output(path, rules.suffix, stems)}
+    plan.ours += sorted(ours)
+    plan.ledgers[root] = Ledger(root, settings=rules.settings)
+    plan.jobs += [
+        FileJob(path, root / path.relative_to(folder).parent / _named(path, rules), ledger=root)
+        for path in taken
+        if path not in ours
+    ]
 
 
 def pictures_below(folder: Path) -> Iterator[Path]:
@@ -72,8 +129,24 @@ def pictures_below(folder: Path) -> Iterator[Path]:
                 yield path
 
 
-def _named(source: Path, scale: int, suffix: str | None) -> str:
-    return f"{source.stem}_x{scale}{suffix or DEFAULT_SUFFIX}"
+def _is_taken(path: PurePath, rules: OutputRules) -> bool:
+    """Say whether the globs let a path, relative to its folder, pass; `*` matches slashes too."""
+
+    def matches(globs: Sequence[str]) -> bool:
+        return any(fnmatch(path.as_posix(), glob) or fnmatch(path.name, glob) for glob in globs)
+
+    return (not rules.include or matches(rules.include)) and not matches(rules.exclude)
+
+
+def _is_output(path: Path, suffix: str, stems: set[Path]) -> bool:
+    """Say whether a picture is named as the output of another one of the same folder, at any scale."""
+    pattern = re.sub(r"\d+", r"\\d+", re.escape(suffix))
+    match = re.fullmatch(f"(.+){pattern}", path.stem) if suffix else None
+    return match is not None and path.with_name(match[1]) in stems
+
+
+def _named(source: Path, rules: OutputRules) -> str:
+    return f"{source.stem}{rules.suffix}{rules.format or DEFAULT_FORMAT}"
 
 
 def _is_inside(path: Path, folder: Path) -> bool:
@@ -95,3 +168,21 @@ def _refuse_collisions(jobs: Sequence[FileJob]) -> None:
                 f"{job.target}: would replace the input {sources[target]}; name another output (-o)"
             )
         taken[target] = job.source
+
+
+def _settle_existing(plan: Plan, rules: OutputRules) -> None:
+    """Refuse, skip or leave to be replaced what exists.
+
+    Raises:
+        ImageError: an output exists, and nothing was said about that.
+    """
+    existing = [job for job in plan.jobs if os.path.lexists(job.target)]
+    if rules.existing == "refuse" and existing:
+        more = f" and {len(existing) - 1:,} more" if len(existing) > 1 else ""
+        raise ImageError(
+            f"{existing[0].target}{more}: exists already; --overwrite replaces it, --skip-existing keeps it"
+        )
+    if rules.existing == "skip":
+        done = {job for job in existing if job.ledger is None or plan.ledgers[job.ledger].is_done(job)}
+        plan.done = [job for job in plan.jobs if job in done]
+        plan.jobs = [job for job in plan.jobs if job not in done]

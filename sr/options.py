@@ -91,3 +91,8 @@ batch = click.option("--batch", type=click.IntRange(min=1), help="Tiles computed
 max_pixels = click.option(
     "--max-pixels", type=click.IntRange(min=1), help="Refuse pictures of more pixels than this."
 )
+
+skip_existing = click.option(
+    "--skip-existing", is_flag=True, help="Leave out pictures whose output exists; decided before decoding."
+)
+overwrite = click.option("--overwrite", is_flag=True, help="Replace outputs that exist.")

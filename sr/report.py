@@ -2,55 +2,142 @@
 
 from __future__ import annotations
 
+import json
+import os
+import signal
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import click
 
 from sr.errors import require_extra
+from sr.folders import Plan
 from sr.image import WriteOptions
 from sr.modelfile import ModelMetadata, shipped_onnx, shipped_scales
 from sr.upscale import FileJob, FileResult, Upscaler, upscale_files
 
 TileProgress = Callable[[FileJob, int, int], None]
 
+_INTERRUPTED = 128 + signal.SIGINT  # exit status, as shells have it
+
+
+def print_plan(plan: Plan) -> None:
+    """Print what would be written."""
+    for job in plan.jobs:
+        replaces = "  (replaces it)" if job.target.exists() else ""
+        click.echo(f"{job.source} -> {job.target}{replaces}")
+    click.echo(f"{_pictures(len(plan.jobs))} to upscale{_left_out(plan)}")
+
 
 def report_files(
-    jobs: Sequence[FileJob], upscaler: Upscaler, *, write_options: WriteOptions, max_pixels: int
+    plan: Plan, upscaler: Upscaler, *, write_options: WriteOptions, max_pixels: int, as_json: bool = False
 ) -> int:
-    """Upscale `jobs`, print a line for each and a summary; return how many failed."""
-    info = upscaler.backend.info
+    """Upscale what is planned, print a line for each and a summary; return how many failed."""
     if upscaler.warning:
         click.echo(f"Warning: {upscaler.warning}", err=True)
     started = time.perf_counter()
     results: list[FileResult] = []
-    with _progress(len(jobs)) as (on_tile, on_file):
-        for result in upscale_files(
-            jobs, upscaler, write_options=write_options, max_pixels=max_pixels, progress=on_tile
-        ):
-            on_file(result, _result_line(result, upscaler.scale))
-            results.append(result)
+    lines = _json_line if as_json else _result_line
+    with _progress(len(plan.jobs)) as (on_tile, on_file), _second_interrupt_stops_at_once():
+        try:
+            for result in upscale_files(
+                plan.jobs, upscaler, write_options=write_options, max_pixels=max_pixels, progress=on_tile
+            ):
+                results.append(result)
+                if result.error is None and result.job.ledger is not None:
+                    plan.ledgers[result.job.ledger].add(result.job)
+                on_file(result, lines(result, upscaler))
+        except KeyboardInterrupt:
+            click.echo(
+                f"stopped: {len(results):,} of {_pictures(len(plan.jobs))} done, nothing partial was left; "
+                "go on with --skip-existing",
+                err=True,
+            )
+            sys.exit(_INTERRUPTED)
+    if not as_json:
+        _print_summary(plan, results, upscaler, seconds=time.perf_counter() - started)
+    return sum(result.error is not None for result in results)
+
+
+@contextmanager
+def _second_interrupt_stops_at_once() -> Iterator[None]:
+    """The first Ctrl-C lets the picture that is being written finish; the second waits for nothing."""
+    interrupted = False
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        nonlocal interrupted
+        if interrupted:
+            os._exit(_INTERRUPTED)
+        interrupted = True
+        signal.default_int_handler(number, frame)
+
+    before = signal.signal(signal.SIGINT, handle)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def _print_summary(plan: Plan, results: list[FileResult], upscaler: Upscaler, *, seconds: float) -> None:
+    info = upscaler.backend.info
     failed = [result for result in results if result.error is not None]
     megapixels = sum(r.size[0] * r.size[1] for r in results if r.size and not r.error) / 1e6
-    seconds = time.perf_counter() - started
     output = megapixels * upscaler.scale**2
     click.echo(
-        f"{len(results) - len(failed)} of {len(results)} pictures, x{upscaler.scale}, "
+        f"{len(results) - len(failed)} of {_pictures(len(results))}, x{upscaler.scale}, "
         f"{output:.2f} megapixels out in {seconds:.1f} s "
         f"({output / seconds:.2f} MP/s) on {info.device} (backend {info.name}{info.why and f'; {info.why}'})"
+        f"{_left_out(plan)}"
     )
-    return len(failed)
+    if failed and len(results) > 1:
+        click.echo(f"{len(failed)} failed:", err=True)
+        for result in failed:
+            click.echo(f"  {result.job.source}", err=True)
 
 
-def _result_line(result: FileResult, scale: int) -> tuple[str, bool]:
+def _pictures(number: int) -> str:
+    return f"{number:,} picture" if number == 1 else f"{number:,} pictures"
+
+
+def _left_out(plan: Plan) -> str:
+    """Say what of the inputs was not taken, and why."""
+    done = f"; {_pictures(len(plan.done))} skipped, their outputs exist" if plan.done else ""
+    ours = f"; {_pictures(len(plan.ours))} left out as outputs of earlier runs" if plan.ours else ""
+    return done + ours
+
+
+def _json_line(result: FileResult, upscaler: Upscaler) -> tuple[str, bool]:
+    """Return the line for a result as JSON, for stdout."""
+    width, height = result.size or (None, None)
+    info, scale = upscaler.backend.info, upscaler.scale
+    record = {
+        "source": str(result.job.source),
+        "target": str(result.job.target),
+        "ok": result.error is None,
+        "error": None if result.error is None else " ".join(str(result.error).splitlines()),
+        "width": width,
+        "height": height,
+        "output_width": width and width * scale,
+        "output_height": height and height * scale,
+        "scale": scale,
+        "tiles": result.tiles,
+        "seconds": round(result.seconds, 4),
+        "backend": info.name,
+        "device": info.device,
+    }
+    return json.dumps(record, ensure_ascii=False), False
+
+
+def _result_line(result: FileResult, upscaler: Upscaler) -> tuple[str, bool]:
     """Return the line for a result, and whether it goes to stderr."""
     if result.error is not None or result.size is None:
         return f"Error: {' '.join(str(result.error).splitlines())}", True
-    width, height = result.size
+    (width, height), scale = result.size, upscaler.scale
     return (
         f"{result.job.source} -> {result.job.target}  {width}x{height} -> {width * scale}x{height * scale}  "
         f"{result.tiles} {'tile' if result.tiles == 1 else 'tiles'}, {result.seconds:.2f} s"

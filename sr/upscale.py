@@ -125,6 +125,12 @@ class Upscaler:
             )
         return None
 
+    @property
+    def identity(self) -> str:
+        """What the pixels of an output depend on besides the input: scale, weights, precision."""
+        model = self.backend.info.model
+        return f"x{self.scale} {model.preset} {model.precision} {model.weights_sha256[:16]}"
+
     def __call__(self, image: Pixels) -> Pixels:
         """Upscale an array: uint8 (H, W) grey or (H, W, 3) RGB, to scale * H by scale * W.
 
@@ -243,10 +249,17 @@ def _keep(upscaled: Pixels, target: Pixels, tile: Tile, scale: int) -> None:
 
 @dataclass(frozen=True)
 class FileJob:
-    """One picture file to upscale, and where the result goes."""
+    """One picture file to upscale, and where the result goes.
+
+    Attributes:
+        source: the picture.
+        target: the output.
+        ledger: folder whose record the output belongs to, see `sr.ledger`; None if none.
+    """
 
     source: Path
     target: Path
+    ledger: Path | None = None
 
 
 @dataclass(frozen=True)

@@ -64,6 +64,7 @@ def test_the_command_lines_run(tmp_path):
     made = {path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*") if path.is_file()}
     assert {
         "photo_x2.png",
+        "photo_tiled.png",
         "big.webp",
         "holiday_x3/day 1/c_x3.png",
         "out/a_x2.webp",

@@ -1,5 +1,6 @@
 """The `srup` command as its user meets it: real processes, real files, what is printed, exit status."""
 
+import json
 import os
 import shutil
 import subprocess
@@ -66,7 +67,7 @@ def test_a_picture_is_upscaled_beside_itself(photo, scale):
     assert result.stderr == ""  # quiet when piped
     first, summary = result.stdout.splitlines()
     assert f"60x45 -> {60 * scale}x{45 * scale}" in first
-    assert summary.startswith(f"1 of 1 pictures, x{scale}")
+    assert summary.startswith(f"1 of 1 picture, x{scale}")
     assert_nothing_left(photo.parent, "photo.png", f"photo_x{scale}.png")
     with Image.open(photo.parent / f"photo_x{scale}.png") as upscaled:
         assert (upscaled.size, upscaled.mode) == ((60 * scale, 45 * scale), "RGB")
@@ -95,14 +96,68 @@ def test_a_folder_is_mirrored_and_a_bad_picture_does_not_stop_it(photo, tmp_path
     (photo.parent / "bad.png").write_bytes(photo.read_bytes()[:900])
     (photo.parent / "notes.txt").write_text("not a picture")
     result = srup("upscale", photo.parent, "--scale", 2)
-    assert_refused(result, "bad.png")
+    assert result.returncode == 1
+    error, *closing = result.stderr.splitlines()
+    assert error.startswith(f"Error: {photo.parent / 'bad.png'}")
+    assert closing == ["1 failed:", f"  {photo.parent / 'bad.png'}"]
     assert result.stdout.splitlines()[-1].startswith("2 of 3 pictures")
-    outputs = sorted(p.relative_to(tmp_path / "in_x2") for p in (tmp_path / "in_x2").rglob("*.*"))
+    outputs = sorted(p.relative_to(tmp_path / "in_x2") for p in (tmp_path / "in_x2").rglob("*.png"))
     assert outputs == [Path("a b/ü/emoji 🐈_x2.png"), Path("photo_x2.png")]
     # Once more into the input folder itself: what the first run wrote there is not an input.
     inside = photo.parent / "out"
     assert srup("upscale", photo.parent, "-o", inside).returncode == 1
-    assert srup("upscale", photo.parent, "-o", inside).stdout.splitlines()[-1].startswith("2 of 3")
+    again = srup("upscale", photo.parent, "-o", inside, "--overwrite")
+    assert again.stdout.splitlines()[-1].startswith("2 of 3")
+
+
+def test_an_existing_output_is_refused_then_replaced_then_skipped(photo, tmp_path):
+    assert srup("upscale", photo.parent).returncode == 0
+    target = tmp_path / "in_x2" / "photo_x2.png"
+    before = target.read_bytes()
+    target.write_bytes(b"precious")
+    assert_refused(srup("upscale", photo.parent), str(target), "--overwrite", "--skip-existing")
+    assert target.read_bytes() == b"precious"
+    skipped = srup("upscale", photo.parent, "--skip-existing")
+    assert (skipped.returncode, target.read_bytes()) == (0, b"precious")
+    assert "1 picture skipped, their outputs exist" in skipped.stdout
+    assert srup("upscale", photo.parent, "--overwrite").returncode == 0
+    assert target.read_bytes() == before
+    assert_refused(
+        srup("upscale", photo.parent, "--overwrite", "--skip-existing"), "exclude each other", code=2
+    )
+
+
+def test_skipping_notices_a_picture_that_changed(photo, tmp_path):
+    assert srup("upscale", photo.parent).returncode == 0
+    with Image.open(photo) as picture:
+        picture.rotate(180).save(photo)
+    again = srup("upscale", photo.parent, "--skip-existing")
+    assert again.stdout.splitlines()[-1].startswith("1 of 1 picture")
+    assert "skipped" in srup("upscale", photo.parent, "--skip-existing").stdout
+
+
+def test_a_dry_run_writes_nothing(photo, tmp_path):
+    (photo.parent / "photo_x2.png").write_bytes(b"an earlier output")
+    result = srup("upscale", photo.parent, "--dry-run", "--suffix", "_x2")
+    target = tmp_path / "in_x2" / "photo_x2.png"
+    assert result.stdout.splitlines() == [
+        f"{photo} -> {target}",
+        "1 picture to upscale; 1 picture left out as outputs of earlier runs",
+    ]
+    assert not target.parent.exists()
+
+
+def test_json_has_a_line_for_each_picture(photo, tmp_path):
+    (photo.parent / "zbad.png").write_bytes(b"no picture")
+    result = srup("upscale", photo.parent, "--json", "--scale", 3)
+    assert result.returncode == 1
+    good, bad = (json.loads(line) for line in result.stdout.splitlines())
+    assert good["source"] == str(photo)
+    assert Path(good["target"]).is_file()
+    assert (good["ok"], good["error"], good["width"], good["output_width"]) == (True, None, 60, 180)
+    assert (good["output_height"], good["tiles"], good["backend"], good["scale"]) == (135, 1, "onnx", 3)
+    assert (bad["ok"], bad["width"]) == (False, None)
+    assert "zbad.png" in bad["error"]
 
 
 def test_output_folder_and_format(photo, tmp_path):
