@@ -164,7 +164,13 @@ class Trainer:
             speed.wait_seconds += time.perf_counter() - now
             if batch is None:
                 break
-            pending.append(self._train_step(batch, plan, loss_of))
+            try:
+                pending.append(self._train_step(batch, plan, loss_of))
+            except torch.OutOfMemoryError as error:
+                raise TrainingError(
+                    f"out of memory on {_device_name(group.device)} with batches of {self.config.batch_size} "
+                    f"patches of {self.config.patch_size} px; lower --batch-size or --patch-size, or use --amp"
+                ) from error
             self._done_in_epoch += 1
             self.step += 1
             speed.images += plan.size(self._done_in_epoch - 1)
