@@ -80,11 +80,11 @@ class EngineCache:
             ModelError: the ONNX file is missing or not ours.
             OSError: the folder cannot be written.
         """
-        say = log or logger.info
+        say = logger.info if log is None else log
         order = order_of(onnx_path, spec, module, gpu)
         if found := self._find(order, say):
             return found
-        if not self._path(order).exists():
+        if not self._is_there(order):
             say(self._why_missing(order))
         self.folder.mkdir(parents=True, exist_ok=True)
         with self._lock(say):
@@ -132,7 +132,7 @@ class EngineCache:
         Raises:
             OSError: a file cannot be removed.
         """
-        say = log or logger.info
+        say = logger.info if log is None else log
         if not self.folder.is_dir():
             return {}
         with self._lock(say):
@@ -148,7 +148,7 @@ class EngineCache:
     def _find(self, order: Order, say: Log) -> Engine | None:
         """Return a whole engine that is what was ordered, or one that serves more GPUs."""
         path = self._path(order)
-        if path.exists() or path.with_suffix(MANIFEST_SUFFIX).exists():
+        if self._is_there(order):
             try:
                 engine = read_engine(path)
             except ValueError as error:
@@ -169,6 +169,11 @@ class EngineCache:
                 say(f"{other.name}: found, it serves this GPU too")
                 return engine
         return None
+
+    def _is_there(self, order: Order) -> bool:
+        """Say whether a plan or a manifest of the ordered name is there, whole or not."""
+        path = self._path(order)
+        return path.exists() or path.with_suffix(MANIFEST_SUFFIX).exists()
 
     def _path(self, order: Order) -> Path:
         return self.folder / f"{order.identity.stem(order.onnx_name)}{PLAN_SUFFIX}"

@@ -63,6 +63,7 @@ def progress_monitor(module: ModuleType, progress: Progress | None) -> Any:
             module.IProgressMonitor.__init__(self)
             self.raised: BaseException | None = None
             self._phases: dict[str, tuple[str | None, int, int]] = {}  # name: parent, steps, done
+            self._reached = 0.0  # a phase ends before the step of its parent that it was counts as done
 
         def phase_start(self, phase_name: str, parent_phase: str | None, num_steps: int) -> None:
             """Begin a phase, inside another one or at the top."""
@@ -88,7 +89,8 @@ def progress_monitor(module: ModuleType, progress: Progress | None) -> Any:
                 parent, steps, _ = self._phases[name]
                 self._phases[name] = (parent, steps, done)
             if progress is not None:
-                progress(name, min(1.0, max((self._share(top) for top in self._tops()), default=0.0)))
+                self._reached = max(self._reached, *map(self._share, self._tops()))
+                progress(name, self._reached)
 
         def _tops(self) -> list[str]:
             return [name for name, (parent, _, _) in self._phases.items() if parent not in self._phases]

@@ -1,0 +1,799 @@
+"""Engines: really built with TensorRT-RTX, which needs no GPU for it; cached, explained, pruned."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+import deploy.engine_cache as engine_cache
+import deploy.engine_manifest as engine_manifest
+from deploy.engine import (
+    COMPUTE_CAPABILITIES,
+    MODULES,
+    EngineCache,
+    EngineSpec,
+    Gpu,
+    compute_capability,
+    load_module,
+    plan_from_onnx,
+    visible_gpus,
+)
+from deploy.engine_callbacks import logger
+from deploy.engine_types import float_convolutions
+from sr.errors import EngineError, MissingExtraError, ModelError
+from sr.files import TEMPORARY_PREFIX
+from sr.modelfile import shipped_onnx
+
+ROOT = Path(__file__).resolve().parent.parent
+TARGETS = (75, 80, 86, 89, 120)
+ADA = EngineSpec(2, targets=(89,))
+L4 = Gpu(0, "NVIDIA L4", 89, 24 << 30, "CUDA 13.0")
+RTX_3060 = Gpu(0, "NVIDIA GeForce RTX 3060", 86, 12 << 30, "CUDA 13.0")
+T4 = Gpu(0, "Tesla T4", 75, 16 << 30, "CUDA 13.0")
+
+rtx = pytest.importorskip("tensorrt_rtx", reason="tensorrt-rtx is not installed")
+
+
+def onnx_bytes(scale: int, precision="fp16") -> bytes:
+    return shipped_onnx(scale=scale, precision=precision).read_bytes()
+
+
+def module_like(**changes) -> SimpleNamespace:
+    """Return TensorRT-RTX under another version."""
+    return SimpleNamespace(**(vars(rtx) | changes))
+
+
+# --- building -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize("scale", [2, 3, 4])
+def test_an_engine_is_built_for_a_gpu_that_is_not_here(scale, target):
+    plan = plan_from_onnx(onnx_bytes(scale), EngineSpec(scale, targets=(target,)), rtx)
+    assert len(plan) > len(onnx_bytes(scale))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("scale", [2, 3, 4])
+def test_one_engine_serves_several_gpus(scale):
+    plan = plan_from_onnx(onnx_bytes(scale), EngineSpec(scale, targets=TARGETS), rtx)
+    assert len(plan) > len(onnx_bytes(scale))
+
+
+def test_fp32_engines_are_built_too():
+    spec = EngineSpec(2, precision="fp32", targets=(89,), tile=128, batch=1)
+    assert plan_from_onnx(onnx_bytes(2, "fp32"), spec, rtx)
+
+
+def test_a_rebuilt_plan_is_the_same_but_for_internal_numbers():
+    """TensorRT-RTX orders some things by address: of a million bytes some hundred may differ."""
+    plans = [np.frombuffer(plan_from_onnx(onnx_bytes(3), EngineSpec(3, targets=(75,)), rtx), np.uint8)]
+    for _ in range(3):
+        plans.append(
+            np.frombuffer(plan_from_onnx(onnx_bytes(3), EngineSpec(3, targets=(75,)), rtx), np.uint8)
+        )
+        assert plans[-1].size == plans[0].size
+        assert np.count_nonzero(plans[-1] != plans[0]) < 0.01 * plans[0].size
+
+
+def test_the_order_of_targets_does_not_matter():
+    assert EngineSpec(2, targets=(89, 75, 89)) == EngineSpec(2, targets=(75, 89))
+
+
+def test_progress_rises_to_the_end():
+    seen = []
+    plan_from_onnx(onnx_bytes(2), ADA, rtx, progress=lambda phase, share: seen.append((phase, share)))
+    shares = [share for _, share in seen]
+    assert all(phase for phase, _ in seen)
+    assert shares == sorted(shares)
+    assert 0 < shares[0] < 0.1
+    assert 0.8 < shares[-1] <= 1
+
+
+@pytest.mark.parametrize("kind", [KeyboardInterrupt, ZeroDivisionError])
+def test_an_exception_from_the_progress_callback_ends_the_build(kind):
+    """Ctrl-C arrives there as well; through C++ it would end the interpreter."""
+    calls = []
+
+    def fail(phase, share):
+        calls.append(phase)
+        raise kind
+
+    with pytest.raises(kind):
+        plan_from_onnx(onnx_bytes(2), ADA, rtx, progress=fail)
+    assert len(calls) < 10
+
+
+def test_the_builders_messages_go_to_our_log(caplog):
+    with caplog.at_level("DEBUG", logger=logger.name):
+        plan_from_onnx(onnx_bytes(2), ADA, rtx)
+    assert any("ONNX" in message for message in caplog.messages)
+
+
+@pytest.mark.parametrize("content", [b"", b"hello", b"x" * 1000, b"\x08\x07garbage" * 50, "truncated"])
+def test_what_is_no_onnx_file_is_refused_in_one_line(content):
+    content = onnx_bytes(2)[:100_000] if content == "truncated" else content
+    with pytest.raises(EngineError, match="srup export --onnx --precision fp16") as caught:
+        plan_from_onnx(content, ADA, rtx)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(("asked", "has"), [("fp16", "fp32"), ("fp32", "fp16")])
+def test_a_file_of_another_precision_is_refused(asked, has):
+    with pytest.raises(EngineError, match=f"finite FLOAT.*--precision {asked}"):
+        plan_from_onnx(onnx_bytes(2, has), replace(ADA, precision=asked), rtx)
+
+
+def test_a_file_with_float32_io_is_refused():
+    content = shipped_onnx(scale=2, io="float32").read_bytes()
+    with pytest.raises(EngineError, match=r"has inputs image FLOAT.*need inputs image UINT8.*--io uint8"):
+        plan_from_onnx(content, replace(ADA, precision="fp32"), rtx)
+
+
+def test_one_convolution_that_is_not_half_is_an_error():
+    onnx = pytest.importorskip("onnx")
+    model = onnx.load(shipped_onnx(scale=2, precision="fp16"))
+    graph = model.graph
+    at, node = [(i, n) for i, n in enumerate(graph.node) if n.op_type == "Conv"][5]
+    for weight in graph.initializer:
+        if weight.name in node.input[1:]:
+            values = onnx.numpy_helper.to_array(weight).astype(np.float32)
+            weight.CopyFrom(onnx.numpy_helper.from_array(values, weight.name))
+    before = onnx.helper.make_node("Cast", [node.input[0]], ["as_float"], to=onnx.TensorProto.FLOAT)
+    after = onnx.helper.make_node("Cast", ["float_result"], [node.output[0]], to=onnx.TensorProto.FLOAT16)
+    node.input[0], node.output[0] = "as_float", "float_result"
+    graph.node.insert(at, before)
+    graph.node.insert(at + 2, after)
+    with pytest.raises(EngineError, match="asked for fp16, but 1 of 21 convolutions are not HALF"):
+        plan_from_onnx(model.SerializeToString(), ADA, rtx)
+
+
+def test_a_reduction_in_half_precision_is_an_error():
+    onnx = pytest.importorskip("onnx")
+    model = onnx.load(shipped_onnx(scale=2, precision="fp16"))
+    (reduction,) = [node for node in model.graph.node if node.op_type == "ReduceMean"]
+    at = list(model.graph.node).index(reduction)
+    cast = onnx.helper.make_node("Cast", [reduction.input[0]], ["as_half"], to=onnx.TensorProto.FLOAT16)
+    back = onnx.helper.make_node("Cast", ["half_mean"], [reduction.output[0]], to=onnx.TensorProto.FLOAT)
+    reduction.input[0], reduction.output[0] = "as_half", "half_mean"
+    model.graph.node.insert(at, cast)
+    model.graph.node.insert(at + 2, back)
+    with pytest.raises(EngineError, match="computes in half precision, need float32"):
+        plan_from_onnx(model.SerializeToString(), ADA, rtx)
+
+
+def test_a_profile_beyond_reason_is_refused_with_the_builders_words():
+    with pytest.raises(EngineError, match=r"(built no engine for x2|refuses tiles).*[Vv]olume"):
+        plan_from_onnx(onnx_bytes(2), replace(ADA, tile=100_000, batch=64), rtx)
+
+
+@pytest.mark.parametrize("values", [{"scale": 0}, {"scale": 2, "tile": 0}, {"scale": 2, "batch": -1}])
+def test_sizes_below_one_are_refused(values):
+    with pytest.raises(EngineError, match="need 1 or more"):
+        EngineSpec(**values)
+
+
+@pytest.mark.parametrize("target", [90, 100, 70])
+def test_gpus_that_tensorrt_rtx_does_not_know_are_refused(target):
+    with pytest.raises(EngineError, match=f"does not support SM{target} GPUs; it has SM75, SM80"):
+        plan_from_onnx(onnx_bytes(2), EngineSpec(2, targets=(target,)), rtx)
+
+
+@pytest.mark.parametrize("changes", [{"builder_level": 3}, {"compatible": True}])
+def test_tensorrt_rtx_refuses_what_only_tensorrt_has(changes):
+    with pytest.raises(EngineError, match="no builder level and no compatibility mode"):
+        plan_from_onnx(onnx_bytes(2), replace(ADA, **changes), rtx)
+
+
+def test_the_current_gpu_cannot_be_built_for_where_there_is_none():
+    if visible_gpus():
+        pytest.skip("there is a GPU")
+    with pytest.raises(EngineError, match=r"built no engine for x2: .*driver"):
+        plan_from_onnx(onnx_bytes(2), EngineSpec(2), rtx)
+
+
+# --- what the inspector says --------------------------------------------------------------------
+
+
+def layer(kind: str, *types: str, key="Format/Datatype") -> dict:
+    tensors = [{"Name": f"t{index}", key: text} for index, text in enumerate(types)]
+    return {"Name": f"{kind} x", "LayerType": kind, "Inputs": tensors[:1], "Outputs": tensors[1:]}
+
+
+HALF, FLOAT = "Channel major FP16 format where channel % 8 == 0", "Row major linear FP32"
+
+
+@pytest.mark.parametrize(
+    ("layers", "wrong"),
+    [
+        ([layer("CaskConvolution", HALF, HALF), layer("Reformat", FLOAT, FLOAT)], []),
+        ([layer("CaskConvolution", FLOAT, HALF)], []),  # with the cast before it
+        ([layer("CaskConvolution", FLOAT, FLOAT)], ["CaskConvolution x"]),
+        ([layer("conv", "Half", "Half", key="DataType"), layer("conv", "Float", "Float", key="DataType")], 1),
+        ([layer("CaskConvolution", "N/A due to dynamic shapes", "N/A due to dynamic shapes")], []),
+        (["only a name"], []),
+    ],
+)
+def test_the_inspectors_convolutions_in_float32_are_found(layers, wrong):
+    found = float_convolutions(json.dumps({"Layers": layers, "Bindings": ["image"]}))
+    assert found == wrong or len(found) == wrong
+
+
+# --- the cache ----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def builds(monkeypatch) -> list[EngineSpec]:
+    """Replace the builder by one that takes no time; return what was built."""
+    done = []
+
+    def build(onnx, spec, module, *, progress=None, timing_cache=None):
+        done.append(SimpleNamespace(spec=spec, timing_cache=timing_cache))
+        return b"plan %d" % len(done) * 100
+
+    monkeypatch.setattr(engine_cache, "plan_from_onnx", build)
+    monkeypatch.setattr(engine_cache, "check_plan", lambda *_, **__: True)
+    return done
+
+
+class Lines(list):
+    """A log to pass to the cache."""
+
+    def __call__(self, line: str) -> None:
+        self.append(line)
+
+
+def test_what_was_built_is_found_again(tmp_path):
+    log = Lines()
+    cache = EngineCache(tmp_path / "engines")
+    first = cache.get(
+        shipped_onnx(scale=3, precision="fp16"), EngineSpec(3, targets=(89,)), rtx, gpu=None, log=log
+    )
+    again = cache.get(
+        shipped_onnx(scale=3, precision="fp16"), EngineSpec(3, targets=(89,)), rtx, gpu=None, log=log
+    )
+    assert again == first
+    assert len(first.plan()) == first.manifest.plan_bytes
+    assert [line.rpartition(";")[2].partition(" in ")[0] for line in log] == [
+        " building it",
+        f"{first.path.name}: built",
+        f"{first.path.name}: found",
+    ]
+    assert first.path.name.startswith("small_x3_fp16_tensorrt_rtx_sm89_")
+    assert json.loads(first.path.with_suffix(".json").read_text())["identity"]["targets"] == [89]
+
+
+def test_without_a_log_it_speaks_to_ours(tmp_path, builds, caplog):
+    with caplog.at_level("INFO", logger=logger.name):
+        EngineCache(tmp_path).get(shipped_onnx(scale=2, precision="fp16"), ADA, rtx, gpu=None)
+    assert any("building it" in message for message in caplog.messages)
+
+
+def other_file(tmp_path: Path) -> Path:
+    """Return the x2 fp16 file with something changed that is not the network."""
+    path = tmp_path / "other" / shipped_onnx(scale=2, precision="fp16").name
+    path.parent.mkdir()
+    # Field 2 of a ModelProto, producer_name; the last one counts.
+    path.write_bytes(onnx_bytes(2) + b"\x12\x05other")
+    return path
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"spec": replace(ADA, tile=256)}, "tile 512, need 256"),
+        ({"spec": replace(ADA, batch=8)}, "batch 4, need 8"),
+        ({"spec": replace(ADA, targets=(75, 86))}, r"targets SM89, need SM75\+SM86"),
+        ({"module": module_like(__version__="1.7.2.5")}, f"built by {rtx.__version__}, this is 1.7.2.5"),
+        ({"onnx": other_file}, "ONNX file [0-9a-f]{16}, need [0-9a-f]{16}"),
+        ({"cuda": 12}, r"CUDA \d+, need 12"),
+        ({"platform": "Windows AMD64"}, "platform .*, need Windows AMD64"),
+    ],
+    ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
+)
+def test_a_miss_names_the_field_that_differs(tmp_path, builds, monkeypatch, changes, said):
+    cache, log = EngineCache(tmp_path / "engines"), Lines()
+    onnx = shipped_onnx(scale=2, precision="fp16")
+    first = cache.get(onnx, ADA, rtx, gpu=None)
+    onnx = changes["onnx"](tmp_path) if "onnx" in changes else onnx
+    if "cuda" in changes:
+        monkeypatch.setattr(engine_manifest, "cuda_major", lambda: changes["cuda"])
+    if "platform" in changes:
+        monkeypatch.setattr(engine_manifest, "this_platform", lambda: changes["platform"])
+    second = cache.get(onnx, changes.get("spec", ADA), changes.get("module", rtx), gpu=None, log=log)
+    assert second.path != first.path
+    assert len(builds) == 2
+    (line,) = [line for line in log if "fits" in line]
+    assert re.search(said, line), line
+    assert first.path.name in line
+    assert line.count(", need") + line.count("this is") == 1  # this field and no other
+
+
+def test_an_engine_for_more_gpus_serves_the_one_that_is_here(tmp_path, builds):
+    cache, log = EngineCache(tmp_path), Lines()
+    onnx = shipped_onnx(scale=2, precision="fp16")
+    wide = cache.get(onnx, EngineSpec(2, targets=(75, 89)), rtx, gpu=None)
+    assert cache.get(onnx, EngineSpec(2), rtx, gpu=L4, log=log) == wide
+    assert cache.get(onnx, EngineSpec(2), rtx, gpu=RTX_3060).manifest.identity.targets == (86,)
+    # Asked for by name it is what was named.
+    assert cache.get(onnx, EngineSpec(2, targets=(89,)), rtx, gpu=L4) != wide
+    assert len(builds) == 3
+
+
+def tamper(kind: str, path: Path) -> None:
+    manifest = path.with_suffix(".json")
+    match kind:
+        case "truncated":
+            path.write_bytes(path.read_bytes()[:100])
+        case "longer":
+            path.write_bytes(path.read_bytes() + b"more")
+        case "foreign":
+            path.write_bytes(bytes(path.stat().st_size))
+        case "no plan":
+            path.unlink()
+        case "no manifest":
+            manifest.unlink()
+        case "damaged manifest":
+            manifest.write_text(manifest.read_text()[:200])
+        case "not text":
+            manifest.write_bytes(b"\xff\xfe\x00")
+        case "other format":
+            manifest.write_text(manifest.read_text().replace("srup-engine-1", "srup-engine-0"))
+        case "more fields":
+            manifest.write_text(manifest.read_text().replace('"onnx_name"', '"unknown": 1,\n "onnx_name"'))
+        case "another engine":
+            manifest.write_text(manifest.read_text().replace('"tile": 512', '"tile": 384'))
+
+
+TAMPERED = {
+    "truncated": "truncated plan: 100 bytes, the manifest says 600",
+    "longer": "foreign plan: 604 bytes, the manifest says 600",
+    "foreign": "foreign plan: sha256",
+    "no plan": "no plan beside the manifest",
+    "no manifest": "no manifest",
+    "damaged manifest": "damaged manifest",
+    "not text": "damaged manifest",
+    "other format": "manifest format 'srup-engine-0', need 'srup-engine-1'",
+    "more fields": "damaged manifest",
+    "another engine": "the manifest is of another engine: tile 384, need 512",
+}
+
+
+@pytest.mark.parametrize("kind", TAMPERED)
+def test_a_damaged_engine_is_named_and_built_again(tmp_path, builds, kind):
+    cache, log = EngineCache(tmp_path), Lines()
+    onnx = shipped_onnx(scale=2, precision="fp16")
+    path = cache.get(onnx, ADA, rtx, gpu=None).path
+    tamper(kind, path)
+    if kind != "another engine":  # which is whole, as far as can be seen without asking for it
+        assert TAMPERED[kind] in cache.stale()[path]
+        assert cache.list() == []
+    again = cache.get(onnx, ADA, rtx, gpu=None, log=log)
+    assert again.path == path
+    assert len(builds) == 2
+    assert any(TAMPERED[kind] in line and "building it again" in line for line in log)
+    assert cache.get(onnx, ADA, rtx, gpu=None) == again
+    assert len(builds) == 2
+
+
+def test_a_failed_build_leaves_nothing(tmp_path, monkeypatch):
+    def fail(*_, **__):
+        raise EngineError("no")
+
+    monkeypatch.setattr(engine_cache, "plan_from_onnx", fail)
+    with pytest.raises(EngineError, match="no"):
+        EngineCache(tmp_path).get(shipped_onnx(scale=2, precision="fp16"), ADA, rtx, gpu=None)
+    assert [path.name for path in tmp_path.iterdir()] == [engine_cache.LOCK_NAME]
+
+
+def test_files_of_another_scale_and_missing_files_are_named(tmp_path):
+    cache = EngineCache(tmp_path)
+    with pytest.raises(EngineError, match=r"small_x3_fp16_uint8.onnx: is x3 fp16, need x2 fp16; .*--scale 2"):
+        cache.get(shipped_onnx(scale=3, precision="fp16"), ADA, rtx, gpu=None)
+    with pytest.raises(ModelError, match=r"none.onnx: no such model file"):
+        cache.get(tmp_path / "none.onnx", ADA, rtx, gpu=None)
+    (tmp_path / "bad.onnx").write_bytes(b"hello")
+    with pytest.raises(ModelError, match=r"bad.onnx"):
+        cache.get(tmp_path / "bad.onnx", ADA, rtx, gpu=None)
+
+
+def test_rtx_without_a_gpu_and_without_a_target_says_what_to_give(tmp_path):
+    with pytest.raises(EngineError, match=r"no NVIDIA GPU here; say which to build for, e.g. --gpu rtx4090"):
+        EngineCache(tmp_path).get(shipped_onnx(scale=2, precision="fp16"), EngineSpec(2), rtx, gpu=None)
+    h100 = Gpu(0, "NVIDIA H100", 90, 80 << 30, "CUDA 13.0")
+    with pytest.raises(EngineError, match="does not support SM90"):
+        EngineCache(tmp_path).get(shipped_onnx(scale=2, precision="fp16"), EngineSpec(2), rtx, gpu=h100)
+
+
+# --- TensorRT, as far as that goes without a GPU ------------------------------------------------
+
+TRT_11 = SimpleNamespace(__name__="tensorrt", __version__="11.4.0.106")
+
+
+def test_tensorrt_engines_are_of_a_gpu_and_a_version(tmp_path, builds):
+    cache, log, onnx = EngineCache(tmp_path), Lines(), shipped_onnx(scale=2, precision="fp16")
+    engine = cache.get(onnx, EngineSpec(2), TRT_11, gpu=L4)
+    assert engine.manifest.identity.gpu == "NVIDIA L4, SM89"
+    assert engine.path.name.startswith("small_x2_fp16_tensorrt_nvidia-l4-sm89_")
+    assert builds[0].timing_cache.parent == tmp_path
+    cache.get(onnx, EngineSpec(2), TRT_11, gpu=RTX_3060, log=log)
+    assert "GPU NVIDIA L4, SM89, need NVIDIA GeForce RTX 3060, SM86" in log[0]
+    assert builds[1].timing_cache != builds[0].timing_cache
+    cache.get(onnx, EngineSpec(2, builder_level=5), TRT_11, gpu=L4, log=log)
+    assert "builder level default, need 5" in log[2]
+    newer = SimpleNamespace(__name__="tensorrt", __version__="11.5.0.1")
+    cache.get(onnx, EngineSpec(2), newer, gpu=L4, log=log)
+    assert "built by 11.4.0.106, this is 11.5.0.1" in log[4]
+    assert len(builds) == 4
+
+
+def test_compatible_engines_are_found_by_later_versions_and_other_gpus(tmp_path, builds):
+    cache, onnx, spec = (
+        EngineCache(tmp_path),
+        shipped_onnx(scale=2, precision="fp16"),
+        EngineSpec(2, compatible=True),
+    )
+    engine = cache.get(onnx, spec, TRT_11, gpu=L4)
+    newer = SimpleNamespace(__name__="tensorrt", __version__="11.5.0.1")
+    assert cache.get(onnx, spec, newer, gpu=RTX_3060) == engine
+    assert engine.manifest.built_by == "11.4.0.106"
+    with pytest.raises(EngineError, match="Tesla T4: compatible engines begin with Ampere"):
+        cache.get(onnx, spec, TRT_11, gpu=T4)
+
+
+def test_tensorrt_needs_the_gpu_here(tmp_path):
+    onnx = shipped_onnx(scale=2, precision="fp16")
+    with pytest.raises(EngineError, match=r"no NVIDIA GPU here.*srup export --trt-rtx --gpu NAME"):
+        EngineCache(tmp_path).get(onnx, EngineSpec(2), TRT_11, gpu=None)
+    with pytest.raises(EngineError, match="TensorRT builds for the GPU that is here and for no other"):
+        EngineCache(tmp_path).get(onnx, ADA, TRT_11, gpu=L4)
+
+
+# --- several processes --------------------------------------------------------------------------
+
+BUILD = """
+import sys, time
+from pathlib import Path
+import deploy.engine_cache as engine_cache
+from deploy.engine import EngineCache, EngineSpec, load_module
+from sr.modelfile import shipped_onnx
+real = engine_cache.plan_from_onnx
+def slow(*arguments, **named):
+    print("building", flush=True)
+    time.sleep(float(sys.argv[2]))
+    return real(*arguments, **named)
+engine_cache.plan_from_onnx = slow
+cache = EngineCache(Path(sys.argv[1]))
+onnx = shipped_onnx(scale=2, precision="fp16")
+cache.get(onnx, EngineSpec(2, targets=(89,)), load_module("trt-rtx"), gpu=None, log=print)
+"""
+
+
+def start(folder: Path, seconds: float) -> subprocess.Popen:
+    command = [sys.executable, "-c", BUILD, str(folder), str(seconds)]
+    return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def test_of_two_processes_one_builds_and_the_other_waits(tmp_path):
+    processes = [start(tmp_path, 1.5) for _ in range(2)]
+    outputs = [process.communicate(timeout=120) for process in processes]
+    assert [process.returncode for process in processes] == [0, 0], outputs
+    said = sorted((out for out, _ in outputs), key=lambda out: "building\n" in out)
+    assert ["building\n" in out for out in said] == [False, True]
+    assert "another process builds engines" in said[0]
+    assert "built meanwhile by another process" in said[0]
+    assert len(EngineCache(tmp_path).list()) == 1
+
+
+def test_a_killed_builder_does_not_lock_out_the_next(tmp_path):
+    killed = start(tmp_path, 60)
+    assert killed.stdout is not None
+    while killed.stdout.readline() != "building\n":
+        assert killed.poll() is None
+    killed.kill()
+    killed.communicate()
+    out, err = start(tmp_path, 0).communicate(timeout=120)
+    assert ": built in" in out, err
+
+
+# --- stale engines ------------------------------------------------------------------------------
+
+
+def test_prune_removes_what_is_stale_and_says_which(tmp_path, builds, monkeypatch):
+    cache, log, onnx = EngineCache(tmp_path), Lines(), shipped_onnx(scale=2, precision="fp16")
+    good = cache.get(onnx, ADA, rtx, gpu=None)
+    others_gpu = cache.get(onnx, EngineSpec(2), TRT_11, gpu=L4)
+    old = cache.get(onnx, ADA, module_like(__version__="1.5.0.114"), gpu=None)
+    truncated = cache.get(onnx, replace(ADA, tile=64), rtx, gpu=None)
+    tamper("truncated", truncated.path)
+    retrained = cache.get(other_file(tmp_path), ADA, rtx, gpu=None)
+    with monkeypatch.context() as elsewhere:
+        elsewhere.setattr(engine_manifest, "this_platform", lambda: "Windows AMD64")
+        foreign = cache.get(onnx, ADA, rtx, gpu=None)
+    mine = [tmp_path / "mine.plan", tmp_path / "notes.json", tmp_path / "timing_x.cache"]
+    for path in mine:
+        path.write_text("{}")
+    left_over = tmp_path / f"{TEMPORARY_PREFIX}0123.plan"
+    left_over.write_bytes(b"half a plan")
+    monkeypatch.setattr(
+        engine_cache, "_installed_version", lambda backend: rtx.__version__ if backend == "trt-rtx" else None
+    )
+    removed = cache.prune(log)
+    assert set(removed) == {old.path, truncated.path, retrained.path, foreign.path}
+    assert removed[old.path] == f"built by 1.5.0.114, this is {rtx.__version__}"
+    assert removed[retrained.path].startswith("ONNX file ")
+    assert removed[foreign.path].startswith("platform Windows AMD64, need ")
+    assert sorted(log) == sorted(f"removing {path.name}: {why}" for path, why in removed.items())
+    assert sorted(engine.path for engine in cache.list()) == sorted([good.path, others_gpu.path])
+    assert all(path.exists() for path in mine)
+    assert not left_over.exists()
+    assert not any(path.exists() or path.with_suffix(".json").exists() for path in removed)
+    assert cache.prune(log) == {}
+
+
+def test_compatible_engines_of_an_older_minor_version_are_not_stale(tmp_path, builds, monkeypatch):
+    cache = EngineCache(tmp_path)
+    cache.get(shipped_onnx(scale=2, precision="fp16"), EngineSpec(2, compatible=True), TRT_11, gpu=L4)
+    monkeypatch.setattr(engine_cache, "_installed_version", lambda _: "11.9.0.0")
+    assert cache.stale() == {}
+    monkeypatch.setattr(engine_cache, "_installed_version", lambda _: "12.0.0.0")
+    assert list(cache.stale().values()) == ["built by 11, this is 12"]
+
+
+def test_an_empty_or_missing_folder_is_no_error(tmp_path):
+    cache = EngineCache(tmp_path / "none")
+    assert cache.list() == []
+    assert cache.stale() == cache.prune() == {}
+    assert not (tmp_path / "none").exists()
+    assert EngineCache().folder.parts[-1] == "engines"
+
+
+# --- GPUs ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("sm89", 89),
+        ("SM_120", 120),
+        ("rtx4090", 89),
+        ("RTX 3060", 86),
+        ("NVIDIA GeForce RTX 2080 Ti", 75),
+        ("Tesla T4", 75),
+        ("a100", 80),
+        ("h100", 90),
+        ("rtx-pro-6000", 120),
+    ],
+)
+def test_gpus_are_known_by_name(name, expected):
+    assert compute_capability(name) == expected
+
+
+@pytest.mark.parametrize("name", ["", "sm", "sm8", "rtx", "rtx 9999", "89"])
+def test_an_unknown_gpu_is_refused_with_the_names_there_are(name):
+    with pytest.raises(ValueError, match=r"unknown GPU .*sm75.*rtx4090"):
+        compute_capability(name)
+
+
+def test_the_names_are_as_they_are_looked_up():
+    assert {name: compute_capability(name.upper()) for name in COMPUTE_CAPABILITIES} == COMPUTE_CAPABILITIES
+
+
+def fake_runtime(*, count_status="ok", properties_status="ok") -> SimpleNamespace:
+    properties = SimpleNamespace(name=b"NVIDIA L4\0\0", major=8, minor=9, totalGlobalMem=24 << 30)
+    status = {"ok": SimpleNamespace(name="cudaSuccess"), "bad": SimpleNamespace(name="cudaErrorUnknown")}
+    return SimpleNamespace(
+        cudaError_t=SimpleNamespace(cudaSuccess=status["ok"]),
+        cudaGetDeviceCount=lambda: (status[count_status], 2 if count_status == "ok" else None),
+        cudaDriverGetVersion=lambda: (status["ok"], 13020),
+        cudaGetDeviceProperties=lambda index: (status[properties_status], properties),
+    )
+
+
+def test_gpus_that_cuda_sees_are_described(monkeypatch):
+    pytest.importorskip("cuda.bindings.runtime")
+    monkeypatch.setattr("cuda.bindings.runtime", fake_runtime())
+    first, second = visible_gpus()
+    assert first == Gpu(0, "NVIDIA L4", 89, 24 << 30, "CUDA 13.2")
+    assert second.index == 1
+    monkeypatch.setattr("cuda.bindings.runtime", fake_runtime(count_status="bad"))
+    assert visible_gpus() == []
+    monkeypatch.setattr("cuda.bindings.runtime", fake_runtime(properties_status="bad"))
+    with pytest.raises(EngineError, match="GPU 0: CUDA cannot describe it"):
+        visible_gpus()
+
+
+# --- modules ------------------------------------------------------------------------------------
+
+
+def test_a_missing_module_names_its_extra(monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    for backend, package in (("trt", "tensorrt"), ("trt-rtx", "tensorrt-rtx")):
+        with pytest.raises(MissingExtraError, match=rf"'{package}'.*srup\[{backend}\]"):
+            load_module(backend)
+    assert set(MODULES) == {"trt", "trt-rtx"}
+
+
+def test_a_module_that_does_not_load_says_why(monkeypatch, tmp_path):
+    (tmp_path / "tensorrt.py").write_text("raise ImportError('libnvinfer.so.11:\\n cannot open')")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "tensorrt", raising=False)
+    with pytest.raises(
+        EngineError, match=r"TensorRT is installed but does not load: libnvinfer.so.11: cannot"
+    ):
+        load_module("trt")
+
+
+# --- the command --------------------------------------------------------------------------------
+
+
+def srup(*arguments: object, cache: Path, prelude: str = "") -> subprocess.CompletedProcess[str]:
+    """Run the command in a process of its own, with its cache folder elsewhere."""
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "XDG_CACHE_HOME": str(cache)}
+    program = f"{prelude}\nimport sys\nfrom sr.cli import main\nsys.argv[0] = 'srup'\nmain()"
+    command = [sys.executable, "-W", "error", "-c", program, *map(str, arguments)]
+    return subprocess.run(command, cwd=cache, env=environment, capture_output=True, text=True, timeout=300)
+
+
+NO_TORCH = """
+import sys
+class Refuse:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in ("torch", "onnx", "onnxscript", "safetensors"):
+            raise ImportError(f"{name} is refused")
+sys.meta_path.insert(0, Refuse())
+"""
+
+
+def test_the_command_builds_the_shipped_engines_without_torch_and_without_onnx(tmp_path):
+    result = srup("export", "--trt-rtx", "--gpu", "rtx4090", "-o", "out", cache=tmp_path, prelude=NO_TORCH)
+    assert result.returncode == 0, result.stderr
+    plans = sorted((tmp_path / "out").glob("*.plan"))
+    assert [plan.name[:26] for plan in plans] == [f"small_x{n}_fp16_tensorrt_rtx"[:26] for n in (2, 3, 4)]
+    assert len(result.stdout.splitlines()) == 3
+    assert all(f"{plan.name}  " in result.stdout for plan in plans)
+    assert "Traceback" not in result.stderr
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="XDG_CACHE_HOME is Linux'")
+def test_the_command_lists_what_it_built_and_prunes_what_is_stale(tmp_path):
+    built = srup(
+        "export", "--trt-rtx", "--gpu", "l4", "--gpu", "t4", "--scale", 2, "--tile", 256, cache=tmp_path
+    )
+    assert built.returncode == 0, built.stderr
+    again = srup(
+        "export", "--trt-rtx", "--gpu", "t4", "--gpu", "sm89", "--scale", 2, "--tile", 256, cache=tmp_path
+    )
+    assert ": found" in again.stderr
+    assert again.stdout == built.stdout
+    folder = tmp_path / "srup" / "engines"
+    (plan,) = folder.glob("*.plan")
+    listed = srup("info", "--engines", cache=tmp_path)
+    assert listed.returncode == 0, listed.stderr
+    first, name, details = listed.stdout.splitlines()
+    assert first.startswith(f"{folder}: 1 engine, ")
+    assert name.strip() == plan.name
+    for word in ("MB", "just built", rtx.__version__, "SM75+SM89", "tiles to 256 px", "usable"):
+        assert word in details
+    manifest = json.loads(plan.with_suffix(".json").read_text())
+    manifest["identity"]["module_version"] = manifest["built_by"] = "1.6.0.1"
+    manifest["built"] = "2025-01-01T00:00:00+00:00"
+    plan.with_suffix(".json").write_text(json.dumps(manifest))
+    listed = srup("info", "--engines", "--engine-dir", folder, cache=tmp_path)
+    assert "days old, TensorRT-RTX 1.6.0.1" in listed.stdout
+    assert f"stale: built by 1.6.0.1, this is {rtx.__version__}" in listed.stdout
+    pruned = srup("info", "--engines", "--prune", cache=tmp_path)
+    assert f"removing {plan.name}: built by 1.6.0.1, this is {rtx.__version__}" in pruned.stdout
+    assert "1 stale removed" in pruned.stdout
+    assert pruned.stdout.splitlines()[-1].startswith(f"{folder}: 0 engines")
+    assert not plan.exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "said"),
+    [
+        (["export"], 2, "--onnx, --trt or --trt-rtx"),
+        (["export", "--trt-rtx", "--gpu", "rtx9999"], 2, "unknown GPU 'rtx9999'; give sm75"),
+        (["export", "--trt", "--gpu", "l4"], 2, "--gpu needs --trt-rtx"),
+        (["export", "--onnx", "--tile", "256"], 2, "--tile needs --trt or --trt-rtx"),
+        (["export", "--trt-rtx", "--gpu", "l4", "--compatible"], 2, "--compatible needs --trt"),
+        (["export", "--trt-rtx", "--gpu", "l4", "--builder-level", "3"], 2, "--builder-level needs --trt"),
+        (["export", "--trt-rtx", "--gpu", "l4", "--io", "float32"], 2, "engines have uint8 IO"),
+        (["export", "--trt-rtx", "--gpu", "l4", "--attention", "dynamic"], 2, "frozen attention"),
+        (["export", "--trt-rtx", "--gpu", "h100"], 1, "does not support SM90 GPUs; it has SM75"),
+        (["export", "--trt-rtx", "--gpu", "l4", "--scale", "7"], 1, "no 'small' weights ship for scale 7"),
+        (["export", "--trt-rtx", "--gpu", "l4", "--weights", "tiny"], 1, "no 'tiny' weights ship"),
+        (
+            ["export", "--trt-rtx", "--gpu", "l4", "--weights", "none.onnx"],
+            1,
+            "none.onnx: no such model file",
+        ),
+        (["export", "--trt-rtx", "--gpu", "l4", "-o", "file"], 1, "file"),
+        (["info", "--prune"], 2, "need --engines"),
+    ],
+)
+def test_the_command_says_in_one_line_what_is_wrong(tmp_path, arguments, status, said):
+    (tmp_path / "file").write_text("in the way")
+    result = srup(*arguments, cache=tmp_path)
+    assert result.returncode == status
+    (line,) = [line for line in result.stderr.splitlines() if line.startswith("Error: ")]
+    assert said in line
+    assert "Traceback" not in result.stderr
+    assert result.stdout == ""
+
+
+@pytest.mark.skipif(bool(visible_gpus()), reason="there is a GPU")
+def test_the_command_without_a_gpu_says_what_to_give(tmp_path):
+    result = srup("export", "--trt-rtx", cache=tmp_path)
+    assert result.returncode == 1
+    assert result.stderr == (
+        "Error: no NVIDIA GPU here; say which to build for, e.g. --gpu rtx4090 or --gpu sm89\n"
+    )
+
+
+@pytest.mark.slow
+def test_an_onnx_file_and_trained_weights_become_engines(tmp_path):
+    pytest.importorskip("onnxscript")
+    onnx = shipped_onnx(scale=3, precision="fp16")
+    result = srup("export", "--trt-rtx", "--gpu", "l4", "--weights", onnx, "-o", "out", cache=tmp_path)
+    assert result.returncode == 0, result.stderr
+    wrong = srup("export", "--trt-rtx", "--gpu", "l4", "--weights", onnx, "--scale", 2, cache=tmp_path)
+    assert "is for scale 3, not 2" in wrong.stderr
+    from sr.modelfile import shipped_weights
+
+    weights = shipped_weights(scale=2)
+    result = srup(
+        "export", "--onnx", "--trt-rtx", "--gpu", "l4", "--weights", weights, "-o", "out", cache=tmp_path
+    )
+    assert result.returncode == 0, result.stderr
+    names = sorted(path.name for path in (tmp_path / "out").glob("small*"))
+    assert "small_x2_fp32_uint8.onnx" in names  # what --onnx alone makes
+    assert "small_x2_fp16_uint8.onnx" in names  # what the engine was built from
+    assert len([name for name in names if name.endswith(".plan")]) == 2
+
+
+# --- on a GPU -----------------------------------------------------------------------------------
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("scale", [2, 3, 4])
+@pytest.mark.parametrize("backend", MODULES)
+def test_an_engine_for_the_gpu_that_is_here_is_fp16_by_its_own_words(tmp_path, backend, scale):
+    pytest.importorskip(MODULES[backend])
+    module, gpu, log = load_module(backend), visible_gpus()[0], Lines()
+    if backend == "trt-rtx" and not hasattr(module.ComputeCapability, f"SM{gpu.compute_capability}"):
+        pytest.skip(f"TensorRT-RTX does not support {gpu.name}")
+    cache, onnx = EngineCache(tmp_path), shipped_onnx(scale=scale, precision="fp16")
+    engine = cache.get(onnx, EngineSpec(scale), module, gpu=gpu, log=log)
+    assert engine_cache.check_plan(engine.plan(), "fp16", module), "the inspector was asked"
+    assert cache.get(onnx, EngineSpec(scale), module, gpu=gpu, log=log) == engine
+    assert len(list(tmp_path.glob("timing_*.cache"))) == (1 if backend == "trt" else 0)
+
+
+@pytest.mark.gpu
+def test_tensorrt_takes_what_it_timed_before(tmp_path):
+    pytest.importorskip("tensorrt")
+    module, gpu = load_module("trt"), visible_gpus()[0]
+    cache, onnx = EngineCache(tmp_path), shipped_onnx(scale=2, precision="fp16")
+    first = cache.get(onnx, EngineSpec(2), module, gpu=gpu)
+    first.path.unlink()
+    again = cache.get(onnx, EngineSpec(2), module, gpu=gpu)
+    assert again.manifest.build_seconds < first.manifest.build_seconds
+
+
+@pytest.mark.gpu
+def test_compatible_tensorrt_engines_load(tmp_path):
+    pytest.importorskip("tensorrt")
+    module, gpu = load_module("trt"), visible_gpus()[0]
+    if gpu.compute_capability < 80:
+        pytest.skip("needs Ampere")
+    spec = EngineSpec(2, compatible=True, builder_level=1)
+    engine = EngineCache(tmp_path).get(shipped_onnx(scale=2, precision="fp16"), spec, module, gpu=gpu)
+    assert engine_cache.check_plan(engine.plan(), "fp16", module, compatible=True)
