@@ -7,14 +7,15 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
 from sr.errors import SrupError
 
-if TYPE_CHECKING:
-    from deploy.engine import Engine, EngineManifest, Gpu, Progress
+# `sr` imports `deploy` inside functions only, so its classes stand here by what they are.
+Engine = EngineManifest = Gpu = Any
+Progress = Callable[[str, float], None]
 
 
 def check_building(*, trt: bool, trt_rtx: bool, settings: dict[str, Any]) -> None:
