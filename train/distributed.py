@@ -42,6 +42,10 @@ _BUFFERS_STAY = (
 _SECONDS_TO_DIE_FIRST = 2
 
 
+class ProcessDied(TrainingError):
+    """A process of the run was killed, or failed for a reason that is not the run's."""
+
+
 @dataclass(frozen=True)
 class Group:
     """This process's place among those of a run.
@@ -157,11 +161,12 @@ def launch(function: Callable[..., None], *arguments: object, processes: int) ->
     The function must be importable and the arguments picklable; `joined` gives each process its place.
 
     Returns:
-        The number of the signal that asked this process to stop, None if none did. The processes
-        were told, and have ended.
+        The number of the signal that asked this process or one of the others to stop, None if none
+        did. All were told, and have ended.
 
     Raises:
-        TrainingError: a process failed or was killed; the others were stopped.
+        TrainingError: the function raised a `SrupError`; this is its text.
+        ProcessDied: a process failed otherwise or was killed; the others were stopped.
     """
     from torch.distributed.elastic.multiprocessing.api import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
@@ -181,7 +186,9 @@ def launch(function: Callable[..., None], *arguments: object, processes: int) ->
     try:
         elastic_launch(config, function)(*arguments)
     except ChildFailedError as error:
-        raise TrainingError(_what_failed(cast(Any, error), processes)) from error
+        if (status := cast(Any, error).get_first_failure()[1].exitcode) > 128:
+            return int(status) - 128  # a process that was asked to stop ends with this status
+        raise _what_failed(cast(Any, error), processes) from error
     except SignalException as error:
         return int(error.sigval)
     finally:
@@ -189,12 +196,12 @@ def launch(function: Callable[..., None], *arguments: object, processes: int) ->
     return None
 
 
-def _what_failed(error: Any, processes: int) -> str:
+def _what_failed(error: Any, processes: int) -> TrainingError:
     rank, failure = error.get_first_failure()
     if failure.exitcode < 0:
         name = signal.Signals(-failure.exitcode).name
-        return f"process {rank} of {processes} was killed ({name}); the others were stopped"
+        return ProcessDied(f"process {rank} of {processes} was killed ({name}); the others were stopped")
     message = failure.message["message"] if isinstance(failure.message, dict) else str(failure.message)
     kind, _, text = message.partition(": ")
     ours = isinstance(getattr(errors, kind, None), type)
-    return text if ours else f"process {rank} of {processes} failed: {message}"
+    return TrainingError(text) if ours else ProcessDied(f"process {rank} of {processes} failed: {message}")

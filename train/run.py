@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import fields
 from pathlib import Path
@@ -12,7 +13,7 @@ import torch
 
 from sr.errors import TrainingError
 from train.config import TrainConfig, settings_from_toml
-from train.distributed import joined, launch, launched_by_torchrun
+from train.distributed import ProcessDied, joined, launch, launched_by_torchrun
 from train.loop import Stopped, Trainer
 from train.state import load_config
 
@@ -53,7 +54,7 @@ def run_training(
         return _work(config, resume, log)
     try:
         stopped_by = launch(_worker, config, resume, processes=processes)
-    except TrainingError as error:
+    except ProcessDied as error:
         last = config.file("last.pt")
         remedy = f"; go on from {last} with --resume" if last.exists() else ""
         raise TrainingError(f"{error}{remedy}") from error
@@ -75,7 +76,9 @@ def _work(config: TrainConfig, resume: bool, log: Callable[[str], object]) -> in
 
 def _worker(config: TrainConfig, resume: bool) -> None:
     """Be one of the processes that `launch` started."""
-    _work(config, resume, lambda line: print(line, flush=True))
+    status = _work(config, resume, lambda line: print(line, flush=True))
+    if status:
+        sys.exit(status)  # one that returns would wait for the launcher, which waits for it to end
 
 
 def _new_config(given: Mapping[str, Any]) -> TrainConfig:
