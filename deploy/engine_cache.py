@@ -146,27 +146,31 @@ class EngineCache:
         return reasons
 
     def _find(self, order: Order, say: Log) -> Engine | None:
-        """Return a whole engine that is what was ordered, or one that serves more GPUs."""
-        path = self._path(order)
+        """Return a whole engine that is what was ordered, or one that will do in its place."""
         if self._is_there(order):
+            path = self._path(order)
             try:
                 engine = read_engine(path)
             except ValueError as error:
                 say(f"{path.name}: {error}; building it again")
                 return None
-            if differences := engine.manifest.identity.differences(order.identity):
-                what = "; ".join(differences)
-                say(f"{path.name}: the manifest is of another engine: {what}; building it again")
+            reasons = engine.manifest.identity.differences(order.identity)
+            if reasons:
+                reasons.insert(0, "the manifest is of another engine")
+            elif order.too_new(engine.manifest):
+                reasons = [f"built by {engine.manifest.built_by}, this is {order.module.__version__}"]
+            if reasons:
+                say(f"{path.name}: {'; '.join(reasons)}; building it again")
                 return None
             say(f"{path.name}: found")
             return engine
-        for other, manifest in self._manifests():
-            if order.as_ordered(manifest.identity) == order.identity:
+        for path, manifest in self._manifests():
+            if order.served_by(manifest):
                 try:
-                    engine = read_engine(other)
+                    engine = read_engine(path)
                 except ValueError:
                     continue
-                say(f"{other.name}: found, it serves this GPU too")
+                say(f"{path.name}: found, it will do")
                 return engine
         return None
 

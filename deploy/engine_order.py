@@ -7,7 +7,7 @@ from pathlib import Path
 from types import ModuleType
 
 from deploy.engine_build import EngineSpec, check_spec, is_rtx
-from deploy.engine_manifest import Identity, identity_of
+from deploy.engine_manifest import EngineManifest, Identity, identity_of
 from deploy.gpu import Gpu
 from sr.errors import EngineError, ModelError
 
@@ -32,10 +32,32 @@ class Order:
     any_target: bool
     runs_here: bool
 
+    def served_by(self, manifest: EngineManifest) -> bool:
+        """Say whether an engine is what was ordered, or will do in its place."""
+        return self.as_ordered(manifest.identity) == self.identity and not self.too_new(manifest)
+
+    def too_new(self, manifest: EngineManifest) -> bool:
+        """Say whether a compatible engine was built by a later version than this: such do not load."""
+        return manifest.identity.compatible and _numbers(manifest.built_by) > _numbers(
+            self.module.__version__
+        )
+
     def as_ordered(self, other: Identity) -> Identity:
-        """Return an identity with the ordered targets where its own include them and that will do."""
-        serves = self.any_target and set(self.identity.targets) <= set(other.targets)
-        return replace(other, targets=self.identity.targets) if serves else other
+        """Return an identity with what serves the order set to what was ordered.
+
+        An engine for more GPUs than the one that is here, for which no name was given; one that took
+        another builder level, where none was given; one that is compatible with others as well.
+        """
+        ordered = self.identity
+        if self.any_target and set(ordered.targets) <= set(other.targets):
+            other = replace(other, targets=ordered.targets)
+        if ordered.module == "tensorrt" and ordered.builder_level is None:
+            other = replace(other, builder_level=None)
+        ampere = self.gpu is not None and self.gpu.compute_capability >= _AMPERE
+        if other.compatible and ampere and other.module_version == ordered.module_version.partition(".")[0]:
+            same = {name: getattr(ordered, name) for name in ("module_version", "gpu", "compatible")}
+            other = replace(other, **same)
+        return other
 
 
 def order_of(onnx_path: Path, spec: EngineSpec, module: ModuleType, gpu: Gpu | None) -> Order:
@@ -98,3 +120,8 @@ def _resolved(spec: EngineSpec, module: ModuleType, gpu: Gpu | None) -> EngineSp
     resolved = replace(spec, targets=(gpu.compute_capability,))
     check_spec(resolved, module)
     return resolved
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    """Return the numbers of a version, e.g. (11, 4, 0, 106)."""
+    return tuple(int(part) for part in version.split(".") if part.isdigit())

@@ -7,14 +7,16 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import click
 
 from sr.errors import SrupError
 
 # `sr` imports `deploy` inside functions only, so its classes stand here by what they are.
-Engine = EngineManifest = Gpu = Any
+Engine: TypeAlias = Any
+EngineManifest: TypeAlias = Any
+Gpu: TypeAlias = Any
 Progress = Callable[[str, float], None]
 
 

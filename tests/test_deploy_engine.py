@@ -362,7 +362,7 @@ TAMPERED = {
     "not text": "damaged manifest",
     "other format": "manifest format 'srup-engine-0', need 'srup-engine-1'",
     "more fields": "damaged manifest",
-    "another engine": "the manifest is of another engine: tile 384, need 512",
+    "another engine": "the manifest is of another engine; tile 384, need 512",
 }
 
 
@@ -426,8 +426,11 @@ def test_tensorrt_engines_are_of_a_gpu_and_a_version(tmp_path, builds):
     cache.get(onnx, EngineSpec(2), TRT_11, gpu=RTX_3060, log=log)
     assert "GPU NVIDIA L4, SM89, need NVIDIA GeForce RTX 3060, SM86" in log[0]
     assert builds[1].timing_cache != builds[0].timing_cache
-    cache.get(onnx, EngineSpec(2, builder_level=5), TRT_11, gpu=L4, log=log)
+    slow = cache.get(onnx, EngineSpec(2, builder_level=5), TRT_11, gpu=L4, log=log)
     assert "builder level default, need 5" in log[2]
+    engine.path.unlink()
+    engine.path.with_suffix(".json").unlink()
+    assert cache.get(onnx, EngineSpec(2), TRT_11, gpu=L4) == slow, "no level was asked for"
     newer = SimpleNamespace(__name__="tensorrt", __version__="11.5.0.1")
     cache.get(onnx, EngineSpec(2), newer, gpu=L4, log=log)
     assert "built by 11.4.0.106, this is 11.5.0.1" in log[4]
@@ -444,6 +447,13 @@ def test_compatible_engines_are_found_by_later_versions_and_other_gpus(tmp_path,
     newer = SimpleNamespace(__name__="tensorrt", __version__="11.5.0.1")
     assert cache.get(onnx, spec, newer, gpu=RTX_3060) == engine
     assert engine.manifest.built_by == "11.4.0.106"
+    # They also serve where none such is asked for, but not below Ampere and not an older version.
+    assert cache.get(onnx, EngineSpec(2), newer, gpu=RTX_3060) == engine
+    assert cache.get(onnx, EngineSpec(2), TRT_11, gpu=T4) != engine
+    older, log = SimpleNamespace(__name__="tensorrt", __version__="11.0.0.114"), Lines()
+    assert cache.get(onnx, EngineSpec(2), older, gpu=L4) != engine
+    assert cache.get(onnx, spec, older, gpu=L4, log=log).manifest.built_by == "11.0.0.114"
+    assert "built by 11.4.0.106, this is 11.0.0.114; building it again" in log[0]
     with pytest.raises(EngineError, match="Tesla T4: compatible engines begin with Ampere"):
         cache.get(onnx, spec, TRT_11, gpu=T4)
 
