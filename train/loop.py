@@ -169,7 +169,7 @@ class Trainer:
             except torch.OutOfMemoryError as error:
                 raise TrainingError(
                     f"out of memory on {_device_name(group.device)} with batches of {self.config.batch_size} "
-                    f"patches of {self.config.patch_size} px; lower --batch-size or --patch-size, or use --amp"
+                    f"patches of {self.config.patch_size} px; lower --batch-size or --patch-size, or --amp"
                 ) from error
             self._done_in_epoch += 1
             self.step += 1

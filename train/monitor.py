@@ -117,14 +117,14 @@ def plot_curves(records: list[dict[str, Any]], path: Path) -> bool:
     top, bottom = figure.subplots(2, 1, sharex=True)
     for stage in dict.fromkeys(r["stage"] for r in records):
         part = [r for r in records if r["stage"] == stage]
-        top.semilogy([r["epoch"] for r in part], [r["loss"] for r in part], label=stage)
+        top.semilogy([r["epoch"] for r in part], [r["loss"] for r in part], marker=".", label=stage)
     top.set_ylabel("loss")
     if records:
         top.legend()
     measured = [r for r in records if r.get("quality")]
     for name in dict.fromkeys(name for r in measured for name in r["quality"]):
         rows = [(r["epoch"], r["quality"][name]["psnr_y"]) for r in measured if name in r["quality"]]
-        bottom.plot(*zip(*rows, strict=True), label=name)
+        bottom.plot(*zip(*rows, strict=True), marker=".", label=name)
     bottom.set_xlabel("epoch")
     bottom.set_ylabel("Y-PSNR in dB")
     if measured:
