@@ -162,8 +162,9 @@ def plan_from_onnx(
 def _parse(onnx: bytes, network: Any, parser: Any, messages: Any) -> None:
     remedy = "make one with: srup export --onnx --precision fp16"
     if not parser.parse(onnx):
-        first = parser.get_error(0).desc() if parser.num_errors else messages.summary()
-        raise EngineError(f"the ONNX parser refuses the file: {one_line(first)}; {remedy}")
+        parser_error = parser.get_error(0) if parser.num_errors else None
+        reason = messages.summary() if parser_error is None else parser_error.desc()
+        raise EngineError(f"the ONNX parser refuses the file: {one_line(reason)}; {remedy}")
     # Nothing at all, or a few bytes of anything, parses to an empty network.
     if network.num_inputs == 0 or network.num_layers == 0:
         raise EngineError(f"the ONNX file holds no network; {remedy}")

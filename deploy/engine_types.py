@@ -7,6 +7,7 @@ network that the parser made of the file, and, where a GPU can load it, from the
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from types import ModuleType
 from typing import Any
 
@@ -25,8 +26,8 @@ def check_network(network: Any, precision: Precision, module: ModuleType) -> Non
         EngineError: image input or output is not uint8, a convolution does not compute in
             `precision`, a reduction does not compute in float32.
     """
-    inputs = {i.name: i.dtype.name for i in map(network.get_input, range(network.num_inputs))}
-    outputs = {o.name: o.dtype.name for o in map(network.get_output, range(network.num_outputs))}
+    inputs = _named_types(map(network.get_input, range(network.num_inputs)))
+    outputs = _named_types(map(network.get_output, range(network.num_outputs)))
     expected = {OUTPUT_NAME: "UINT8"} | ({FINITE_NAME: "FLOAT"} if precision == "fp16" else {})
     if inputs != {INPUT_NAME: "UINT8"} or outputs != expected:
         raise EngineError(
@@ -40,7 +41,7 @@ def check_network(network: Any, precision: Precision, module: ModuleType) -> Non
         if layer.type == module.LayerType.CONVOLUTION:
             convolutions += 1
             others += [layer.name] * (_convolution_types(layer, module) != {body})
-        elif layer.type == module.LayerType.REDUCE and layer.get_input(0).dtype.name == "HALF":
+        elif layer.type == module.LayerType.REDUCE and "HALF" in _tensor_types(layer):
             raise EngineError(f"reduction {layer.name} computes in half precision, need float32")
     if others or not convolutions:
         raise EngineError(
@@ -49,14 +50,23 @@ def check_network(network: Any, precision: Precision, module: ModuleType) -> Non
         )
 
 
+def _named_types(tensors: Iterable[Any]) -> dict[str, str]:
+    return {tensor.name: tensor.dtype.name for tensor in tensors}
+
+
 def _types(tensors: dict[str, str]) -> str:
     return ", ".join(f"{name} {kind}" for name, kind in tensors.items()) or "none"
 
 
+def _tensor_types(layer: Any) -> set[str]:
+    """Return the types of what goes in and of what comes out."""
+    tensors = [layer.get_input(index) for index in range(layer.num_inputs)] + [layer.get_output(0)]
+    return {tensor.dtype.name for tensor in tensors if tensor is not None}
+
+
 def _convolution_types(layer: Any, module: ModuleType) -> set[str]:
     """Return the types of what goes in, of the weights, and of what comes out."""
-    tensors = [layer.get_input(index) for index in range(layer.num_inputs)] + [layer.get_output(0)]
-    types = {tensor.dtype.name for tensor in tensors if tensor is not None}
+    types = _tensor_types(layer)
     layer.__class__ = module.IConvolutionLayer  # the bindings hand out the base class
     kernel = layer.kernel
     if kernel is not None and kernel.size:  # else the weights are an input tensor
@@ -98,18 +108,15 @@ def float_convolutions(information: str) -> list[str]:
         information: JSON of the engine inspector. A tensor's type is in "Format/Datatype" up to
             TensorRT 10, in fields of its own since 11.
     """
-    layers = json.loads(information).get("Layers", [])
     wrong = []
-    for layer in layers:
-        if not isinstance(layer, dict) or "conv" not in f"{layer.get('LayerType')}".lower():
+    for part in json.loads(information).get("Layers", []):
+        if not isinstance(part, dict) or "conv" not in f"{part.get('LayerType')}".lower():
             continue
-        tensors = [*layer.get("Inputs", ()), *layer.get("Outputs", ())]
-        types = " ".join(
-            str(value) for tensor in tensors for key, value in tensor.items() if _names_a_type(key)
-        ).lower()
+        ends = [*part.get("Inputs", ()), *part.get("Outputs", ())]
+        types = " ".join(str(v) for end in ends for key, v in end.items() if _names_a_type(key)).lower()
         half = any(word in types for word in ("half", "fp16", "float16"))
         if not half and any(word in types for word in ("float", "fp32")):
-            wrong.append(str(layer.get("Name")))
+            wrong.append(str(part.get("Name")))
     return wrong
 
 
