@@ -40,7 +40,7 @@ def main() -> None:
     """Super-resolution: upscale pictures, export the networks that do it, train them."""
 
 
-@main.command()
+@main.command(cls=options.GroupedCommand)
 @click.argument("inputs", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="INPUT...")
 @click.option(
     "-o", "--output", type=click.Path(path_type=Path), help="File or folder.  [default: beside INPUT]"
@@ -55,12 +55,10 @@ def main() -> None:
 @click.option(
     "--format",
     "format_",
-    type=click.Choice(["png", "jpg", "webp", "tif", "bmp"]),
+    type=click.Choice(["png", "jpg", "webp", "avif", "tif", "bmp", "gif"]),
     help="Format of outputs that are not named with -o.  [default: png]",
 )
-@click.option(
-    "--png-level", type=click.IntRange(0, 9), help="PNG compression: 0 none, 9 smallest.  [default: fast]"
-)
+@options.encoding
 @options.max_pixels
 @options.skip_existing
 @options.overwrite
@@ -71,7 +69,6 @@ def main() -> None:
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a line for each picture.")
 def upscale(
     inputs: tuple[Path, ...],
-    png_level: int | None,
     max_pixels: int | None,
     skip_existing: bool,
     overwrite: bool,
@@ -84,8 +81,8 @@ def upscale(
     in.png becomes in_x2.png beside it; a folder becomes FOLDER_x2 beside it, with the same tree
     inside. Colour profile, EXIF and transparency are kept, orientation is applied.
     """
-    from sr.folders import OutputRules, plan_jobs
-    from sr.image import DEFAULT_MAX_PIXELS, WriteOptions
+    from sr.folders import OutputRules, output_format, plan_jobs
+    from sr.image import DEFAULT_MAX_PIXELS, write_options
     from sr.report import print_plan, report_files
     from sr.upscale import Upscaler
 
@@ -93,7 +90,11 @@ def upscale(
         raise click.UsageError("--skip-existing and --overwrite exclude each other")
     names = ("output", "suffix", "format_", "include", "exclude")
     output, suffix, format_, include, exclude = (settings.pop(name) for name in names)
-    write_options = WriteOptions() if png_level is None else WriteOptions(png_level=png_level)
+    encoding = {name: settings.pop(name) for name in options.ENCODING}
+    try:
+        written_as = write_options(output_format(inputs, output, format_ and f".{format_}"), **encoding)
+    except SrupError as error:
+        raise click.UsageError(str(error)) from error
     with Upscaler(**settings) as upscaler:
         rules = OutputRules(
             output=output,
@@ -102,7 +103,7 @@ def upscale(
             include=include,
             exclude=exclude,
             existing="skip" if skip_existing else "overwrite" if overwrite else "refuse",
-            settings=f"{upscaler.identity} {write_options}",
+            settings=f"{upscaler.identity} {written_as}",
         )
         plan = plan_jobs(inputs, rules)
         if dry_run:
@@ -111,7 +112,7 @@ def upscale(
         failed = report_files(
             plan,
             upscaler,
-            write_options=write_options,
+            write_options=written_as,
             max_pixels=max_pixels or DEFAULT_MAX_PIXELS,
             as_json=as_json,
         )

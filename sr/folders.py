@@ -75,7 +75,7 @@ def plan_jobs(inputs: Sequence[Path], rules: OutputRules) -> Plan:
     """
     plan, output = Plan(), rules.output
     one_picture = len(inputs) == 1 and not inputs[0].is_dir()
-    to_file = output is not None and output.suffix != "" and not output.is_dir() and one_picture
+    to_file = _is_one_file(inputs, output)
     if (
         output is not None
         and output.suffix.lower() in OUTPUT_FORMATS
@@ -92,6 +92,18 @@ def plan_jobs(inputs: Sequence[Path], rules: OutputRules) -> Plan:
     _refuse_collisions(plan.jobs)
     _settle_existing(plan, rules)
     return plan
+
+
+def output_format(inputs: Sequence[Path], output: Path | None, format: str | None) -> str:
+    """Return the suffix that all outputs will have, e.g. ".png"."""
+    if output is not None and _is_one_file(inputs, output):
+        return output.suffix
+    return format or DEFAULT_FORMAT
+
+
+def _is_one_file(inputs: Sequence[Path], output: Path | None) -> bool:
+    one_picture = len(inputs) == 1 and not inputs[0].is_dir()
+    return output is not None and output.suffix != "" and not output.is_dir() and one_picture
 
 
 def _add_folder(plan: Plan, folder: Path, rules: OutputRules) -> None:

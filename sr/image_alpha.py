@@ -13,18 +13,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 _Float32 = NDArray[np.float32]
+_Samples = NDArray[Any]  # uint8 or uint16
 
 
-def within_neighbours(
-    upscaled: NDArray[np.uint8], alpha: NDArray[np.uint8], *, scale: int
-) -> NDArray[np.uint8]:
+def within_neighbours(upscaled: _Samples, alpha: _Samples, *, scale: int) -> _Samples:
     """Clip upscaled alpha to what the 3x3 neighbourhood of each lr pixel spans.
 
     So what is transparent, or opaque, all around stays exactly so.
 
     Args:
-        upscaled: uint8, (scale*H, scale*W), contiguous.
-        alpha: uint8, (H, W), what it was upscaled from.
+        upscaled: uint8 or uint16, (scale*H, scale*W), contiguous.
+        alpha: as `upscaled`, (H, W), what it was upscaled from.
         scale: upscaling factor.
     """
     height, width = alpha.shape
@@ -34,7 +33,7 @@ def within_neighbours(
     return np.clip(blocks, low, high).reshape(upscaled.shape)
 
 
-def _over_neighbours(pick: np.ufunc, alpha: NDArray[np.uint8]) -> NDArray[np.uint8]:
+def _over_neighbours(pick: np.ufunc, alpha: _Samples) -> _Samples:
     """Return the extreme of each 3x3 neighbourhood, picture borders repeated, (H, W)."""
     rows = np.pad(alpha, ((1, 1), (0, 0)), mode="edge")
     rows = pick(pick(rows[:-2], rows[1:-1]), rows[2:])
@@ -42,15 +41,15 @@ def _over_neighbours(pick: np.ufunc, alpha: NDArray[np.uint8]) -> NDArray[np.uin
     return pick(pick(columns[:, :-2], columns[:, 1:-1]), columns[:, 2:])
 
 
-def bleed_under_transparency(pixels: NDArray[np.uint8], alpha: NDArray[np.uint8]) -> NDArray[np.uint8]:
+def bleed_under_transparency(pixels: _Samples, alpha: _Samples) -> _Samples:
     """Give fully transparent pixels a colour that continues the visible ones.
 
     Pull-push over an image pyramid (Gortler et al., "The Lumigraph", SIGGRAPH 1996, section 3.6.2),
     weighted by alpha. Needs about 12 bytes per pixel in all.
 
     Args:
-        pixels: uint8, (H, W, 3) or (H, W).
-        alpha: uint8, (H, W).
+        pixels: uint8 or uint16, (H, W, 3) or (H, W).
+        alpha: as the pixels, (H, W).
 
     Returns:
         An array like `pixels`, equal to it wherever alpha > 0; `pixels` itself where nothing, or
@@ -64,7 +63,7 @@ def bleed_under_transparency(pixels: NDArray[np.uint8], alpha: NDArray[np.uint8]
     below = _filled(*_halved(colour, alpha))
     for rows, columns, part in _doubled(below, *alpha.shape):
         target, mask = colour[rows, columns], hidden[rows, columns, None]
-        np.copyto(target, np.rint(part).astype(np.uint8), where=mask)
+        np.copyto(target, np.rint(part).astype(pixels.dtype), where=mask)
     return result
 
 
@@ -81,7 +80,7 @@ def _filled(colour: _Float32, weight: _Float32) -> _Float32:
 
 
 def _halved(colour: NDArray[Any], weight: NDArray[Any]) -> tuple[_Float32, _Float32]:
-    """Average 2x2 blocks: (H, W, C) and (H, W) to half the size, rounded up; weights in [0, 255]."""
+    """Average 2x2 blocks: (H, W, C) and (H, W) to half the size, rounded up."""
     height, width = (weight.shape[0] + 1) // 2, (weight.shape[1] + 1) // 2
     sums = np.zeros((height, width, colour.shape[2]), np.float32)
     total = np.zeros((height, width), np.float32)

@@ -1,8 +1,8 @@
-"""Picture file -> arrays.
+"""Picture file -> pictures.
 
-Owns which picture files are read and which are refused, how Pillow's many modes become RGB or grey
-with or without alpha, and the one-line errors for all that can be wrong with a file. Nothing is
-reduced in silence: Pillow itself cuts 16-bit colour to 8 bits without a word.
+Owns which picture files are read and which are refused, the frames and pages of those that hold
+several, and the one-line errors for all that can be wrong with a file. Nothing is reduced in
+silence: Pillow itself cuts 16-bit colour to 8 bits without a word.
 """
 
 from __future__ import annotations
@@ -11,13 +11,15 @@ import errno
 import struct
 import threading
 import warnings
-from collections.abc import Mapping
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
-import numpy as np
-from numpy.typing import NDArray
 from PIL import Image
+from PIL.AvifImagePlugin import AvifImageFile
 from PIL.BmpImagePlugin import BmpImageFile
 from PIL.GifImagePlugin import GifImageFile
 from PIL.ImageFile import ImageFile
@@ -26,46 +28,26 @@ from PIL.PngImagePlugin import PngImageFile
 from PIL.TiffImagePlugin import TiffImageFile
 from PIL.WebPImagePlugin import WebPImageFile
 
-from sr.errors import ImageError
-from sr.image_metadata import Metadata, exif_from_tiff, fitting_icc_profile, upright_exif, upright_xmp
-
-_STRIP_PIXELS = 1 << 20  # pixels that are converted at once, a few MiB
+from sr.errors import ImageError, SrupError
+from sr.image_arrays import MODES, TURNS, arrays, turned
+from sr.image_avif import avif_notes
+from sr.image_deep import read_deep
+from sr.image_metadata import Metadata, fitting_icc_profile, upright_exif, upright_xmp
+from sr.image_picture import Frame, Picture
+from sr.image_png import kept_chunks
+from sr.image_tiff import TiffPage, page_metadata, tiff_pages
 
 _READERS: Mapping[str, type[ImageFile]] = {
     "PNG": PngImageFile,
     "JPEG": JpegImageFile,  # not Pillow's factory: the previews that cameras append are no animation
     "WebP": WebPImageFile,
+    "AVIF": AvifImageFile,
     "TIFF": TiffImageFile,
     "BMP": BmpImageFile,
     "GIF": GifImageFile,
 }
-# Pillow's mode -> the mode that is read from it. What is missing here is refused.
-_MODES: Mapping[str, str] = {
-    "1": "L",
-    "L": "L",
-    "LA": "LA",
-    "La": "LA",
-    "P": "P",
-    "PA": "PA",
-    "RGB": "RGB",
-    "YCbCr": "RGB",
-    "RGBA": "RGBA",
-    "RGBa": "RGBA",
-}
-# EXIF orientation -> (swap the axes, then step along the rows, and along the columns).
-_TURNS: Mapping[int, tuple[bool, int, int]] = {
-    2: (False, 1, -1),
-    3: (False, -1, -1),
-    4: (False, -1, 1),
-    5: (True, 1, 1),
-    6: (True, 1, -1),
-    7: (True, -1, -1),
-    8: (True, -1, 1),
-}
-_BITS_PER_SAMPLE, _EXTRA_SAMPLES, _SAMPLE_FORMAT, _X_RESOLUTION = 258, 338, 339, 282  # TIFF 6.0
-
-
-_Pixels = NDArray[np.uint8]
+_X_RESOLUTION = 282
+_IPTC_RESOURCE = 0x0404  # of the Photoshop segment of a JPEG
 
 
 class _PillowLimits:
@@ -101,24 +83,46 @@ class _PillowLimits:
 _PILLOW_LIMITS_LIFTED = _PillowLimits()
 
 
-def decode(path: Path, *, max_pixels: int) -> tuple[_Pixels, _Pixels | None, Metadata]:
-    """Read a file's pixels, uint8 (H, W, 3) or (H, W), alpha (H, W) and metadata; see `read_picture`."""
-    name, kind = printable(path), None
-    try:
-        with path.open("rb") as file, _PILLOW_LIMITS_LIFTED:
-            head = file.read(32)
-            file.seek(0)
-            kind = _kind(head, name)
-            with _READERS[kind](file) as image:
-                _refuse_unfit(image, kind, head, name, max_pixels)
-                image.load()
-                return _decoded(image, kind, head, file)
-    except ImageError:
-        raise
-    except MemoryError as error:
-        raise ImageError(f"{name}: not enough memory to decode it; free some or shrink it first") from error
-    except Exception as error:  # what Pillow raises on damaged files is not limited to a few
-        raise ImageError(f"{name}: {_complaint(error, kind)}") from error
+@dataclass(frozen=True)
+class PictureSequence:
+    """A file with several pictures, which `frames` decodes one after the other."""
+
+    path: Path
+    format: str  # in words, e.g. "GIF"
+    kind: str  # "frames" of an animation, or "pages"
+    count: int
+    height: int  # of the first
+    width: int
+    max_pixels: int  # each may have
+    plays: int = 0  # how often an animation is shown, 0 is without end
+
+    def frames(self) -> Iterator[Frame]:
+        """Decode the pictures in order; only one is held.
+
+        Raises:
+            ImageError: the file is damaged, or a picture in it cannot be read.
+        """
+        with _opened(self.path, self.max_pixels) as source:
+            for index in range(self.count):
+                with _PILLOW_LIMITS_LIFTED:
+                    frame = source.frame(index)
+                yield frame
+
+
+def decode(path: Path, *, max_pixels: int) -> Picture | PictureSequence:
+    """Read a file that holds one picture; of one that holds several, say what they are.
+
+    Raises:
+        ImageError: see `sr.image.read_picture`.
+        MissingExtraError: 16 bits per channel without pyvips.
+    """
+    with _opened(path, max_pixels) as source, _PILLOW_LIMITS_LIFTED:
+        if source.count == 1:
+            return source.frame(0).picture
+        height, width = source.size()
+        return PictureSequence(
+            path, source.format, source.several, source.count, height, width, max_pixels, source.plays
+        )
 
 
 def printable(path: Path) -> str:
@@ -133,6 +137,172 @@ def one_line(error: BaseException) -> str:
     """Return an exception's text on one line."""
     text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
     return " ".join(text.split()) or type(error).__name__
+
+
+class _Source(ABC):
+    """An open picture file."""
+
+    several = "frames"
+    plays = 0
+
+    def __init__(self, file: BinaryIO, head: bytes, name: str, kind: str, max_pixels: int) -> None:
+        self._file, self._head, self._name, self.format = file, head, name, kind
+        self._max_pixels = max_pixels
+        self._image: ImageFile | None = None
+
+    def close(self) -> None:
+        if self._image is not None:
+            self._image.close()
+
+    @property
+    @abstractmethod
+    def count(self) -> int:
+        """How many pictures there are."""
+
+    @abstractmethod
+    def size(self) -> tuple[int, int]:
+        """Return rows and columns of the first, before it is turned upright."""
+
+    @abstractmethod
+    def frame(self, index: int) -> Frame:
+        """Decode one picture."""
+
+    def _opened_image(self) -> ImageFile:
+        self._file.seek(0)
+        self._image = _READERS[self.format](self._file)
+        return self._image
+
+    def _refuse_large(self, height: int, width: int) -> None:
+        """Refuse, before decoding, what is too large."""
+        if width * height > self._max_pixels:
+            raise ImageError(
+                f"{self._name}: {width}x{height} are {width * height:,} pixels, the limit is "
+                f"{self._max_pixels:,}; if you trust the file, allow them with --max-pixels {width * height}"
+            )
+
+    def _refuse_mode(self, mode: str) -> None:
+        if mode not in MODES:
+            self._refuse(
+                f"{mode} pixels", "convert it to sRGB first" if mode == "LAB" else "convert it first"
+            )
+
+    def _refuse(self, problem: str, remedy: str = "convert it first") -> None:
+        raise ImageError(f"{self._name}: a {self.format} with {problem}, need RGB or grey; {remedy}")
+
+
+class _PillowSource(_Source):
+    """A file of any format but TIFF."""
+
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        is_png = self.format == "PNG"
+        # Before Pillow opens it, which reads animations on from where it stopped.
+        self._chunks = kept_chunks(self._file) if is_png else ()
+        self._notes = avif_notes(self._file, self._name) if self.format == "AVIF" else ()
+        self._bits = self._head[24] if is_png else None  # `_kind` has seen to where IHDR is
+        image = self._opened_image()
+        self._refuse_large(image.height, image.width)
+        self._frames = int(getattr(image, "n_frames", 1))
+        # An APNG may begin with a picture for programs that do not animate.
+        self._first = int(self._frames > 1 and bool(image.info.get("default_image")))
+        loop = int(image.info.get("loop", -1))
+        # A GIF that does not say is shown once, and n means n repeats, as in all browsers.
+        self.plays = max(0, loop) if self.format != "GIF" else loop + 1 if loop else 0
+
+    @property
+    def count(self) -> int:
+        return self._frames - self._first
+
+    def size(self) -> tuple[int, int]:
+        assert self._image is not None
+        return self._image.height, self._image.width
+
+    def frame(self, index: int) -> Frame:
+        image = self._image
+        assert image is not None
+        if self._frames > 1:
+            if self._bits == 16:
+                self._refuse("several frames of 16 bits per channel")
+            image.seek(index + self._first)
+            self._refuse_large(image.height, image.width)  # a frame of a GIF can exceed the first
+        if self._bits != 16:
+            self._refuse_mode(image.mode)
+        image.load()
+        metadata = replace(_stored_metadata(image), png_chunks=self._chunks)
+        duration_ms = float(image.info.get("duration") or 0)
+        if self._bits == 16:
+            self._image = image = None  # what Pillow has made of it is of no use
+            pixels, alpha = read_deep(self._file, self._name, None)
+            return Frame(_upright(Picture(pixels, alpha, metadata), turn=True))
+        pixels, alpha, notes = arrays(image, png_bits=self._bits)
+        picture = Picture(pixels, alpha, metadata, self._notes + notes)
+        return Frame(_upright(picture, turn=True), duration_ms)
+
+
+class _TiffSource(_Source):
+    """A TIFF file. What its pages are is read from their directories."""
+
+    several = "pages"
+
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self._pages = tiff_pages(self._file)
+        self._refuse_unfit(self._pages[0])
+
+    @property
+    def count(self) -> int:
+        return len(self._pages)
+
+    def size(self) -> tuple[int, int]:
+        return self._pages[0].height, self._pages[0].width
+
+    def frame(self, index: int) -> Frame:
+        page = self._pages[index]
+        self._refuse_unfit(page)
+        if page.deep:  # of which Pillow knows not all kinds
+            pixels, alpha = read_deep(self._file, self._name, page)
+            picture = Picture(pixels, alpha, page_metadata(self._file, page))
+            return Frame(_upright(picture, turn=True, orientation=page.orientation))
+        image = self._image or self._opened_image()
+        if page.index:
+            image.seek(page.index)
+        self._refuse_mode(image.mode)
+        image.load()
+        pixels, alpha, notes = arrays(image, png_bits=None)
+        picture = Picture(pixels, alpha, page_metadata(self._file, page), notes)
+        # Pillow has turned the pixels, after the same tags.
+        return Frame(_upright(picture, turn=False, orientation=page.orientation))
+
+    def _refuse_unfit(self, page: TiffPage) -> None:
+        self._refuse_large(page.height, page.width)
+        if page.problem is not None:
+            self._refuse(page.problem)
+
+
+_SOURCES: Mapping[str, type[_Source]] = {"TIFF": _TiffSource}
+
+
+@contextmanager
+def _opened(path: Path, max_pixels: int) -> Iterator[_Source]:
+    """Open a picture file; what goes wrong until it is closed becomes an `ImageError`."""
+    name, kind = printable(path), None
+    try:
+        with path.open("rb") as file:
+            head = file.read(32)
+            file.seek(0)
+            kind = _kind(head, name)
+            with _PILLOW_LIMITS_LIFTED:
+                source = _SOURCES.get(kind, _PillowSource)(file, head, name, kind, max_pixels)
+            try:
+                yield source
+            finally:
+                source.close()
+    except SrupError:
+        raise
+    except MemoryError as error:
+        raise ImageError(f"{name}: not enough memory to decode it; free some or shrink it first") from error
+    except Exception as error:  # what Pillow raises on damaged files is not limited to a few
+        raise ImageError(f"{name}: {_complaint(error, kind)}") from error
 
 
 def _kind(head: bytes, name: str) -> str:
@@ -150,164 +320,71 @@ def _kind(head: bytes, name: str) -> str:
             return kind
     if head[:4] == b"RIFF" and head[8:12] == b"WEBP":
         return "WebP"
+    if head[4:8] == b"ftyp" and (head[8:12] in (b"avif", b"avis") or b"avif" in head[16:]):
+        return "AVIF"
     readable = ", ".join(list(_READERS)[:-1])
     raise ImageError(f"{name}: not a picture in a format that is read; convert it to one of {readable}")
 
 
-def _refuse_unfit(image: ImageFile, kind: str, head: bytes, name: str, max_pixels: int) -> None:
-    """Refuse, before decoding, what is too large or would have to be reduced."""
-    width, height = image.size
-    if width * height > max_pixels:
-        raise ImageError(
-            f"{name}: {width}x{height} are {width * height:,} pixels, the limit is {max_pixels:,}; "
-            f"if you trust the file, allow them with --max-pixels {width * height}"
-        )
-    frames = getattr(image, "n_frames", 1)
-    if frames != 1:
-        what = "pages" if kind == "TIFF" else "frames"
-        raise ImageError(f"{name}: a {kind} with {frames} {what}, need one; split it into single pictures")
-    problem = _unfit_depth(image, kind, head)
-    if problem is None and image.mode not in _MODES:
-        problem = f"{image.mode} pixels"
-    if problem is not None:
-        remedy = "convert it to sRGB first" if image.mode in ("CMYK", "LAB") else "convert it first"
-        raise ImageError(f"{name}: a {kind} with {problem}, need 8-bit RGB or grey; {remedy}")
-
-
-def _unfit_depth(image: ImageFile, kind: str, head: bytes) -> str | None:
-    """Say what of the samples would be lost. Pillow itself reduces 16-bit colour without a word."""
-    if kind == "PNG" and head[24] == 16:  # bit depth; `_kind` has seen to it that IHDR comes first
-        return "16 bits per channel"
-    if not isinstance(image, TiffImageFile):
-        return None
-    bits = _tag_values(image, _BITS_PER_SAMPLE)
-    if any(value > 8 for value in bits):
-        return f"{max(bits)} bits per channel"
-    if any(value not in (1, 4) for value in _tag_values(image, _SAMPLE_FORMAT)):  # unsigned, undefined
-        return "signed or floating-point channels"
-    extra = _tag_values(image, _EXTRA_SAMPLES)
-    if 0 in extra or len(extra) > 1:
-        return "extra channels that are neither colour nor transparency"
-    return None
-
-
-def _tag_values(image: TiffImageFile, tag: int) -> tuple[int, ...]:
-    value = image.tag_v2.get(tag, ())
-    return value if isinstance(value, tuple) else (value,)
-
-
-def _decoded(
-    image: ImageFile, kind: str, head: bytes, file: BinaryIO
-) -> tuple[_Pixels, _Pixels | None, Metadata]:
-    """Take arrays and metadata from a loaded Pillow image and turn them upright."""
-    pixels, alpha = _arrays(image, kind, head)
-    metadata, orientation = _metadata(image, file, grey=pixels.ndim == 2)
-    if isinstance(image, TiffImageFile):
-        orientation = 1  # Pillow has applied it
-    return _turned(pixels, orientation), None if alpha is None else _turned(alpha, orientation), metadata
-
-
-def _arrays(image: ImageFile, kind: str, head: bytes) -> tuple[_Pixels, _Pixels | None]:
-    """Convert to (H, W, 3) or (H, W), and alpha (H, W); by strips, to hold the pixels once."""
-    mode = _MODES[image.mode]
-    palette = _palette(image) if mode in ("P", "PA") else None  # (256, 4)
-    key = _colour_key(image, mode, kind, head)
-    grey = mode in ("L", "LA") or (palette is not None and bool((palette[:, :1] == palette[:, 1:3]).all()))
-    has_alpha = (
-        mode[-1] == "A" or key is not None or (palette is not None and bool((palette[:, 3] < 255).any()))
-    )
-    width, height = image.size
-    pixels = np.empty((height, width) if grey else (height, width, 3), np.uint8)
-    alpha = np.empty((height, width), np.uint8) if has_alpha else None
-    step = max(1, _STRIP_PIXELS // width)
-    for top in range(0, height, step):
-        rows = slice(top, min(top + step, height))
-        part = image.crop((0, rows.start, width, rows.stop))
-        strip = np.asarray(part if part.mode == mode else part.convert(mode))
-        channels = strip.reshape(*strip.shape[:2], -1)  # (h, W, C)
-        if palette is not None:
-            coloured = palette[channels[..., 0]]
-            opacity = coloured[..., 3] if mode == "P" else channels[..., 1]
-            channels = coloured[..., :3]
-        elif key is not None:
-            opacity = np.where((channels == key).all(axis=-1), 0, 255)
-        else:
-            opacity = channels[..., -1]
-        pixels[rows] = channels[..., 0] if grey else channels[..., :3]
-        if alpha is not None:
-            alpha[rows] = opacity
-    return pixels, alpha
-
-
-def _palette(image: ImageFile) -> _Pixels:
-    """Return the palette as (256, 4) RGBA; missing entries are opaque black, as in Pillow."""
-    palette = np.zeros((256, 4), np.uint8)
-    palette[:, 3] = 255
-    colours = np.array(image.getpalette("RGB") or [], np.uint8).reshape(-1, 3)[:256]
-    palette[: len(colours), :3] = colours
-    transparency = image.info.get("transparency")
-    if isinstance(transparency, int):
-        palette[transparency, 3] = 0
-    elif isinstance(transparency, bytes):
-        palette[: len(transparency), 3] = np.frombuffer(transparency[:256], np.uint8)
-    return palette
-
-
-def _colour_key(image: ImageFile, mode: str, kind: str, head: bytes) -> NDArray[np.intp] | None:
-    """Return the grey value or colour that stands for transparency in an L or RGB picture, or None."""
-    transparency = image.info.get("transparency")
-    if mode not in ("L", "RGB") or transparency is None:
-        return None
-    key = np.atleast_1d(np.array(transparency, np.intp))
-    if kind == "PNG" and mode == "L":
-        # Pillow scales grey of fewer bits to 8 bits, but not the key that belongs to it.
-        largest = (1 << head[24]) - 1
-        return (key & largest) * (255 // largest)
-    return key & 255  # PNG specification, section 11.3.2.1: further bits do not count
-
-
-def _turned(array: _Pixels, orientation: int) -> _Pixels:
-    """Apply an EXIF orientation to (H, W) or (H, W, 3)."""
-    if orientation not in _TURNS:
-        return array
-    swap, row_step, column_step = _TURNS[orientation]
-    turned = array.swapaxes(0, 1) if swap else array
-    return np.ascontiguousarray(turned[::row_step, ::column_step])
-
-
-def _metadata(image: ImageFile, file: BinaryIO, *, grey: bool) -> tuple[Metadata, int]:
-    """Return what is kept, and the orientation that the pixels are stored in (0 if unknown)."""
+def _stored_metadata(image: ImageFile) -> Metadata:
+    """Return what Pillow found beside the pixels."""
     info = image.info
-    exif, xmp, profile = info.get("exif"), info.get("xmp"), info.get("icc_profile")
-    if isinstance(image, TiffImageFile):
-        exif = exif_from_tiff(file)
-    elif exif is None and "Raw profile type exif" in info:  # what ImageMagick writes into a PNG
+    exif = info.get("exif")
+    if exif is None and "Raw profile type exif" in info:  # what ImageMagick writes into a PNG
         try:
             exif = bytes.fromhex("".join(str(info["Raw profile type exif"]).split("\n")[3:]))
         except ValueError:
             exif = None
-    orientation = 0
-    if isinstance(exif, bytes):
-        exif, orientation = upright_exif(exif)
-    if isinstance(xmp, bytes):
-        xmp, xmp_orientation = upright_xmp(xmp)
-        orientation = orientation or xmp_orientation
-    dpi = _dpi(image)
+    resources = info.get("photoshop")
     return Metadata(
-        icc_profile=fitting_icc_profile(profile, grey=grey) if isinstance(profile, bytes) else None,
-        exif=exif if isinstance(exif, bytes) else None,
-        xmp=xmp if isinstance(xmp, bytes) and xmp else None,
-        dpi=dpi[::-1] if dpi is not None and _TURNS.get(orientation, (False,))[0] else dpi,
-    ), orientation
+        icc_profile=_bytes(info.get("icc_profile")),
+        exif=_bytes(exif),
+        xmp=_bytes(info.get("xmp")),
+        dpi=_dpi(image),
+        iptc=_bytes(resources.get(_IPTC_RESOURCE)) if isinstance(resources, dict) else None,
+    )
+
+
+def _bytes(value: object) -> bytes | None:
+    return value if isinstance(value, bytes) and value else None
+
+
+def _upright(picture: Picture, *, turn: bool, orientation: int = 0) -> Picture:
+    """Fit the metadata to upright pixels, and turn these unless that is done.
+
+    Args:
+        picture: with metadata as stored.
+        turn: whether the pixels are still to be turned.
+        orientation: what goes before that of the metadata, 0 if nothing.
+    """
+    stored = picture.metadata
+    exif, xmp = stored.exif, stored.xmp
+    if exif is not None:
+        exif, of_exif = upright_exif(exif)
+        orientation = orientation or of_exif
+    if xmp is not None:
+        xmp, of_xmp = upright_xmp(xmp)
+        orientation = orientation or of_xmp
+    swapped = TURNS.get(orientation, (False,))[0]
+    profile = stored.icc_profile
+    metadata = replace(
+        stored,
+        exif=exif,
+        xmp=xmp,
+        icc_profile=fitting_icc_profile(profile, grey=picture.grey) if profile is not None else None,
+        dpi=stored.dpi[::-1] if stored.dpi is not None and swapped else stored.dpi,
+    )
+    if not turn:
+        return replace(picture, metadata=metadata)
+    alpha = None if picture.alpha is None else turned(picture.alpha, orientation)
+    return replace(picture, pixels=turned(picture.pixels, orientation), alpha=alpha, metadata=metadata)
 
 
 def _dpi(image: ImageFile) -> tuple[float, float] | None:
     """Return the resolution if it is stated and sane; JPEG holds at most 16 bits of it."""
     try:
-        if isinstance(image, TiffImageFile):
-            stated = _X_RESOLUTION in image.tag_v2  # of what is missing, Pillow makes 1 dpi
-        elif isinstance(image, JpegImageFile) and image.info.get("jfif_unit") not in (1, 2):  # inch, cm
-            stated = _X_RESOLUTION in image.getexif()  # and here 72
+        if isinstance(image, JpegImageFile) and image.info.get("jfif_unit") not in (1, 2):  # inch, cm
+            stated = _X_RESOLUTION in image.getexif()  # of what is missing, Pillow makes 72 dpi
         else:
             stated = True
         x, y = (float(value) for value in image.info["dpi"])

@@ -26,11 +26,13 @@ class Metadata:
     exif: bytes | None = None  # begins with Exif\0\0; orientation 1, no thumbnail
     xmp: bytes | None = None  # orientation 1
     dpi: tuple[float, float] | None = None  # along x, along y
+    iptc: bytes | None = None  # IPTC-IIM data sets, which JPEG and TIFF can hold
+    png_chunks: tuple[tuple[bytes, bytes], ...] = ()  # text and colour description, for PNG alone
 
 
 EXIF_PREFIX = b"Exif\x00\x00"  # of the APP1 segment; Pillow expects and gives it for JPEG
 
-_ORIENTATION, _XMP = 0x0112, 0x02BC
+_ORIENTATION, _XMP, _IPTC = 0x0112, 0x02BC, 0x83BB
 _EXIF_IFD, _GPS_IFD, _INTEROP_IFD = 0x8769, 0x8825, 0xA005
 _CHILDREN = {0: (_EXIF_IFD, _GPS_IFD), _EXIF_IFD: (_INTEROP_IFD,)}
 _WIDTH_TAGS = frozenset({0x0100, 0xA002, 0x1001})  # ImageWidth, PixelXDimension, RelatedImageWidth
@@ -45,12 +47,14 @@ _DESCRIPTIVE_TAGS = frozenset(
 # Field type -> bytes of one value, and of the numbers that it consists of (a rational is two).
 _TYPE_BYTES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4}
 _NUMBER_BYTES = _TYPE_BYTES | {5: 4, 10: 4}
-_BYTE, _SHORT, _LONG = 1, 3, 4
+_BYTE, _SHORT, _LONG, _UNDEFINED = 1, 3, 4, 7
 # EXIF in a JPEG is at most 64 KiB; what exceeds this in one directory is no EXIF, damaged or hostile.
 _MOST_TAG_BYTES = 1 << 24
+# In all directories of a chain together: 10,000 pages have some 200,000.
+_MOST_RECORDS = 1 << 20
 
 
-class _Entry(NamedTuple):
+class Entry(NamedTuple):
     """One value of a directory."""
 
     kind: int  # field type
@@ -58,10 +62,10 @@ class _Entry(NamedTuple):
     record: int = 0  # position of its 12-byte record
 
 
-_Tags = dict[int, Union[_Entry, "_Tags"]]  # a nested dictionary is a directory that the tag points to
+Tags = dict[int, Union[Entry, "Tags"]]  # a nested dictionary is a directory that the tag points to
 
 
-class _TiffReader:
+class TiffReader:
     """Directories of a TIFF file or of an EXIF block, which is built like one.
 
     Raises ValueError where the data ends too early; single values that lie outside are skipped.
@@ -93,9 +97,32 @@ class _TiffReader:
         value: int = struct.unpack(self.order + code, self._read(offset, struct.calcsize(code)))[0]
         return value
 
-    def tags(
-        self, offset: int, parent: int = 0, *, wanted: Container[int] | None = None
-    ) -> tuple[_Tags, int]:
+    def directories(self) -> list[int]:
+        """Return where the directories of a chain lie, as far as it is whole and of sane size."""
+        count_code, record, link_code = ("Q", 20, "Q") if self.big else ("H", 12, "I")
+        found: list[int] = []
+        seen: set[int] = set()
+        offset, records = self.first, 0
+        while offset >= 8 and offset not in seen and records < _MOST_RECORDS:
+            found.append(offset)
+            seen.add(offset)
+            try:
+                count = self._number(count_code, offset)
+                link = offset + struct.calcsize(count_code) + record * count
+                offset = self._number(link_code, link)
+            except ValueError:
+                break
+            records += count + 1
+        return found
+
+    def numbers(self, entry: Entry | Tags | None) -> tuple[int, ...]:
+        """Return the values of an entry of unsigned numbers; of rationals numerator and denominator."""
+        if not isinstance(entry, Entry):
+            return ()
+        unit = _NUMBER_BYTES[entry.kind]
+        return tuple(np.frombuffer(entry.data, dtype=f"{self.order}u{unit}").tolist())
+
+    def tags(self, offset: int, parent: int = 0, *, wanted: Container[int] | None = None) -> tuple[Tags, int]:
         """Read the directory at `offset` with its children; also return where its next link is.
 
         Of a tag that is there twice, the first counts. `wanted` names the tags to read, else all are.
@@ -103,7 +130,7 @@ class _TiffReader:
         code, count_code, link_bytes = ("HHQ8s", "Q", 8) if self.big else ("HHI4s", "H", 4)
         step, start = struct.calcsize(self.order + code), offset + struct.calcsize(count_code)
         records = self._read(start, step * min(self._number(count_code, offset), 1 << 16))
-        tags: _Tags = {}
+        tags: Tags = {}
         seen: set[int] = set()
         total = 0
         for position in range(0, len(records), step):
@@ -118,10 +145,10 @@ class _TiffReader:
                 if tag in _CHILDREN.get(parent, ()):
                     tags[tag] = self.tags(place, parent=tag)[0]
                 elif size > link_bytes:
-                    tags[tag] = _Entry(kind, self._read(place, size), start + position)
+                    tags[tag] = Entry(kind, self._read(place, size), start + position)
                     self.end = max(self.end, place + size)
                 elif size:
-                    tags[tag] = _Entry(kind, value[:size], start + position)
+                    tags[tag] = Entry(kind, value[:size], start + position)
             except ValueError:
                 continue
         link = start + len(records)
@@ -143,12 +170,12 @@ def upright_exif(exif: bytes) -> tuple[bytes | None, int]:
         del body[: len(EXIF_PREFIX)]
     orientation = 0
     try:
-        reader = _TiffReader(body)
+        reader = TiffReader(body)
         tags, link = reader.tags(reader.first)
         if reader.big:
             return None, 0
         entry = tags.get(_ORIENTATION)
-        if isinstance(entry, _Entry) and entry.kind in (_SHORT, _LONG):
+        if isinstance(entry, Entry) and entry.kind in (_SHORT, _LONG):
             code = reader.order + ("H" if entry.kind == _SHORT else "I")
             orientation = struct.unpack(code, entry.data[: struct.calcsize(code)])[0]
             _set_number(body, reader.order, _ORIENTATION, entry.record, 1)
@@ -163,9 +190,9 @@ def upright_exif(exif: bytes) -> tuple[bytes | None, int]:
 def resized_exif(exif: bytes, *, height: int, width: int) -> bytes:
     """Update the picture's size where the EXIF block states it; `exif` comes from `upright_exif`."""
     body = bytearray(exif[len(EXIF_PREFIX) :])
-    reader = _TiffReader(body)
+    reader = TiffReader(body)
 
-    def update(tags: _Tags) -> None:
+    def update(tags: Tags) -> None:
         for tag, entry in tags.items():
             if isinstance(entry, dict):
                 update(entry)
@@ -176,7 +203,7 @@ def resized_exif(exif: bytes, *, height: int, width: int) -> bytes:
 
     try:
         update(reader.tags(reader.first)[0])
-        _TiffReader(body).tags(reader.first)  # in a damaged block, directories may overlap
+        TiffReader(body).tags(reader.first)  # in a damaged block, directories may overlap
     except ValueError:
         return exif
     return EXIF_PREFIX + bytes(body)
@@ -190,56 +217,74 @@ def _set_number(body: bytearray, order: str, tag: int, record: int, value: int) 
         struct.pack_into(order + "HHII", body, record, tag, _LONG, 1, value)
 
 
-def exif_from_tiff(file: BinaryIO) -> bytes | None:
-    """Collect a TIFF file's descriptive tags as an EXIF block; None if it has none."""
+def exif_from_tiff(file: BinaryIO, offset: int | None = None) -> bytes | None:
+    """Collect the descriptive tags of a TIFF directory (the first) as an EXIF block; None if it has none."""
     try:
-        reader = _TiffReader(file)
-        tags = reader.tags(reader.first, wanted=_DESCRIPTIVE_TAGS)[0]
+        reader = TiffReader(file)
+        tags = reader.tags(offset or reader.first, wanted=_DESCRIPTIVE_TAGS)[0]
     except ValueError:
         return None
     if not tags:
         return None
     header = (b"II*\x00" if reader.order == "<" else b"MM\x00*") + struct.pack(reader.order + "I", 8)
-    return EXIF_PREFIX + header + _directory(tags, order=reader.order, offset=8)
+    return EXIF_PREFIX + header + directory(tags, order=reader.order, offset=8)
 
 
-def add_to_tiff(file: BinaryIO, *, exif: bytes | None, xmp: bytes | None) -> None:
-    """Add the descriptive tags of `exif`, and `xmp`, to the classic TIFF file that Pillow has written.
+def add_to_tiff(
+    file: BinaryIO,
+    *,
+    exif: bytes | None = None,
+    xmp: bytes | None = None,
+    iptc: bytes | None = None,
+    tags: Tags | None = None,
+    dropped: Container[int] = (),
+) -> None:
+    """Add metadata to the classic TIFF file that an encoder has written.
 
     The first directory is written anew behind the pixels, where it has room.
+
+    Args:
+        file: with one directory.
+        exif: a block of which the descriptive tags are added.
+        xmp: a packet.
+        iptc: data sets.
+        tags: further ones, in the byte order of the file.
+        dropped: tags of the file that are left out.
     """
-    reader = _TiffReader(file)
-    tags = reader.tags(reader.first)[0]
-    added: _Tags = {_XMP: _Entry(_BYTE, xmp)} if xmp else {}
+    reader = TiffReader(file)
+    present = {tag: entry for tag, entry in reader.tags(reader.first)[0].items() if tag not in dropped}
+    added: Tags = {_XMP: Entry(_BYTE, xmp)} if xmp else {}
+    if iptc:
+        added[_IPTC] = Entry(_UNDEFINED, iptc)
     source = reader.order
     if exif:
-        block = _TiffReader(exif[len(EXIF_PREFIX) :])
+        block = TiffReader(exif[len(EXIF_PREFIX) :])
         source = block.order
-        added |= block.tags(block.first, wanted=_DESCRIPTIVE_TAGS - tags.keys())[0]
-    if not added:
+        added |= block.tags(block.first, wanted=_DESCRIPTIVE_TAGS - present.keys())[0]
+    if not added and not tags and not dropped:
         return
     offset = file.seek(0, 2)
     offset += file.write(b"\x00" * (offset % 2))  # directories begin at even positions
-    merged = tags | _swapped(added, source=source, order=reader.order)
-    file.write(_directory(merged, order=reader.order, offset=offset))
+    merged = present | _swapped(added, source=source, order=reader.order) | (tags or {})
+    file.write(directory(merged, order=reader.order, offset=offset))
     file.seek(4)
     file.write(struct.pack(reader.order + "I", offset))
 
 
-def _swapped(tags: _Tags, *, source: str, order: str) -> _Tags:
+def _swapped(tags: Tags, *, source: str, order: str) -> Tags:
     """Change the byte order of every value."""
-    result: _Tags = {}
+    result: Tags = {}
     for tag, entry in tags.items():
         if isinstance(entry, dict):
             result[tag] = _swapped(entry, source=source, order=order)
         else:
             unit = _NUMBER_BYTES[entry.kind]
             numbers = np.frombuffer(entry.data, dtype=f"{source}u{unit}")
-            result[tag] = _Entry(entry.kind, numbers.astype(f"{order}u{unit}").tobytes())
+            result[tag] = Entry(entry.kind, numbers.astype(f"{order}u{unit}").tobytes())
     return result
 
 
-def _directory(tags: _Tags, *, order: str, offset: int) -> bytes:
+def directory(tags: Tags, *, order: str, offset: int) -> bytes:
     """Lay out a directory, its children and their values for the position `offset`."""
     records = bytearray(struct.pack(order + "H", len(tags)))
     values = bytearray()
@@ -248,7 +293,7 @@ def _directory(tags: _Tags, *, order: str, offset: int) -> bytes:
         entry, place = tags[tag], struct.pack(order + "I", behind + len(values))
         if isinstance(entry, dict):
             records += struct.pack(order + "HHI", tag, _LONG, 1) + place
-            values += _directory(entry, order=order, offset=behind + len(values))
+            values += directory(entry, order=order, offset=behind + len(values))
         else:
             count = len(entry.data) // _TYPE_BYTES[entry.kind]
             inline = len(entry.data) <= 4
@@ -261,6 +306,24 @@ def _directory(tags: _Tags, *, order: str, offset: int) -> bytes:
 
 # `tiff:Orientation` as an attribute or as an element, XMP part 1 (ISO 16684-1), section 7.
 _XMP_ORIENTATION = re.compile(rb"""(tiff:Orientation\s*(?:=\s*["']|>)\s*)([0-9])""")
+
+
+def without_orientation(exif: bytes) -> bytes:
+    """Take the orientation out of the first directory; nothing that offsets point to moves."""
+    body = bytearray(exif.removeprefix(EXIF_PREFIX))
+    try:
+        reader = TiffReader(body)
+        tags, link = reader.tags(reader.first)
+    except ValueError:
+        return exif
+    entry = tags.get(_ORIENTATION)
+    if not isinstance(entry, Entry):
+        return exif
+    body[entry.record : link - 8] = body[entry.record + 12 : link + 4]  # one record of 12 bytes less
+    count = struct.unpack_from(reader.order + "H", body, reader.first)[0]
+    struct.pack_into(reader.order + "H", body, reader.first, count - 1)
+    body[link - 8 : link + 4] = bytes(12)
+    return EXIF_PREFIX + bytes(body)
 
 
 def upright_xmp(xmp: bytes) -> tuple[bytes, int]:

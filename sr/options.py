@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +46,32 @@ class DeviceName(click.ParamType):
             self.fail(str(error), param, ctx)
         return value
 
+
+class GroupedCommand(click.Command):
+    """Shows its options under headings: first those that matter first."""
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write them by the groups of `GROUPS`; what stands in none comes last."""
+        records = {
+            param.name: record
+            for param in self.get_params(ctx)
+            if isinstance(param, click.Option) and (record := param.get_help_record(ctx)) is not None
+        }
+        for heading, names in GROUPS.items():
+            if rows := [records.pop(name) for name in names if name in records]:
+                with formatter.section(heading):
+                    formatter.write_dl(rows)
+        with formatter.section("Other options"):
+            formatter.write_dl(list(records.values()))
+
+
+# Heading -> options of `srup upscale`, in the order in which they are shown.
+GROUPS: dict[str, tuple[str, ...]] = {
+    "Options": ("scale", "output", "format_", "backend", "overwrite"),
+    "Encoding of the output": ("quality", "lossless", "subsampling", "png_level", "tiff_compression"),
+    "Folders": ("skip_existing", "suffix", "include", "exclude", "dry_run", "as_json"),
+    "Computation": ("model", "device", "tile", "halo", "batch"),
+}
 
 scale = click.option(
     "--scale", type=click.IntRange(min=1), help="Upscaling factor; 2, 3 and 4 ship.  [default: 2]"
@@ -96,3 +123,33 @@ skip_existing = click.option(
     "--skip-existing", is_flag=True, help="Leave out pictures whose output exists; decided before decoding."
 )
 overwrite = click.option("--overwrite", is_flag=True, help="Replace outputs that exist.")
+
+_ENCODING = (
+    click.option(
+        "--quality",
+        type=click.IntRange(0, 100),
+        help="Of JPEG, AVIF and lossy WebP.  [default: 95, AVIF 90]",
+    ),
+    click.option(
+        "--lossless/--lossy", default=None, help="WebP.  [default: lossless unless --quality is given]"
+    ),
+    click.option(
+        "--subsampling",
+        type=click.Choice(["4:4:4", "4:2:2", "4:2:0"]),
+        help="Of colour in JPEG and AVIF.  [default: 4:4:4, none]",
+    ),
+    click.option("--png-level", type=click.IntRange(0, 9), help="0 none, 9 smallest.  [default: 1, fast]"),
+    click.option(
+        "--tiff-compression",
+        type=click.Choice(["lzw", "deflate", "none"]),
+        help="All lossless.  [default: lzw]",
+    ),
+)
+ENCODING = ("quality", "lossless", "subsampling", "png_level", "tiff_compression")
+
+
+def encoding(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the options of `ENCODING`, which say how outputs are encoded."""
+    for option in reversed(_ENCODING):
+        command = option(command)
+    return command

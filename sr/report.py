@@ -52,6 +52,8 @@ def report_files(
                 if result.error is None and result.job.ledger is not None:
                     plan.ledgers[result.job.ledger].add(result.job)
                 on_file(result, lines(result, upscaler))
+                for note in result.notes if not as_json else ():
+                    click.echo(f"Note: {result.job.target}: {note}", err=True)
         except KeyboardInterrupt:
             click.echo(
                 f"stopped: {len(results):,} of {_pictures(len(plan.jobs))} done, nothing partial was left; "
@@ -86,7 +88,7 @@ def _second_interrupt_stops_at_once() -> Iterator[None]:
 def _print_summary(plan: Plan, results: list[FileResult], upscaler: Upscaler, *, seconds: float) -> None:
     info = upscaler.backend.info
     failed = [result for result in results if result.error is not None]
-    megapixels = sum(r.size[0] * r.size[1] for r in results if r.size and not r.error) / 1e6
+    megapixels = sum(r.size[0] * r.size[1] * r.frames for r in results if r.size and not r.error) / 1e6
     output = megapixels * upscaler.scale**2
     click.echo(
         f"{len(results) - len(failed)} of {_pictures(len(results))}, x{upscaler.scale}, "
@@ -127,6 +129,8 @@ def _json_line(result: FileResult, upscaler: Upscaler) -> tuple[str, bool]:
         "scale": scale,
         "tiles": result.tiles,
         "seconds": round(result.seconds, 4),
+        "frames": result.frames,
+        "notes": result.notes,
         "backend": info.name,
         "device": info.device,
     }
@@ -140,6 +144,7 @@ def _result_line(result: FileResult, upscaler: Upscaler) -> tuple[str, bool]:
     (width, height), scale = result.size, upscaler.scale
     return (
         f"{result.job.source} -> {result.job.target}  {width}x{height} -> {width * scale}x{height * scale}  "
+        f"{'' if result.frames == 1 else f'{result.frames} frames, '}"
         f"{result.tiles} {'tile' if result.tiles == 1 else 'tiles'}, {result.seconds:.2f} s"
     ), False
 

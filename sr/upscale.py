@@ -14,28 +14,32 @@ from contextlib import nullcontext, suppress
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
-from typing import Self
+from threading import Lock
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-from sr.backends import open_backend
+from sr.backends import open_backend, open_deep_backend
 from sr.backends.base import Backend, BackendRequest, Batch
 from sr.errors import BackendError, ImageError, OutOfDeviceMemoryError, SrupError, TilingError
 from sr.image import (
     DEFAULT_MAX_PIXELS,
+    Frame,
     Picture,
+    PictureSequence,
     WriteOptions,
     bleed_under_transparency,
     check_output,
-    read_picture,
+    open_picture,
     within_neighbours,
     write_picture,
+    write_sequence,
 )
 from sr.memory import available_memory
 from sr.tiling import MIN_HALOS_PER_TILE, Tile, TileGrid, TileSpec, tile_grid
 
-Pixels = NDArray[np.uint8]
+Pixels = NDArray[Any]  # uint8 or uint16
 Progress = Callable[[int, int], None]  # tiles done, tiles in all
 
 # Whole-picture inference may take this part of the free memory.
@@ -87,6 +91,9 @@ class Upscaler:
         if batch is not None and batch < 1:
             raise TilingError(f"batch is {batch}, need at least 1 (--batch)")
         request = BackendRequest(2 if scale is None else scale, device, model, tile, batch, build_progress)
+        self._request, self._opening = request, Lock()
+        self._named = backend if isinstance(backend, str) else backend.info.name
+        self._deep_backend: Backend | None = None
         self.backend = open_backend(backend, request) if isinstance(backend, str) else backend
         try:
             self._plan(scale, tile, halo, batch)
@@ -132,16 +139,17 @@ class Upscaler:
         return f"x{self.scale} {model.preset} {model.precision} {model.weights_sha256[:16]}"
 
     def __call__(self, image: Pixels) -> Pixels:
-        """Upscale an array: uint8 (H, W) grey or (H, W, 3) RGB, to scale * H by scale * W.
+        """Upscale an array: uint8 or uint16, (H, W) grey or (H, W, 3) RGB, to scale * H by scale * W.
 
         Raises:
             ImageError: the array has another shape or dtype.
             BackendError: the device failed.
         """
-        if image.dtype != np.uint8 or image.ndim not in (2, 3) or image.shape[2:] not in ((), (3,)):
+        right_shape = image.ndim == 2 or (image.ndim == 3 and image.shape[2] == 3)
+        if image.dtype not in (np.uint8, np.uint16) or not right_shape:
             raise ImageError(
                 f"cannot upscale an array of shape {image.shape} and dtype {image.dtype}; "
-                "need uint8 (H, W) or (H, W, 3)"
+                "need uint8 or uint16, (H, W) or (H, W, 3)"
             )
         return self._upscale_items([image])[0]
 
@@ -149,11 +157,17 @@ class Upscaler:
         """Upscale a picture; alpha goes the same way as the colours.
 
         Raises:
-            BackendError: the device failed.
+            BackendError: the device failed, or the backend cannot compute 16 bits per channel.
         """
-        if picture.alpha is None:
+        info, used = self.backend.info, self._backend_for(picture.pixels).info
+        if used.name != info.name:
+            note = f"16 bits per channel: computed by {used.name} on {used.device}, not by {info.name}"
+            picture = replace(picture, notes=(*picture.notes, note))
+        if picture.alpha is None or not picture.transparent:
             (pixels,) = self._upscale_items([picture.pixels], progress)
-            return replace(picture, pixels=pixels)
+            opaque = np.iinfo(pixels.dtype).max
+            alpha = None if picture.alpha is None else np.full(pixels.shape[:2], opaque, pixels.dtype)
+            return replace(picture, pixels=pixels, alpha=alpha)
         colours = bleed_under_transparency(picture.pixels, picture.alpha)
         pixels, alpha = self._upscale_items([colours, picture.alpha], progress)
         return replace(
@@ -186,11 +200,21 @@ class Upscaler:
                 if not self._respect_limits():
                     raise
 
+    def _backend_for(self, samples: Pixels) -> Backend:
+        """Return what computes 8 bits, or 16, for which a float32 model is opened when first needed."""
+        if samples.dtype == np.uint8 or self.backend.info.deep:
+            return self.backend
+        with self._opening:
+            if self._deep_backend is None:
+                request = replace(self._request, scale=self.scale)
+                self._deep_backend = open_deep_backend(self._named, request)
+            return self._deep_backend
+
     def _run_items(self, items: Sequence[Pixels], progress: Progress | None) -> list[Pixels]:
         height, width = items[0].shape[:2]
         grid = self.grid(height, width)
         outputs = [
-            np.empty((height * self.scale, width * self.scale, *item.shape[2:]), np.uint8) for item in items
+            np.empty((height * self.scale, width * self.scale, *item.shape[2:]), item.dtype) for item in items
         ]
         jobs = [(tile, index) for tile in grid for index in range(len(items))]
         batches = (
@@ -199,7 +223,7 @@ class Upscaler:
         )
         remaining = iter(jobs)
         done = 0
-        for result in self.backend.run(batches):
+        for result in self._backend_for(items[0]).run(batches):
             for upscaled, (tile, index) in zip(result, islice(remaining, len(result)), strict=True):
                 _keep(upscaled, outputs[index], tile, self.scale)
             done += len(result)
@@ -209,6 +233,8 @@ class Upscaler:
 
     def close(self) -> None:
         """Free the backend."""
+        if self._deep_backend is not None:
+            self._deep_backend.close()
         self.backend.close()
 
     def __enter__(self) -> Self:
@@ -222,7 +248,7 @@ class Upscaler:
 
 def _cut(sources: Sequence[Pixels], grid: TileGrid, jobs: Sequence[tuple[Tile, int]]) -> Batch:
     """Copy tiles into a batch (N, tile_height, tile_width, 3); grey fills all channels."""
-    batch = np.empty((len(jobs), grid.tile_height, grid.tile_width, 3), np.uint8)
+    batch = np.empty((len(jobs), grid.tile_height, grid.tile_width, 3), sources[0].dtype)
     for slot, (tile, index) in enumerate(jobs):
         rows, columns, source = tile.rows, tile.columns, sources[index]
         part = source[rows.start : rows.start + rows.length, columns.start : columns.start + columns.length]
@@ -244,7 +270,8 @@ def _keep(upscaled: Pixels, target: Pixels, tile: Tile, scale: int) -> None:
     if place.ndim == 3:
         place[:] = part
     else:
-        place[:] = (part.sum(axis=2, dtype=np.uint16) + 1) // 3  # the mean of three, rounded
+        wide = np.uint16 if part.dtype == np.uint8 else np.uint32
+        place[:] = (part.sum(axis=2, dtype=wide) + 1) // 3  # the mean of three, rounded
 
 
 @dataclass(frozen=True)
@@ -272,6 +299,8 @@ class FileResult:
         size: (width, height) of the input in pixels; None if it could not be read.
         tiles: tiles run.
         seconds: of inference.
+        frames: frames of an animation or pages, else 1.
+        notes: what was reduced or converted, for the user to read.
     """
 
     job: FileJob
@@ -279,6 +308,12 @@ class FileResult:
     size: tuple[int, int] | None = None
     tiles: int = 0
     seconds: float = 0.0
+    frames: int = 1
+    notes: tuple[str, ...] = ()
+
+
+# A result, and the encoding that it waits for and whose notes it gets, unless it is final.
+_Started = tuple[FileResult, Future[tuple[str, ...]] | None]
 
 
 def upscale_files(
@@ -292,36 +327,35 @@ def upscale_files(
     """Upscale files in order and yield a result for each when its file has been written.
 
     A picture that fails yields its error and the others go on. At most three pictures are in
-    memory: one being decoded, one upscaled, one encoded.
+    memory: one being decoded, one upscaled, one encoded. Of an animation, or a file of several pages,
+    two or three frames are.
     """
     options = write_options or WriteOptions()
     with ThreadPoolExecutor(1, "decode") as decoder, ThreadPoolExecutor(1, "encode") as encoder:
 
-        def decode(job: FileJob) -> Picture:
-            picture = read_picture(job.source, max_pixels=max_pixels)
-            check_output(
-                job.target,
-                height=picture.height * upscaler.scale,
-                width=picture.width * upscaler.scale,
-                alpha=picture.transparent,
-            )
+        def decode(job: FileJob) -> Picture | PictureSequence:
+            picture = open_picture(job.source, max_pixels=max_pixels)
+            height, width = picture.height * upscaler.scale, picture.width * upscaler.scale
+            if isinstance(picture, PictureSequence):
+                several = picture.kind
+                check_output(job.target, height=height, width=width, alpha=False, several=several)
+            else:
+                alpha, deep = picture.transparent, picture.deep
+                check_output(job.target, height=height, width=width, alpha=alpha, deep=deep)
             return picture
 
-        def encode(job: FileJob, picture: Picture) -> None:
-            try:
-                job.target.parent.mkdir(parents=True, exist_ok=True)
-            except OSError as error:
-                raise ImageError(
-                    f"{job.target}: its folder cannot be made ({error.strerror}); choose another (-o)"
-                ) from error
-            write_picture(job.target, picture, options=options)
+        def encode(job: FileJob, picture: Picture) -> tuple[str, ...]:
+            _make_folder(job)
+            return picture.notes + write_picture(job.target, picture, options=options)
 
-        def infer(job: FileJob, decoding: Future[Picture]) -> tuple[FileResult, Future[None] | None]:
+        def infer(job: FileJob, decoding: Future[Picture | PictureSequence]) -> _Started:
+            report = None if progress is None else (lambda done, total: progress(job, done, total))
             try:
                 picture = decoding.result()
+                if isinstance(picture, PictureSequence):
+                    return _upscale_sequence(job, picture, upscaler, options, report), None
                 size = (picture.width, picture.height)
                 tiles = len(upscaler.grid(picture.height, picture.width))
-                report = None if progress is None else (lambda done, total: progress(job, done, total))
                 started = time.perf_counter()
                 upscaled = upscaler.picture(picture, progress=report)
                 seconds = time.perf_counter() - started
@@ -330,7 +364,7 @@ def upscale_files(
             result = FileResult(job, size=size, tiles=tiles, seconds=seconds)
             return result, encoder.submit(encode, job, upscaled)
 
-        previous: tuple[FileResult, Future[None] | None] | None = None
+        previous: _Started | None = None
         for job, decoding in _ahead(jobs, lambda job: decoder.submit(decode, job)):
             current = infer(job, decoding)
             if previous is not None:
@@ -340,11 +374,50 @@ def upscale_files(
             yield _finished(*previous)
 
 
+def _make_folder(job: FileJob) -> None:
+    try:
+        job.target.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ImageError(
+            f"{job.target}: its folder cannot be made ({error.strerror}); choose another (-o)"
+        ) from error
+
+
+def _upscale_sequence(
+    job: FileJob,
+    sequence: PictureSequence,
+    upscaler: Upscaler,
+    options: WriteOptions,
+    progress: Progress | None,
+) -> FileResult:
+    """Upscale an animation or pages: each is decoded, upscaled and encoded before the next."""
+    tiles, seconds, index = 0, 0.0, 0
+
+    def report(done: int, total: int) -> None:
+        if progress is not None:
+            progress(index * total + done, sequence.count * total)
+
+    def upscaled() -> Iterator[Frame]:
+        nonlocal tiles, seconds, index
+        for index, frame in enumerate(sequence.frames()):  # noqa: B007  `report` reads it
+            picture = frame.picture
+            tiles += len(upscaler.grid(picture.height, picture.width))
+            started = time.perf_counter()
+            larger = upscaler.picture(picture, progress=report)
+            seconds += time.perf_counter() - started
+            yield replace(frame, picture=larger)
+
+    _make_folder(job)
+    notes = write_sequence(job.target, sequence, upscaled(), options=options)
+    size = (sequence.width, sequence.height)
+    return FileResult(job, size=size, tiles=tiles, seconds=seconds, frames=sequence.count, notes=notes)
+
+
 def _ahead(
-    jobs: Iterable[FileJob], submit: Callable[[FileJob], Future[Picture]]
-) -> Iterator[tuple[FileJob, Future[Picture]]]:
+    jobs: Iterable[FileJob], submit: Callable[[FileJob], Future[Picture | PictureSequence]]
+) -> Iterator[tuple[FileJob, Future[Picture | PictureSequence]]]:
     """Pair each job with its decoding, started while the job before is being worked on."""
-    waiting: tuple[FileJob, Future[Picture]] | None = None
+    waiting: tuple[FileJob, Future[Picture | PictureSequence]] | None = None
     for job in jobs:
         started = (job, submit(job))
         if waiting is not None:
@@ -354,12 +427,11 @@ def _ahead(
         yield waiting
 
 
-def _finished(result: FileResult, encoding: Future[None] | None) -> FileResult:
+def _finished(result: FileResult, encoding: Future[tuple[str, ...]] | None) -> FileResult:
     """Wait for the file to be written."""
     if encoding is None:
         return result
     try:
-        encoding.result()
+        return replace(result, notes=encoding.result())
     except SrupError as error:
         return replace(result, error=error)
-    return result

@@ -43,6 +43,28 @@ def open_backend(name: str, request: BackendRequest) -> Backend:
     return backend
 
 
+def open_deep_backend(name: str, request: BackendRequest) -> Backend:
+    """Open what computes 16 bits per channel beside backend `name`, which does not.
+
+    That is ONNX Runtime with the float32 file of the shipped weights.
+
+    Raises:
+        BackendError: a backend or a model was named that has 8 bits only.
+    """
+    if name not in ("auto", "onnx"):
+        raise BackendError(
+            f"backend {name} computes 8 bits per channel and the picture has 16; use --backend onnx or torch"
+        )
+    if request.model is not None:
+        raise BackendError(
+            f"{request.model}: computes 8 bits per channel and the picture has 16; "
+            "export the model with --io float32 --precision fp32"
+        )
+    model = shipped_onnx(scale=request.scale, io="float32")
+    device = request.device if len(gpu_indices(request.device)) < 2 else "cuda"
+    return open_backend("onnx", replace(request, model=model, device=device))
+
+
 def _device_for(name: str, device: str) -> tuple[str, str]:
     """Return the device on which a backend that was named runs, and why if that was not named."""
     if device != "auto" or name in _ON_SEVERAL_GPUS:

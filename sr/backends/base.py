@@ -7,15 +7,14 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
-import numpy as np
 from numpy.typing import NDArray
 
 from sr.errors import BackendError
 from sr.modelfile import ModelMetadata
 
-Batch = NDArray[np.uint8]
+Batch = NDArray[Any]  # uint8, or uint16 where the backend takes that
 
 # Largest tile, in lr and in hr pixels a side: beyond them time hardly falls and memory grows; what these
 # take is in benchmarks/results/tiling.json. At x4, tiles of 512 lr px took 745 MiB where 384 take 310.
@@ -41,6 +40,7 @@ class BackendInfo:
         fixed_tiles: the backend runs tiles of its largest shape best (see `Upscaler.grid`).
         max_tile: largest side of a tile in lr pixels that the backend takes; None is any.
         max_batch: largest number of tiles at once that the backend takes; None is any.
+        deep: the backend takes and gives uint16 batches too, in [0, 65535].
     """
 
     name: str
@@ -52,6 +52,7 @@ class BackendInfo:
     fixed_tiles: bool = False
     max_tile: int | None = None
     max_batch: int | None = None
+    deep: bool = False
 
 
 @dataclass(frozen=True)
@@ -106,7 +107,8 @@ class Backend(ABC):
         """Upscale batches in order; may read ahead.
 
         Takes uint8 RGB (N, H, W, 3) in [0, 255] and yields uint8 (N, scale*H, scale*W, 3). A batch
-        that was given must not be changed until its result has come.
+        that was given must not be changed until its result has come. Where `info` says deep, uint16
+        in [0, 65535] gives uint16.
 
         Raises:
             OutOfDeviceMemoryError: memory ran out; `info` has a smaller largest batch and tile now.

@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnxruntime
+from numpy.typing import NDArray
 
 from sr.backends.base import Backend, BackendInfo, Batch, default_tile
 from sr.errors import BackendError, ModelError
@@ -20,22 +22,21 @@ ERRORS_ONLY = 3  # onnxruntime's log severity; what matters comes as an exceptio
 class OrtBackend(Backend):
     """An ONNX file on ONNX Runtime.
 
-    Takes our files with uint8 IO. The provider that really runs is checked: ONNX Runtime itself
-    falls back to the CPU in silence.
+    Takes our files; those with float32 IO run pictures of 8 and of 16 bits per channel. The provider
+    that really runs is checked: ONNX Runtime itself falls back to the CPU in silence.
     """
 
     def __init__(self, model: Path, *, device: str) -> None:
         """Open `model` on `device`, "cpu" or "cuda".
 
         Raises:
-            ModelError: the file is missing, damaged, not ours, or has float32 IO.
+            ModelError: the file is missing, damaged or not ours.
             BackendError: the device is not available to this ONNX Runtime.
         """
         self._session = _open_session(model, device)
         properties = self._session.get_modelmeta().custom_metadata_map
         metadata = ModelMetadata.from_properties(properties, source=str(model))
-        if metadata.io != "uint8":
-            raise ModelError(f"{model}: has {metadata.io} IO, need uint8; export it with --io uint8")
+        self._floats = metadata.io == "float32"
         self._outputs = [output.name for output in self._session.get_outputs()]
         self.info = BackendInfo(
             name="onnx",
@@ -43,13 +44,15 @@ class OrtBackend(Backend):
             model=metadata,
             default_tile=default_tile(metadata.scale),
             default_batch=1 if device == "cpu" else 4,
+            deep=self._floats and metadata.precision == "fp32",
         )
 
     def run(self, batches: Iterable[Batch]) -> Iterator[Batch]:
         """Upscale batches in order, one at a time."""
         for batch in batches:
+            fed = _as_floats(batch) if self._floats else batch
             try:
-                results = self._session.run(self._outputs, {INPUT_NAME: batch})
+                results = self._session.run(self._outputs, {INPUT_NAME: fed})
             except Exception as error:  # onnxruntime raises its own, unexported exception classes
                 raise BackendError(
                     f"ONNX Runtime failed on a batch of shape {batch.shape}: {_one_line(error)}; "
@@ -60,11 +63,25 @@ class OrtBackend(Backend):
                 raise BackendError(
                     "the network's output is not finite in fp16; use the fp32 file of this model"
                 )
-            yield by_name[OUTPUT_NAME]
+            result = by_name[OUTPUT_NAME]
+            yield _as_integers(result, batch.dtype) if self._floats else result
 
     def close(self) -> None:
         """Free the session."""
         self._session = None
+
+
+def _as_floats(batch: Batch) -> NDArray[np.float32]:
+    """Convert integers (N, H, W, 3) to (N, 3, H, W) in [0, 1]."""
+    scaled = batch.transpose(0, 3, 1, 2) / np.float32(np.iinfo(batch.dtype).max)
+    return np.ascontiguousarray(scaled, np.float32)
+
+
+def _as_integers(result: NDArray[np.float32], dtype: np.dtype[Any]) -> Batch:
+    """Convert (N, 3, H, W), about [0, 1], to integers (N, H, W, 3), rounded and clipped."""
+    largest = np.iinfo(dtype).max
+    scaled = np.rint(result * np.float32(largest))
+    return np.ascontiguousarray(scaled.clip(0, largest).astype(dtype).transpose(0, 2, 3, 1))
 
 
 def read_metadata(model: Path) -> ModelMetadata:

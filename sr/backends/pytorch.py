@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from sr.backends.base import Backend, BackendInfo, Batch, default_tile
@@ -43,6 +44,7 @@ class TorchBackend(Backend):
             model=metadata_from_weights(loaded),
             default_tile=default_tile(loaded.config.scale),
             default_batch=1 if device == "cpu" else 4,
+            deep=True,
         )
 
     def run(self, batches: Iterable[Batch]) -> Iterator[Batch]:
@@ -60,10 +62,14 @@ class TorchBackend(Backend):
             yield result
 
     def _run(self, batch: Batch) -> Batch:
-        lr = torch.tensor(batch, device=self._device).permute(0, 3, 1, 2)  # a channels-last view
-        sr = self._model(lr.float() / 255)
-        nhwc = (sr * 255).round_().clamp_(0, 255).to(torch.uint8).permute(0, 2, 3, 1)
-        return nhwc.contiguous().cpu().numpy()
+        largest = 255 if batch.dtype == np.uint8 else 65535
+        source = batch if batch.dtype == np.uint8 else batch.astype(np.float32)  # torch hardly knows uint16
+        lr = torch.tensor(source, device=self._device).permute(0, 3, 1, 2)  # a channels-last view
+        sr = self._model(lr.float() / largest)
+        levels = (sr * largest).round_().clamp_(0, largest).permute(0, 2, 3, 1)
+        if largest == 255:  # as few bytes as can be cross the bus
+            return levels.to(torch.uint8).contiguous().cpu().numpy()
+        return levels.contiguous().cpu().numpy().astype(np.uint16)
 
     def close(self) -> None:
         """Free the network."""
