@@ -31,7 +31,7 @@ def _state(backend: str, *, gpus: int) -> str:
     found = ", ".join(installed(backend))
     if gap := missing(backend):
         return f"{found or 'not installed'}; missing: {gap}"
-    lack = lacks(backend)
+    lack = lacks(backend) if gpus else ""
     if backend in ("trt", "trt-rtx"):
         return f"{found}; devices: {_gpus(gpus) or 'none, needs an NVIDIA GPU'}"
     devices = f"cpu ({os.cpu_count()} cores)" + (f", {_gpus(gpus)}" if gpus and not lack else "")

@@ -92,13 +92,16 @@ class Resources:
         address = self.get("cudaMallocHost", size)
         return np.ctypeslib.as_array((ctypes.c_uint8 * size).from_address(int(address)))
 
-    def free(self) -> BackendError | None:
-        """Give everything back, whatever fails on the way; return the first failure."""
-        failure = None
+    def free(self) -> str:
+        """Give everything back, whatever fails on the way; return what the first failure was, if any.
+
+        In words: an exception that is kept holds on to frames, and these to what is to be freed.
+        """
+        failure = ""
         while self._held:
             function, handle = self._held.pop()
             try:
                 self._cuda.call(function, handle)
             except BackendError as error:
-                failure = failure or error
+                failure = failure or str(error)
         return failure

@@ -213,15 +213,15 @@ class TrtBackend(Backend):
             BackendError: something could not be freed; the rest was.
         """
         devices, self._devices = self._devices, []
-        failure = None
+        failure = ""
         for device in devices:
             self._notes += device.notes
             try:
                 device.close()
             except BackendError as error:
-                failure = failure or error
+                failure = failure or str(error)
         if self._fallback is not None:
             self._fallback.close()
             self._fallback = None
-        if failure is not None:
-            raise failure
+        if failure:
+            raise BackendError(failure)

@@ -111,12 +111,12 @@ class TrtDevice:
             BackendError: the device failed.
         """
         self._cuda.use()
-        failures = [self.drain(), *self._free_buffers()]
+        failures = self.drain() + self._free_buffers()
         self.plan = plan
         self._planned_scratch = self._measured(self._plain, plan.shape)
         _raise_first(failures)
 
-    def _free_buffers(self) -> list[BackendError | None]:
+    def _free_buffers(self) -> list[str]:
         failures = [self._graphs.free()]
         for slot in self._slots:
             if slot.execution is not None and self._engine is not None:
@@ -232,19 +232,19 @@ class TrtDevice:
         slot.batch = None
         return batch, upscaled, finite
 
-    def drain(self) -> BackendError | None:
-        """Wait until nothing is in flight, and drop what was; return the first failure."""
-        failure = None
+    def drain(self) -> list[str]:
+        """Wait until nothing is in flight, and drop what was; return what failed, in words."""
+        failures = []
         if any(slot.batch is not None for slot in self._slots):
             for stream in (self._upload, self._compute, self._download):
                 try:
                     self._cuda.use()
                     self._cuda.call("cudaStreamSynchronize", stream)
                 except BackendError as error:
-                    failure = failure or error
+                    failures.append(str(error))
         for slot in self._slots:
             slot.batch = None
-        return failure
+        return failures
 
     def _compute_batch(self, slot: Slot, shape: Shape) -> None:
         """Put a batch on the compute stream: as a graph at the full shape, else plainly."""
@@ -274,8 +274,11 @@ class TrtDevice:
             call("cudaStreamBeginCapture", self._compute, mode.cudaStreamCaptureModeThreadLocal)
             try:
                 execution.enqueue(self._compute)
-            finally:
-                graph = call("cudaStreamEndCapture", self._compute)
+            except BackendError:
+                with contextlib.suppress(BackendError):  # the capture has to end, but holds nothing of use
+                    call("cudaGraphDestroy", call("cudaStreamEndCapture", self._compute))
+                raise
+            graph = call("cudaStreamEndCapture", self._compute)
             try:
                 return self._graphs.get("cudaGraphInstantiate", graph, 0)
             finally:
@@ -296,11 +299,11 @@ class TrtDevice:
         if self._closed:
             return
         self._closed = True
-        failures = [self.drain()]
+        failures = self.drain()
         try:
             self._cuda.use()
         except BackendError as error:
-            failures.append(error)
+            failures.append(str(error))
         failures.append(self._graphs.free())
         if self._engine is not None:
             for slot in self._slots:
@@ -311,7 +314,6 @@ class TrtDevice:
         _raise_first(failures)
 
 
-def _raise_first(failures: list[BackendError | None]) -> None:
-    for failure in failures:
-        if failure is not None:
-            raise failure
+def _raise_first(failures: list[str]) -> None:
+    if failure := next(filter(None, failures), ""):
+        raise BackendError(failure)

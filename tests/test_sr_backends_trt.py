@@ -1,0 +1,680 @@
+"""The TensorRT runtime on simulated GPUs: right pixels at the worst timing, nothing left behind."""
+
+import gc
+import inspect
+import itertools
+import re
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import sr.backends.trt
+import sr.backends.trt_device
+from sr.backends.base import Batch
+from sr.backends.ort import OrtBackend, read_metadata
+from sr.backends.trt import TrtBackend, TrtSettings
+from sr.backends.trt_engine import Plan
+from sr.backends.trt_open import fallback_of
+from sr.errors import BackendError, OutOfDeviceMemoryError
+from sr.modelfile import shipped_onnx, shipped_weights
+from sr.upscale import Upscaler
+from tests.simulated_device import LAUNCH_FAILURE, OUT_OF_MEMORY, SimulatedCuda, nothing_left
+from tests.simulated_tensorrt import Kernel, OrtKernel, SimulatedPlan, SimulatedTensorRT, mirror_kernel
+
+EXAMPLES = Path(__file__).resolve().parent.parent / "examples"
+SCHEDULES = ("lazy", "eager", *range(6))
+
+# Small, so that little has to be computed; the largest batch is (3, 72, 72).
+SCALE, BATCH, TILE = 2, 3, 72
+MODEL = replace(read_metadata(shipped_onnx(scale=SCALE, precision="fp16")), receptive_field_radius=9, halo=6)
+
+
+def opened(
+    cuda: SimulatedCuda,
+    kernel: Kernel | None = None,
+    *,
+    rtx: bool = False,
+    devices: tuple[int, ...] = (0,),
+    plan: SimulatedPlan | None = None,
+    **settings: Any,
+) -> TrtBackend:
+    """Open the backend on simulated GPUs; `module.cuda` leads from one to the other."""
+    module = SimulatedTensorRT(cuda, rtx=rtx)
+    cuda.module = module
+    plan = plan or SimulatedPlan(kernel or mirror_kernel(SCALE), SCALE, BATCH, TILE)
+    settings = {"name": "trt", "model": MODEL, "tile": TILE} | settings
+    plans = {index: module.plan(plan) for index in devices}
+    return TrtBackend(plans, TrtSettings(**settings), module=module, cudart=cuda)
+
+
+def random_batches(*shapes: tuple[int, int, int], seed: int = 1) -> list[Batch]:
+    random = np.random.default_rng(seed)
+    return [random.integers(0, 256, (*shape, 3), np.uint8) for shape in shapes]
+
+
+def mixed_batches() -> list[Batch]:
+    """Return batches of the full shape, more than there are slots, and smaller ones among them."""
+    full, half = (BATCH, TILE, TILE), (BATCH, TILE, TILE // 2)
+    return random_batches(full, full, full, full, half, full, (1, 5, 9), (2, 5, 9), full, half, full, full)
+
+
+def photograph() -> np.ndarray:
+    with Image.open(EXAMPLES / "kitten.png") as picture:
+        return np.asarray(picture.convert("RGB"))
+
+
+def mirrored(batch: Batch, scale: int = SCALE) -> Batch:
+    return mirror_kernel(scale)(batch)[0]
+
+
+def assert_mirrored(results: list[Batch], batches: list[Batch]) -> None:
+    assert len(results) == len(batches)
+    for result, batch in zip(results, batches, strict=True):
+        assert np.array_equal(result, mirrored(batch))
+
+
+# --- right pixels -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("rtx", [False, True])
+@pytest.mark.parametrize("schedule", SCHEDULES)
+@pytest.mark.parametrize("graph", [True, False])
+def test_every_batch_comes_out_right_and_in_order(schedule, rtx, graph):
+    cuda = SimulatedCuda(schedule=schedule)
+    with nothing_left(cuda):
+        with opened(cuda, rtx=rtx, cuda_graph=graph) as backend:
+            for _ in range(2):
+                batches = mixed_batches()
+                assert_mirrored(list(backend.run(iter(batches))), batches)
+            assert backend.notes == ()
+        del backend
+
+
+def test_full_batches_are_replayed_as_graphs_and_others_run_plainly():
+    cuda = SimulatedCuda()
+    with opened(cuda) as backend:
+        list(backend.run(mixed_batches()))
+    full = sum(batch.shape == (BATCH, TILE, TILE, 3) for batch in mixed_batches())
+    assert cuda.module.replays == full - 3  # each slot's first run is plain
+    assert cuda.calls.count("cudaGraphInstantiate") == 3
+    cuda = SimulatedCuda()
+    with opened(cuda, rtx=True) as backend:
+        list(backend.run(mixed_batches()))
+    assert not any("Graph" in call or "Capture" in call for call in cuda.calls)  # RTX does it itself
+
+
+@pytest.mark.parametrize("scale", [2, 3, 4])
+@pytest.mark.parametrize("rtx", [False, True])
+@pytest.mark.parametrize(
+    ("height", "width", "tile", "batch"),
+    [(1, 1, 84, 4), (40, 61, 84, 4), (90, 200, 84, 3), (171, 130, 96, 2)],
+)
+def test_pictures_equal_those_of_the_cpu(scale, rtx, height, width, tile, batch):
+    """The kernel is the same file on ONNX Runtime, so not a single value may differ."""
+    onnx = shipped_onnx(scale=scale, precision="fp16")
+    image = photograph()[100 : 100 + height, 100 : 100 + width]
+    model = read_metadata(onnx)
+    cuda = SimulatedCuda()
+    plan = SimulatedPlan(OrtKernel(onnx), scale, batch, tile)
+    with nothing_left(cuda):
+        backend = opened(cuda, rtx=rtx, plan=plan, model=model, tile=tile)
+        with Upscaler(backend=backend) as upscaler:
+            upscaled = upscaler(image)
+            grid = upscaler.grid(height, width)
+        del backend, upscaler
+    with Upscaler(backend=OrtBackend(onnx, device="cpu"), tile=tile, batch=batch) as upscaler:
+        upscaler.grid = lambda *_: grid
+        assert np.array_equal(upscaled, upscaler(image))
+
+
+def test_an_fp32_engine_has_no_second_output():
+    plan = SimulatedPlan(mirror_kernel(SCALE), SCALE, BATCH, TILE, finite=False)
+    with opened(SimulatedCuda(), plan=plan) as backend:
+        assert_mirrored(list(backend.run(mixed_batches())), mixed_batches())
+
+
+def test_copies_and_computation_overlap():
+    """Where each of the three steps takes one unit, batches take one unit each, not three."""
+    cuda = SimulatedCuda()
+    plan = SimulatedPlan(mirror_kernel(SCALE), SCALE, BATCH, TILE, finite=False)
+    batches = random_batches(*[(BATCH, TILE, TILE)] * 12)
+    with opened(cuda, plan=plan) as backend:
+        list(backend.run(batches))
+    assert cuda.host_time <= len(batches) + 2
+
+
+def test_two_gpus_share_a_picture():
+    for schedule in SCHEDULES:
+        cuda = SimulatedCuda(devices=3, schedule=schedule)
+        with nothing_left(cuda):
+            with opened(cuda, devices=(2, 0), plan=None) as backend:
+                assert_mirrored(list(backend.run(mixed_batches())), mixed_batches())
+                assert backend.info.device == "GPU 2 and GPU 0"
+            del backend
+        assert cuda.host_time <= (len(mixed_batches()) + 12) / 2 + 4
+
+
+def test_the_input_is_not_changed_and_results_are_arrays_of_their_own():
+    batches = mixed_batches()
+    before = [batch.copy() for batch in batches]
+    with opened(SimulatedCuda()) as backend:
+        results = list(backend.run(batches))
+    assert_mirrored(results, before)
+    assert all(result.flags.owndata and result.flags.writeable for result in results)
+
+
+# --- ends ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("taken", [0, 1, 4])
+@pytest.mark.parametrize("schedule", SCHEDULES)
+def test_a_run_abandoned_midway_leaves_nothing(taken, schedule):
+    cuda = SimulatedCuda(schedule=schedule)
+    with nothing_left(cuda):
+        with opened(cuda) as backend:
+            run = backend.run(iter(mixed_batches()))
+            for _ in range(taken):
+                next(run)
+            run.close()
+            assert_mirrored(list(backend.run(mixed_batches())), mixed_batches())  # it can run again
+        del backend
+
+
+def test_an_error_in_the_batches_is_passed_on_and_nothing_is_left():
+    def broken() -> Iterator[Batch]:
+        yield from mixed_batches()[:4]
+        raise KeyError("a programming mistake")
+
+    cuda = SimulatedCuda()
+    with nothing_left(cuda):
+        with opened(cuda) as backend, pytest.raises(KeyError):
+            list(backend.run(broken()))
+        del backend
+
+
+def test_closing_twice_and_running_after():
+    cuda = SimulatedCuda()
+    backend = opened(cuda)
+    run = backend.run(mixed_batches())
+    next(run)
+    backend.close()
+    backend.close()
+    with pytest.raises(BackendError, match="closed"):
+        list(run)
+    with pytest.raises(BackendError, match="closed"):
+        list(backend.run(mixed_batches()))
+    del backend, run
+    gc.collect()
+    assert cuda.leaks() == []
+
+
+def test_two_runs_at_once_are_a_mistake():
+    with opened(SimulatedCuda()) as backend:
+        run = backend.run(mixed_batches())
+        next(run)
+        with pytest.raises(RuntimeError, match="going on"):
+            next(backend.run(mixed_batches()))
+        run.close()
+
+
+# --- failures -----------------------------------------------------------------------------------
+
+
+def run_once(
+    cuda: SimulatedCuda, batches: list[Batch], **settings: Any
+) -> tuple[list[Batch], tuple[str, ...]]:
+    with opened(cuda, **settings) as backend:
+        return list(backend.run(batches)), backend.notes
+
+
+FAULT_BATCHES = random_batches(*[(BATCH, TILE, TILE)] * 7, (1, 5, 9))
+
+
+@pytest.mark.parametrize("rtx", [False, True])
+@pytest.mark.parametrize("sticky", [False, True])
+def test_each_call_failing_in_turn_is_one_clear_error_with_everything_freed(rtx, sticky):
+    reference = SimulatedCuda(devices=2)
+    run_once(reference, FAULT_BATCHES, rtx=rtx, devices=(0, 1))
+    assert len(reference.calls) > 200
+    unharmed = set()
+    for at, name in enumerate(reference.calls):
+        cuda = SimulatedCuda(devices=2, fail_at=at, status=LAUNCH_FAILURE, sticky=sticky)
+        try:
+            results, notes = run_once(cuda, FAULT_BATCHES, rtx=rtx, devices=(0, 1))
+        except BackendError as error:
+            message = str(error)
+            assert "\n" not in message
+            assert "GPU" in message
+            assert message.endswith("719, simulated error 719") or name in message or sticky, (name, message)
+        else:
+            # A graph is only for speed: without it the picture is right and the reason is told.
+            assert_mirrored(results, FAULT_BATCHES)
+            assert "without CUDA graphs" in notes[0] or name in {"cudaGraphDestroy"}, name
+            unharmed.add(name)
+        assert cuda.leaks() == [], name
+        assert [c for c in cuda.complaints if "freed" not in c] == [], name
+    assert unharmed <= {
+        "cudaStreamBeginCapture",
+        "cudaStreamEndCapture",
+        "cudaGraphInstantiate",
+        "cudaGraphDestroy",
+        "execute_async_v3",  # the one inside a capture
+    }
+
+
+@pytest.mark.parametrize("devices", [(0,), (0, 1)])
+def test_memory_running_out_at_any_allocation_is_survived(devices):
+    """The picture is begun again with smaller batches, then smaller tiles, and is right."""
+    image = random_batches((1, 150, 170))[0][0]
+    reference = SimulatedCuda(devices=2)
+    with Upscaler(backend=opened(reference, devices=devices)) as upscaler:
+        expected = upscaler(image)
+    assert np.array_equal(expected, mirrored(image[None])[0])
+    assert reference.allocations > 12
+    for first in range(reference.allocations):
+        for failures in (1, 2):
+            failing = frozenset(range(first, first + failures))
+            cuda = SimulatedCuda(devices=2, failing_allocations=failing)
+            with nothing_left(cuda):
+                backend = opened(cuda, devices=devices)
+                with Upscaler(backend=backend) as upscaler:
+                    assert np.array_equal(upscaler(image), expected)
+                    assert "out of memory" in backend.notes[0]
+                    assert backend.info.max_batch < BATCH
+                del backend, upscaler
+
+
+@pytest.mark.parametrize("name", ["execute_async_v3", "create_execution_context", "cudaGraphInstantiate"])
+def test_memory_running_out_inside_tensorrt_or_a_graph_is_survived(name):
+    image = random_batches((1, 400, 300))[0][0]
+    reference = SimulatedCuda()
+    with Upscaler(backend=opened(reference)) as upscaler:
+        upscaler(image)
+    for at in [at for at, called in enumerate(reference.calls) if called == name][1:]:
+        cuda = SimulatedCuda(fail_at=at, status=OUT_OF_MEMORY)
+        backend = opened(cuda)
+        with Upscaler(backend=backend) as upscaler:
+            assert np.array_equal(upscaler(image), mirrored(image[None])[0])
+            assert "out of memory" in backend.notes[0]
+        del backend, upscaler
+        assert cuda.leaks() == []
+
+
+def test_batch_then_tile_are_halved_until_nothing_is_left_to_try():
+    image = random_batches((1, 150, 170))[0][0]
+    cuda = SimulatedCuda(failing_allocations=frozenset(range(2, 1000)))
+    backend = opened(cuda)
+    with Upscaler(backend=backend) as upscaler, pytest.raises(BackendError, match="even for 1 tile of 64 px"):
+        upscaler(image)
+    assert [note.rpartition("went on with ")[2] for note in backend.notes] == [
+        "1 tile of 72 px",
+        "1 tile of 64 px",
+    ]
+    del backend, upscaler
+    gc.collect()
+    assert cuda.leaks() == []
+
+
+def test_a_backend_of_its_own_is_told_what_is_left():
+    cuda = SimulatedCuda(failing_allocations=frozenset({3}))
+    with opened(cuda) as backend:
+        with pytest.raises(OutOfDeviceMemoryError):
+            list(backend.run(mixed_batches()))
+        assert (backend.info.max_batch, backend.info.max_tile) == (1, TILE)
+        with pytest.raises(BackendError, match="more than the planned 1 tile of 72 px"):
+            list(backend.run(mixed_batches()))
+        (result,) = backend.run([mixed_batches()[0][:1]])
+        assert np.array_equal(result, mirrored(mixed_batches()[0][:1]))
+
+
+def test_batch_and_tile_are_planned_from_free_memory():
+    def planned(memory: int, **settings: Any) -> Plan:
+        plan = SimulatedPlan(mirror_kernel(SCALE), SCALE, 4, 512, scratch_per_px=100)
+        with opened(SimulatedCuda(memory=memory), plan=plan, **settings) as backend:
+            return Plan(backend.info.default_batch, backend.info.default_tile)
+
+    pixel = 3 * (3 + 12) + 100  # three slots of input and output, and scratch
+    for batch, tile in [(4, 512), (2, 512), (1, 512), (1, 256), (1, 128), (1, 64)]:
+        need = batch * tile**2 * pixel + 3 * 4 * batch
+        assert planned(int(need / 0.9) + 2, tile=None) == Plan(batch, tile)
+        smaller = Plan(batch // 2, tile) if batch > 1 else Plan(1, tile // 2)
+        if tile > 64:
+            assert planned(int(need / 0.9) - 2, tile=None) == smaller
+    with pytest.raises(BackendError, match="too little free memory, 0 MiB, even for 1 tile of 64 px"):
+        planned(10_000)
+    assert planned(2**40, tile=100, batch=3) == Plan(3, 100)
+
+
+def test_a_plan_that_does_not_load_says_why():
+    cuda = SimulatedCuda()
+    module = SimulatedTensorRT(cuda)
+    with (
+        nothing_left(cuda),
+        pytest.raises(BackendError, match=r"loading the engine.*Magic tag does not match"),
+    ):
+        TrtBackend({0: b"garbage"}, TrtSettings("trt", MODEL), module=module, cudart=cuda)
+    gc.collect()
+
+
+def test_a_gpu_that_is_not_there():
+    with pytest.raises(BackendError, match="GPU 7: cudaSetDevice failed with CUDA error 101"):
+        opened(SimulatedCuda(), devices=(7,))
+
+
+# --- overflow -----------------------------------------------------------------------------------
+
+
+def overflowing(kernel: Kernel, *tiles: int) -> Kernel:
+    """Return a kernel that says, and shows, that these tiles were not finite, counted from the first."""
+    seen = [0]
+
+    def overflow(batch: Batch) -> tuple[Batch, np.ndarray]:
+        upscaled, finite = kernel(batch)
+        upscaled, finite = upscaled.copy(), finite.copy()
+        for at in range(len(batch)):
+            if seen[0] + at in tiles:
+                upscaled[at], finite[at] = 7, 0
+        seen[0] += len(batch)
+        return upscaled, finite
+
+    return overflow
+
+
+def test_tiles_that_overflow_are_computed_in_fp32_and_reported():
+    onnx = shipped_onnx(scale=SCALE, precision="fp16")
+    model = read_metadata(onnx)
+    batches = random_batches((3, 20, 24), (2, 20, 24))
+    cuda = SimulatedCuda()
+    plan = SimulatedPlan(overflowing(OrtKernel(onnx), 1, 4), SCALE, BATCH, TILE)
+    with opened(cuda, plan=plan, model=model, fallback=fallback_of(onnx, model)) as backend:
+        first, second = backend.run(batches)
+        assert backend.notes == ("fp16 overflowed in 2 tiles; they were computed in fp32 on the CPU",)
+    half, single = OrtKernel(onnx), OrtKernel(shipped_onnx(scale=SCALE))
+    assert np.array_equal(first[[0, 2]], half(batches[0])[0][[0, 2]])
+    assert np.array_equal(first[1:2], single(batches[0][1:2])[0])
+    assert np.array_equal(second[1:2], single(batches[1][1:2])[0])
+
+
+def test_without_an_fp32_file_an_overflow_is_an_error():
+    cuda = SimulatedCuda()
+    with nothing_left(cuda):
+        no_file = pytest.raises(BackendError, match="not finite in fp16, and there is no fp32 file")
+        with opened(cuda, overflowing(mirror_kernel(SCALE), 8)) as backend, no_file:
+            list(backend.run(mixed_batches()))
+        del backend
+
+
+def test_the_fallback_is_the_fp32_file_of_the_same_weights(tmp_path):
+    onnx = shipped_onnx(scale=2, precision="fp16")
+    model = read_metadata(onnx)
+    assert fallback_of(shipped_onnx(scale=2), read_metadata(shipped_onnx(scale=2))) is None
+    alone = tmp_path / onnx.name
+    alone.write_bytes(onnx.read_bytes())
+    assert fallback_of(alone, model) is None
+    (tmp_path / shipped_onnx(scale=2).name).write_bytes(shipped_onnx(scale=3).read_bytes())
+    open_other = fallback_of(alone, model)
+    assert open_other is not None
+    with pytest.raises(Exception, match="of other weights"):
+        open_other()
+
+
+@pytest.mark.slow
+def test_inflated_weights_overflow_and_the_picture_is_right(tmp_path):
+    """The real network with its weights multiplied until half precision overflows in some tiles."""
+    torch = pytest.importorskip("torch")
+    from deploy.export import ExportedNet, ExportSpec, onnx_from_weights
+    from deploy.fold import fold
+    from sr.checkpoint import load_weights
+    from sr.model import frozen_attention
+
+    weights = load_weights(shipped_weights(scale=2))
+    state = dict(weights.state)
+    for layer, factor in (("base", 45_000), ("upsampler.widen", 1 / 45_000)):
+        name = f"{layer}.parametrizations.weight.original0"
+        state[name] = state[name] * factor
+    weights = replace(weights, state=state)
+    half = ExportedNet(fold(frozen_attention(weights.build())), ExportSpec(precision="fp16")).eval()
+    fp32 = tmp_path / "net_fp32_uint8.onnx"
+    fp32.write_bytes(onnx_from_weights(weights, ExportSpec()).SerializeToString())
+
+    def kernel(batch: Batch) -> tuple[Batch, np.ndarray]:  # ONNX Runtime's CPU computes fp16 in float32
+        with torch.inference_mode():
+            upscaled, finite = half(torch.tensor(batch))
+        return upscaled.numpy(), finite.numpy()
+
+    image = photograph()[:63, :240].copy()
+    image[:, 100:] //= 8
+    cuda, model = SimulatedCuda(), replace(read_metadata(fp32), precision="fp16")
+    fallback = fallback_of(tmp_path / "net_fp16_uint8.onnx", model)
+    plan = SimulatedPlan(kernel, 2, 2, 84)
+    backend = opened(cuda, plan=plan, model=model, tile=84, fallback=fallback)
+    with Upscaler(backend=backend) as upscaler:
+        upscaled = upscaler(image)
+        grid = upscaler.grid(*image.shape[:2])
+        count = int(re.fullmatch(r"fp16 overflowed in (\d+) tiles;.*", backend.notes[0])[1])
+    assert 0 < count < len(grid)
+    with Upscaler(backend=OrtBackend(fp32, device="cpu"), tile=84) as upscaler:
+        upscaler.grid = lambda *_: grid
+        assert np.abs(upscaled.astype(int) - upscaler(image)).max() <= 2
+
+
+# --- the tests themselves: a broken runtime is caught ---------------------------------------------
+
+
+def complaints_about_the_runtime(schedules: tuple[str | int, ...]) -> Iterator[str]:
+    """Run the backend through all that tells a good runtime from a bad one."""
+    batches = mixed_batches()
+    expected = [mirrored(batch) for batch in batches]
+    for schedule, devices, rtx in itertools.product(schedules, ((0,), (0, 1)), (False, True)):
+        for abandon_first in (True, False):
+            cuda = SimulatedCuda(devices=2, schedule=schedule)
+            try:
+                with opened(cuda, devices=devices, rtx=rtx) as backend:
+                    if abandon_first:
+                        run = backend.run(batches)
+                        next(run)
+                        run.close()
+                        del run
+                    else:
+                        results = list(backend.run(batches)) + list(backend.run(batches))
+                        if not all(map(np.array_equal, results, expected * 2)):
+                            yield "wrong pixels"
+                del backend
+            except (BackendError, AttributeError, KeyError, ValueError, IndexError, TypeError) as error:
+                yield f"error: {error}"
+            yield from cuda.leaks() + cuda.complaints
+
+
+def mutant(*changes: tuple[str, str]) -> ModuleType:
+    """Return the module of the device with pieces of its source replaced."""
+    source = inspect.getsource(sr.backends.trt_device)
+    for old, new in changes:
+        assert old in source, f"no longer in the source: {old}"
+        source = source.replace(old, new)
+    module = ModuleType("sr.backends.trt_device_mutant")
+    sys.modules[module.__name__] = module  # where dataclasses look their module up
+    exec(compile(source, "mutant", "exec"), module.__dict__)
+    return module
+
+
+def test_an_unbroken_runtime_gives_no_complaint():
+    assert list(complaints_about_the_runtime(SCHEDULES)) == []
+
+
+MUTATIONS: dict[str, tuple[tuple[str, str], str]] = {
+    "computes before the upload": (
+        ('call("cudaStreamWaitEvent", self._compute, slot.uploaded, 0)', "pass"),
+        "wrong pixels",
+    ),
+    "downloads before the computation": (
+        ('call("cudaStreamWaitEvent", self._download, slot.computed, 0)', "pass"),
+        "wrong pixels",
+    ),
+    "reads before the download": (
+        ('self._cuda.call("cudaEventSynchronize", slot.downloaded)', "pass"),
+        "wrong pixels",
+    ),
+    "marks no upload": (('call("cudaEventRecord", slot.uploaded, self._upload)', "pass"), "wrong pixels"),
+    "marks no computation": (
+        ('call("cudaEventRecord", slot.computed, self._compute)', "pass"),
+        "wrong pixels",
+    ),
+    "marks no download": (
+        ('call("cudaEventRecord", slot.downloaded, self._download)', "pass"),
+        "wrong pixels",
+    ),
+    "marks the download on the wrong stream": (
+        (
+            'call("cudaEventRecord", slot.downloaded, self._download)',
+            'call("cudaEventRecord", slot.downloaded, self._upload)',
+        ),
+        "wrong pixels",
+    ),
+    "changes shapes of a context that runs": (
+        ('self._cuda.call("cudaStreamSynchronize", self._compute)', "pass"),
+        "shape set while a run is pending",
+    ),
+    "slots share host memory": (
+        (
+            "self._slots.append(Slot(host,",
+            "host = self._slots[0].host if self._slots else host\n        self._slots.append(Slot(host,",
+        ),
+        "wrong pixels",
+    ),
+    "slots share device memory": (
+        (
+            "self._slots.append(Slot(host,",
+            "device = [*(s.device for s in self._slots), device][0]\n        self._slots.append(Slot(host,",
+        ),
+        "wrong pixels",
+    ),
+    "slots share contexts": (
+        (
+            "slot.execution = self._loaded.new_execution(self._compute, graph=True)",
+            "slot.execution = self._plain",
+        ),
+        "a graph replayed after its context was set to another shape",
+    ),
+    "a slot is reused while it is busy": (
+        ("if slot.batch is None:\n                return slot", "return slot"),
+        "error",
+    ),
+    "uploads too little": (
+        ("pinned.ctypes.data, size, to_device", "pinned.ctypes.data, size - 3, to_device"),
+        "wrong pixels",
+    ),
+    "downloads too little": (
+        ("source, size, to_host", "source, size - 16 * (size > 100), to_host"),
+        "wrong pixels",
+    ),
+    "has device memory of half the size": (
+        (
+            'name: int(self._buffers.get("cudaMalloc", size))',
+            'name: int(self._buffers.get("cudaMalloc", size // 2))',
+        ),
+        "copy to",
+    ),
+    "has host memory of half the size": (
+        ("name: self._buffers.pinned(size)", "name: self._buffers.pinned(size // 2)"),
+        "error",
+    ),
+    "forgets the second output": (
+        (
+            "for name, size in sizes.items():\n            pinned",
+            "for name, size in list(sizes.items())[:1]:\n            pinned",
+        ),
+        "error",
+    ),
+    "gives too little scratch memory": (
+        ("size = max(needed, self._planned_scratch, 1)", "size = needed // 2"),
+        "too little scratch memory",
+    ),
+    "results are views of a slot": ((".reshape(shape).copy()", ".reshape(shape)"), "wrong pixels"),
+    "uses whatever device is current": (("        self._cuda.use()\n        slot", "        slot"), "error"),
+    "does not wait before it frees": (
+        ('self._cuda.call("cudaStreamSynchronize", stream)', "pass"),
+        "while work is pending",
+    ),
+    "leaks buffers": (("return [*failures, self._buffers.free()]", "return failures"), "device memory"),
+    "leaks streams": (
+        ("failures += [*self._free_buffers(), self._streams.free()]", "failures += self._free_buffers()"),
+        "Stream",
+    ),
+    "leaks graphs": (
+        ("failures.append(self._graphs.free())", "pass"),
+        "GraphExec",
+    ),
+    "leaks captures": (('call("cudaGraphDestroy", graph)', "pass"), "Graph"),
+}
+
+
+@pytest.mark.parametrize("name", MUTATIONS)
+def test_a_broken_runtime_is_caught(monkeypatch, name):
+    change, sign = MUTATIONS[name]
+    changes = [change]
+    if name == "leaks graphs":  # freed in two places
+        changes.append(("failures = [self._graphs.free()]", "failures = []"))
+    monkeypatch.setattr(sr.backends.trt, "TrtDevice", mutant(*changes).TrtDevice)
+    assert any(sign in complaint for complaint in complaints_about_the_runtime(SCHEDULES))
+
+
+# --- the simulation is of the real thing ----------------------------------------------------------
+
+
+def used_names(cuda_class: type, prefix: str = "cuda") -> list[str]:
+    return [name for name in vars(cuda_class) if name.startswith(prefix)]
+
+
+def test_every_simulated_call_exists_in_the_real_runtime():
+    runtime = pytest.importorskip("cuda.bindings.runtime")
+    for name in used_names(SimulatedCuda):
+        real = getattr(runtime, name)
+        simulated = getattr(SimulatedCuda, name)
+        if isinstance(simulated, int):
+            assert int(real) == simulated, name
+        elif isinstance(simulated, type):
+            for member in simulated:
+                assert int(getattr(real, member.name)) == member.value
+        else:
+            signature = (real.__doc__ or "").splitlines()[0]
+            count = len([part for part in signature.partition("(")[2].rpartition(")")[0].split(",") if part])
+            parameters = inspect.signature(inspect.unwrap(simulated)).parameters
+            assert count == len(parameters) - 1, signature
+
+
+def test_every_simulated_name_of_tensorrt_rtx_exists():
+    module = pytest.importorskip("tensorrt_rtx")
+    import tests.simulated_tensorrt as simulated
+
+    pairs: list[tuple[type, Any]] = [
+        (simulated.Runtime, module.Runtime),
+        (simulated.Engine, module.ICudaEngine),
+        (simulated.Context, module.IExecutionContext),
+        (simulated.RuntimeConfig, module.IRuntimeConfig),
+    ]
+    for stand_in, real in pairs:
+        for name in vars(stand_in):
+            if not name.startswith("_") and isinstance(vars(stand_in)[name], Callable):
+                assert hasattr(real, name), (real, name)
+    assert hasattr(module.IRuntimeConfig, "cuda_graph_strategy")
+    assert hasattr(module.ICudaEngine, "num_io_tensors")
+    assert module.DataType.UINT8.itemsize == 1
+    assert module.ExecutionContextAllocationStrategy.USER_MANAGED
+    assert module.CudaGraphStrategy.WHOLE_GRAPH_CAPTURE
+
+
+def test_the_error_log_is_a_logger_of_the_real_module():
+    module = pytest.importorskip("tensorrt_rtx")
+    from sr.backends.trt_engine import Calls
+
+    log = Calls(module, device=0).log
+    log.log(module.ILogger.Severity.ERROR, "an error")
+    log.log(module.ILogger.Severity.WARNING, "a warning")
+    assert list(log.messages) == ["an error"]
