@@ -82,20 +82,7 @@ def read_deep(file: BinaryIO, name: str, page: TiffPage | None) -> tuple[Samples
     colours = 1 if image.bands < 3 else 3
     pixels = samples[..., :colours] if colours == 3 else samples[..., 0]
     alpha = np.ascontiguousarray(samples[..., -1]) if image.bands in (2, 4) else None
-    pixels = np.ascontiguousarray(pixels)
-    if alpha is not None and page is not None and page.premultiplied:
-        pixels = _divided(pixels, alpha)
-    return pixels, alpha
-
-
-def _divided(pixels: Samples, alpha: Samples) -> Samples:
-    """Undo multiplication by alpha, row by row."""
-    result = np.empty_like(pixels)
-    for row, opacity, target in zip(pixels, alpha, result, strict=True):
-        divisor = np.maximum(opacity, 1).astype(np.uint64)
-        divisor = divisor if row.ndim == 1 else divisor[:, None]
-        target[:] = np.minimum((row.astype(np.uint64) * 65535 + divisor // 2) // divisor, 65535)
-    return result
+    return np.ascontiguousarray(pixels), alpha  # libvips has divided premultiplied colours by alpha
 
 
 def write_deep(file: FileIO | BinaryIO, picture: Picture, kind: OutputFormat, options: WriteOptions) -> None:

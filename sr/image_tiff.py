@@ -16,14 +16,13 @@ from sr.image_metadata import Entry, Metadata, Tags, TiffReader, directory, exif
 X_RESOLUTION, Y_RESOLUTION, RESOLUTION_UNIT, ICC_PROFILE = 282, 283, 296, 34675
 _SUBFILE, _WIDTH, _LENGTH, _BITS, _PHOTOMETRIC, _ORIENTATION = 254, 256, 257, 258, 262, 274
 _EXTRA_SAMPLES, _SAMPLE_FORMAT, _XMP, _IPTC = 338, 339, 700, 0x83BB
-_STRIP_OFFSETS, _TILE_OFFSETS = 273, 324
+_STRIP_OFFSETS, _TILE_OFFSETS, _PLANAR = 273, 324, 284
 _REDUCED = 1  # of NewSubfileType: another page at a lower resolution
 _RGB = 2
-_ASSOCIATED = 1  # of ExtraSamples: colours are multiplied by this alpha
 _CENTIMETRES_PER_INCH = 2.54
 _LONG, _RATIONAL = 4, 5
 _OF_PIXELS = frozenset(
-    {_SUBFILE, _WIDTH, _LENGTH, _BITS, _PHOTOMETRIC, _ORIENTATION, _EXTRA_SAMPLES, _SAMPLE_FORMAT}
+    {_SUBFILE, _WIDTH, _LENGTH, _BITS, _PHOTOMETRIC, _ORIENTATION} | {_PLANAR, _EXTRA_SAMPLES, _SAMPLE_FORMAT}
 )
 _OF_METADATA = frozenset({_XMP, _IPTC, X_RESOLUTION, Y_RESOLUTION, RESOLUTION_UNIT, ICC_PROFILE})
 
@@ -41,6 +40,7 @@ class TiffPage:
     extra: tuple[int, ...]
     photometric: int
     orientation: int
+    separate: bool  # one plane for each channel
     reduced: bool
 
     @property
@@ -63,12 +63,9 @@ class TiffPage:
             return "extra channels that are neither colour nor transparency"
         if 16 in self.bits and self.photometric > _RGB:
             return "16 bits per channel that are neither grey nor RGB"
+        if self.bits == (16, 16) and self.separate:  # which libvips 8.18 reads wrong
+            return "16-bit grey and alpha in separate planes"
         return None
-
-    @property
-    def premultiplied(self) -> bool:
-        """Whether the colours are multiplied by alpha."""
-        return self.extra == (_ASSOCIATED,)
 
 
 def tiff_pages(file: BinaryIO) -> list[TiffPage]:
@@ -98,6 +95,7 @@ def _page(reader: TiffReader, index: int, offset: int) -> TiffPage:
         extra=reader.numbers(tags.get(_EXTRA_SAMPLES)),
         photometric=number(_PHOTOMETRIC, 1),
         orientation=number(_ORIENTATION, 0),
+        separate=number(_PLANAR, 1) == 2,
         reduced=bool(number(_SUBFILE, 0) & _REDUCED),
     )
 

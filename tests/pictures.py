@@ -174,3 +174,88 @@ def header_bombs() -> dict[str, bytes]:
         "TIFF": tiff,
         "WebP": bytes(lossless),
     }
+
+
+def gif(
+    frames: list[tuple[NDArray, tuple[int, int], int, int | None, int]],
+    *,
+    size: tuple[int, int],
+    palette: bytes,
+    loop: int | None = None,
+) -> bytes:
+    """Assemble a GIF: for each frame indices (H, W), place (left, top), disposal, key, centiseconds.
+
+    LZW without compression: 7-bit pixels as 8-bit codes, a clear code before the table grows.
+    """
+    bits = (len(palette) // 3 - 1).bit_length()
+    result = struct.pack("<6sHHBBB", b"GIF89a", *size, 0xF0 | bits - 1, 0, 0) + palette
+    if loop is not None:
+        result += b"!\xff\x0bNETSCAPE2.0\x03\x01" + struct.pack("<HB", loop, 0)
+    for indices, place, disposal, key, delay in frames:
+        height, width = indices.shape
+        result += b"!\xf9\x04" + struct.pack("<BHBB", disposal << 2 | (key is not None), delay, key or 0, 0)
+        result += struct.pack("<BHHHHBB", ord(","), *place, width, height, 0, 7)
+        flat = indices.tobytes()
+        codes = b"".join(b"\x80" + flat[at : at + 100] for at in range(0, len(flat), 100)) + b"\x81"
+        blocks = [codes[at : at + 255] for at in range(0, len(codes), 255)]
+        result += b"".join(bytes([len(block)]) + block for block in blocks) + b"\0"
+    return result + b";"
+
+
+def unfiltered_png(file: bytes) -> NDArray:
+    """Decode a PNG that is not interlaced, as the specification has it: (H, W, channels) of its depth."""
+    width, height, bits, colour = struct.unpack_from(">IIBB", file, 16)
+    data, at = b"", 8
+    while at < len(file):
+        length, kind = struct.unpack_from(">I4s", file, at)
+        data += file[at + 8 : at + 8 + length] if kind == b"IDAT" else b""
+        at += length + 12
+    channels = {PNG_GREY: 1, PNG_RGB: 3, PNG_GREY_ALPHA: 2, PNG_RGBA: 4}[colour]
+    step = channels * bits // 8
+    raw, stride = zlib.decompress(data), width * step
+    above = bytearray(stride)
+    rows = []
+    for number in range(height):
+        start = number * (stride + 1)
+        kind, row = raw[start], bytearray(raw[start + 1 : start + 1 + stride])
+        for x in range(stride):
+            left, up = (row[x - step] if x >= step else 0), above[x]
+            corner = above[x - step] if x >= step else 0
+            estimate = left + up - corner
+            distances = abs(estimate - left), abs(estimate - up), abs(estimate - corner)
+            paeth = (left, up, corner)[distances.index(min(distances))]
+            row[x] = row[x] + (0, left, up, (left + up) // 2, paeth)[kind] & 255
+        rows.append(bytes(row))
+        above = row
+    return np.frombuffer(b"".join(rows), f">u{bits // 8}").reshape(height, width, channels)
+
+
+def tiff_16(samples: NDArray, *, photometric: int, extra: int | None = None, planar: bool = False) -> bytes:
+    """Assemble an uncompressed TIFF of (H, W, C); `extra` says what the last channel is."""
+    height, width, channels = samples.shape
+    stored = samples.transpose(2, 0, 1) if planar else samples
+    pixels = stored.astype(">u2").tobytes()
+    planes = channels if planar else 1
+    values = {
+        256: (4, [width]),
+        257: (4, [height]),
+        258: (3, [16] * channels),
+        259: (3, [1]),
+        262: (3, [photometric]),
+        273: (4, [8 + n * len(pixels) // planes for n in range(planes)]),
+        277: (3, [channels]),
+        278: (4, [height]),
+        279: (4, [len(pixels) // planes] * planes),
+        284: (3, [2 if planar else 1]),
+    }
+    if extra is not None:
+        values[338] = (3, [extra])
+    start = 8 + len(pixels)
+    behind = start + 2 + 12 * len(values) + 4
+    records, data = struct.pack(">H", len(values)), b""
+    for tag, (kind, numbers) in sorted(values.items()):
+        packed = struct.pack(f">{len(numbers)}{'HI'[kind == 4]}", *numbers)
+        place = packed.ljust(4, b"\0") if len(packed) <= 4 else struct.pack(">I", behind + len(data))
+        records += struct.pack(">HHI", tag, kind, len(numbers)) + place
+        data += packed if len(packed) > 4 else b""
+    return b"MM\0*" + struct.pack(">I", start) + pixels + records + bytes(4) + data
