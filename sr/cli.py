@@ -84,6 +84,7 @@ def upscale(
     from sr.folders import OutputRules, output_format, plan_jobs
     from sr.image import DEFAULT_MAX_PIXELS, write_options
     from sr.report import print_plan, report_files
+    from sr.report_engines import build_progress
     from sr.upscale import Upscaler
 
     if skip_existing and overwrite:
@@ -95,7 +96,9 @@ def upscale(
         written_as = write_options(output_format(inputs, output, format_ and f".{format_}"), **encoding)
     except SrupError as error:
         raise click.UsageError(str(error)) from error
-    with Upscaler(**settings) as upscaler:
+    with build_progress() as progress:
+        upscaler = Upscaler(**settings, build_progress=progress)
+    with upscaler:
         rules = OutputRules(
             output=output,
             suffix=f"_x{upscaler.scale}" if suffix is None else suffix,

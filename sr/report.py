@@ -61,6 +61,8 @@ def report_files(
                 err=True,
             )
             sys.exit(_INTERRUPTED)
+    for note in upscaler.backend.notes:
+        click.echo(f"Warning: {note}", err=True)
     if not as_json:
         _print_summary(plan, results, upscaler, seconds=time.perf_counter() - started)
     return sum(result.error is not None for result in results)

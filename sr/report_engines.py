@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -86,6 +86,22 @@ def _gpus_for(targets: tuple[int, ...], kinds: list[Gpu]) -> list[Gpu | None]:
     if targets:
         return [next((gpu for gpu in kinds if gpu.compute_capability in targets), None)]
     return [*kinds] or [None]
+
+
+@contextmanager
+def build_progress() -> Iterator[Progress]:
+    """Yield a progress callback for what may have to be built: it says why, then draws a bar."""
+    bars: list[Progress | None] = []
+    with ExitStack() as stack:
+
+        def progress(phase: str, share: float) -> None:
+            if not bars:
+                click.echo(phase, err=True)
+                bars.append(stack.enter_context(engine_progress("engine")))
+            elif bars[0] is not None:
+                bars[0](phase, share)
+
+        yield progress
 
 
 @contextmanager

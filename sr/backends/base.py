@@ -65,7 +65,7 @@ class BackendRequest:
         model: model file in place of the shipped one.
         tile: largest side of a tile in lr pixels that will be run, if that is known.
         batch: largest number of tiles that will be run at once, if that is known.
-        build_progress: called with phase and share done while an engine is being built.
+        build_progress: called with phase and share done while an engine is being built; first with why.
     """
 
     scale: int

@@ -40,10 +40,16 @@ def open_trt(name: str, request: BackendRequest) -> TrtBackend:
         tile=max(usual.tile, request.tile or 0),
         batch=max(usual.batch, request.batch or 0),
     )
+    progress = request.build_progress
+
+    def log(line: str) -> None:
+        if progress is not None and ": found" not in line:
+            progress(line, 0.0)
+
     plans = {}
     for index in wanted:
         Cuda(cudart, index).use()  # TensorRT builds for the current device
-        engine = EngineCache(None).get(onnx, spec, module, gpu=gpus[index], progress=request.build_progress)
+        engine = EngineCache(None).get(onnx, spec, module, gpu=gpus[index], progress=progress, log=log)
         plans[index] = engine.plan()
     settings = TrtSettings(
         name=name,
