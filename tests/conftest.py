@@ -4,6 +4,7 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -30,6 +31,17 @@ def _has_gpu() -> bool:
         return False
     listing = subprocess.run([nvidia_smi, "-L"], capture_output=True, text=True)
     return listing.returncode == 0 and "GPU" in listing.stdout
+
+
+@pytest.fixture(scope="module")
+def one_thread() -> Iterator[None]:
+    """Let PyTorch compute on one thread: on tiny tensors several mostly wait, for ever on a busy machine."""
+    import torch
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module")

@@ -13,6 +13,8 @@ from tests.training import TINY_RUN, assert_same, train_command, write_pairs
 from train.config import TrainConfig
 from train.state import load_config
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 
 @pytest.fixture
 def cwd(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
@@ -176,6 +178,7 @@ def test_folder_that_cannot_be_made_is_named(cwd: Path) -> None:
     assert refused(*TINY_RUN).startswith("checkpoints")
 
 
+@pytest.mark.slow
 def test_python_m_train_is_the_same_command(cwd: Path) -> None:
     result = train_command([*TINY_RUN, "--total-epochs", "1"], cwd=cwd)
     assert result.returncode == 0, result.stderr

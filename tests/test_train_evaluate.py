@@ -19,6 +19,8 @@ from tests.training import CPU, NETWORK, small_config, trained, write_pairs
 from train.data import load_pair_list, read_rgb
 from train.evaluate import Quality, evaluate, upscale_with
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 Pixels = NDArray[np.uint8]
 
 

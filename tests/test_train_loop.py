@@ -35,6 +35,8 @@ from train.evaluate import evaluate, upscale_with
 from train.loop import Trainer
 from train.state import load_state
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 GATES = "blocks.0.attention.gate_mean"
 Step = Callable[[Trainer], None]
 

@@ -33,6 +33,8 @@ from train.loop import Stopped, Trainer
 from train.run import run_training
 from train.state import load_config, load_state
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 STAGES = ("l1:1", "l2:2:frozen:lr=1e-3")
 
 
