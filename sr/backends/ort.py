@@ -11,7 +11,8 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
-from sr.backends.base import Backend, BackendInfo, Batch, default_tile
+from sr.backends.available import gpu_names
+from sr.backends.base import Backend, BackendInfo, Batch, default_tile, gpu_indices
 from sr.errors import BackendError, ModelError
 from sr.modelfile import FINITE_NAME, INPUT_NAME, OUTPUT_NAME, ModelMetadata
 
@@ -27,13 +28,14 @@ class OrtBackend(Backend):
     """
 
     def __init__(self, model: Path, *, device: str) -> None:
-        """Open `model` on `device`, "cpu" or "cuda".
+        """Open `model` on `device`: "cpu", "cuda", or a GPU by its number.
 
         Raises:
             ModelError: the file is missing, damaged or not ours.
             BackendError: the device is not available to this ONNX Runtime.
         """
         self._session = _open_session(model, device)
+        self._gpu = next(iter(gpu_indices(device)), None)
         properties = self._session.get_modelmeta().custom_metadata_map
         metadata = ModelMetadata.from_properties(properties, source=str(model))
         self._floats = metadata.io == "float32"
@@ -43,7 +45,7 @@ class OrtBackend(Backend):
             device=_describe(device),
             model=metadata,
             default_tile=default_tile(metadata.scale),
-            default_batch=1 if device == "cpu" else 4,
+            default_batch=1 if self._gpu is None else 4,
             deep=self._floats and metadata.precision == "fp32",
         )
 
@@ -52,7 +54,10 @@ class OrtBackend(Backend):
         for batch in batches:
             fed = _as_floats(batch) if self._floats else batch
             try:
-                results = self._session.run(self._outputs, {INPUT_NAME: fed})
+                if self._gpu is None:
+                    results = self._session.run(self._outputs, {INPUT_NAME: fed})
+                else:
+                    results = self._run_bound(fed, "cuda", self._gpu)
             except Exception as error:  # onnxruntime raises its own, unexported exception classes
                 raise BackendError(
                     f"ONNX Runtime failed on a batch of shape {batch.shape}: {_one_line(error)}; "
@@ -65,6 +70,16 @@ class OrtBackend(Backend):
                 )
             result = by_name[OUTPUT_NAME]
             yield _as_integers(result, batch.dtype) if self._floats else result
+
+    def _run_bound(self, fed: NDArray, device: str, index: int) -> list[NDArray]:
+        """Run with input and outputs bound to a device: one copy there, one back, none in between."""
+        binding = self._session.io_binding()
+        value = onnxruntime.OrtValue.ortvalue_from_numpy(np.ascontiguousarray(fed), device, index)
+        binding.bind_ortvalue_input(INPUT_NAME, value)
+        for name in self._outputs:
+            binding.bind_output(name, device, index)
+        self._session.run_with_iobinding(binding)
+        return binding.copy_outputs_to_cpu()
 
     def close(self) -> None:
         """Free the session."""
@@ -95,9 +110,8 @@ def read_metadata(model: Path) -> ModelMetadata:
 
 
 def _open_session(model: Path, device: str) -> onnxruntime.InferenceSession:
-    if device not in PROVIDERS:
-        raise BackendError(f"backend onnx has no device {device!r}; it has {', '.join(PROVIDERS)}")
-    provider = PROVIDERS[device]
+    gpus = gpu_indices(device)
+    provider = PROVIDERS["cuda" if gpus else "cpu"]
     if provider not in onnxruntime.get_available_providers():
         raise BackendError(
             f"the installed ONNX Runtime has no {provider}; swap it: "
@@ -108,7 +122,8 @@ def _open_session(model: Path, device: str) -> onnxruntime.InferenceSession:
     options = onnxruntime.SessionOptions()
     options.log_severity_level = ERRORS_ONLY
     try:
-        session = onnxruntime.InferenceSession(str(model), options, providers=[provider])
+        chosen = (provider, {"device_id": gpus[0]} if gpus else {})
+        session = onnxruntime.InferenceSession(str(model), options, providers=[chosen])
     except Exception as error:  # onnxruntime raises its own, unexported exception classes
         raise ModelError(f"{model}: ONNX Runtime cannot load it ({_one_line(error)})") from error
     if (used := session.get_providers()[0]) != provider:
@@ -117,8 +132,9 @@ def _open_session(model: Path, device: str) -> onnxruntime.InferenceSession:
 
 
 def _describe(device: str) -> str:
-    if device != "cpu":
-        return "CUDA"
+    if gpus := gpu_indices(device):
+        names = gpu_names()
+        return f"GPU {gpus[0]} {names[gpus[0]] if gpus[0] < len(names) else ''}".strip()
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     return f"CPU, {cores} cores"
 

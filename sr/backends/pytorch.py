@@ -8,21 +8,19 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from sr.backends.base import Backend, BackendInfo, Batch, default_tile
+from sr.backends.base import Backend, BackendInfo, Batch, default_tile, gpu_indices
 from sr.checkpoint import Weights, load_weights
 from sr.colour import RGBNet
 from sr.errors import BackendError
 from sr.model import model_cost
 from sr.modelfile import ModelMetadata
 
-DEVICES = ("cpu", "cuda")
-
 
 class TorchBackend(Backend):
     """Trained weights on PyTorch, folded, float32, channels last."""
 
     def __init__(self, weights: Path, *, device: str) -> None:
-        """Load `weights` (safetensors) onto `device`, "cpu" or "cuda".
+        """Load `weights` (safetensors) onto `device`: "cpu", "cuda", or a GPU by its number.
 
         Raises:
             ModelError: the weights are missing, damaged or not ours.
@@ -30,20 +28,21 @@ class TorchBackend(Backend):
         """
         from deploy.fold import fold
 
-        if device == "cuda" and not torch.cuda.is_available():
+        gpus = gpu_indices(device)
+        if gpus and not torch.cuda.is_available():
             raise BackendError("PyTorch sees no CUDA device; use --device cpu, or see srup info")
-        if device not in DEVICES:
-            raise BackendError(f"backend torch has no device {device!r}; it has {', '.join(DEVICES)}")
+        if gpus and gpus[0] >= torch.cuda.device_count():
+            raise BackendError(f"there is no GPU {gpus[0]}; PyTorch sees {torch.cuda.device_count()}")
         loaded = load_weights(weights)
-        self._device = torch.device(device)
+        self._device = torch.device(f"cuda:{gpus[0]}" if gpus else "cpu")
         self._model = RGBNet(fold(loaded.build())).to(self._device)
         self._model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stubs lack it
         self.info = BackendInfo(
             name="torch",
-            device=_describe(device),
+            device=_describe(self._device),
             model=metadata_from_weights(loaded),
             default_tile=default_tile(loaded.config.scale),
-            default_batch=1 if device == "cpu" else 4,
+            default_batch=4 if gpus else 1,
             deep=True,
         )
 
@@ -99,7 +98,7 @@ def metadata_from_weights(weights: Weights, **changes: object) -> ModelMetadata:
     return ModelMetadata(**(values | changes))  # type: ignore[arg-type]
 
 
-def _describe(device: str) -> str:
-    if device == "cuda":
-        return torch.cuda.get_device_name()
+def _describe(device: torch.device) -> str:
+    if device.type == "cuda":
+        return f"GPU {device.index} {torch.cuda.get_device_name(device)}"
     return f"CPU, {torch.get_num_threads()} threads"

@@ -39,6 +39,7 @@ class TrtSettings:
         batch: largest number of tiles at once wanted; None takes the engine's own.
         gpu_names: in words, by index.
         cuda_graph: run batches of the full shape as CUDA graphs.
+        host_code: engines bring the runtime of their own TensorRT version, and are trusted to.
         fallback: opens the backend that computes tiles of which the fp16 output was not finite; None
             if there is no such file.
     """
@@ -49,6 +50,7 @@ class TrtSettings:
     batch: int | None = None
     gpu_names: Mapping[int, str] | None = None
     cuda_graph: bool = True
+    host_code: bool = False
     fallback: Callable[[], Backend] | None = None
 
 
@@ -77,8 +79,8 @@ class TrtBackend(Backend):
         self._running = False
         try:
             for index, plan in plans.items():
-                graph = settings.cuda_graph
-                self._devices.append(TrtDevice(index, plan, module, cudart, cuda_graph=graph))
+                flags = {"cuda_graph": settings.cuda_graph, "host_code": settings.host_code}
+                self._devices.append(TrtDevice(index, plan, module, cudart, **flags))
             self._adopt(self._fitting_plan())
         except BaseException:
             with contextlib.suppress(BackendError):  # what failed first is what matters

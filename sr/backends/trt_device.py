@@ -49,7 +49,16 @@ class TrtDevice:
         notes: what the user should know of what happened.
     """
 
-    def __init__(self, index: int, plan: bytes, module: Any, cudart: Any, *, cuda_graph: bool = True) -> None:
+    def __init__(
+        self,
+        index: int,
+        plan: bytes,
+        module: Any,
+        cudart: Any,
+        *,
+        cuda_graph: bool = True,
+        host_code: bool = False,
+    ) -> None:
         """Load a serialized engine on the GPU that CUDA counts as `index`.
 
         Args:
@@ -58,6 +67,7 @@ class TrtDevice:
             module: the imported `tensorrt` or `tensorrt_rtx`.
             cudart: `cuda.bindings.runtime`.
             cuda_graph: run batches of the full shape as CUDA graphs.
+            host_code: the engine may bring its own TensorRT runtime.
 
         Raises:
             OutOfDeviceMemoryError: the GPU has no room for the engine.
@@ -78,7 +88,7 @@ class TrtDevice:
             self._upload, self._compute, self._download = (
                 self._streams.get("cudaStreamCreateWithFlags", flags) for _ in range(3)
             )
-            self._engine = LoadedEngine(plan, module, device=index)
+            self._engine = LoadedEngine(plan, module, device=index, host_code=host_code)
             self._plain = self._engine.new_execution(self._compute, graph=False)
             self.plan = self.largest = self._engine.largest
             (_, self.scale, _, _), _ = self._plain.measure((1, 1, 1, 3))

@@ -152,7 +152,7 @@ class LoadedEngine:
         captures_graphs: the module captures CUDA graphs itself, as TensorRT-RTX does.
     """
 
-    def __init__(self, plan: bytes, module: Any, *, device: int) -> None:
+    def __init__(self, plan: bytes, module: Any, *, device: int, host_code: bool = False) -> None:
         """Load a serialized engine.
 
         Raises:
@@ -167,14 +167,16 @@ class LoadedEngine:
         self._runtime: Any = None
         self._engine: Any = None
         try:
-            self._load(plan)
+            self._load(plan, host_code)
         except BaseException:
             self.free()
             raise
 
-    def _load(self, plan: bytes) -> None:
+    def _load(self, plan: bytes, host_code: bool) -> None:
         make, ask = self._calls.make, self._calls.ask
         self._runtime = make("runtime", self._calls.module.Runtime, self._calls.log)
+        if host_code:
+            self._runtime.engine_host_code_allowed = True
         self._engine = make("loading the engine", self._runtime.deserialize_cuda_engine, plan)
         self.itemsizes = self._checked_tensors()
         *_, largest = ask("profile", self._engine.get_tensor_profile_shape, INPUT_NAME, 0)

@@ -46,17 +46,19 @@ def open_trt(name: str, request: BackendRequest) -> TrtBackend:
         if progress is not None and ": found" not in line:
             progress(line, 0.0)
 
-    plans = {}
+    plans, host_code = {}, False
     for index in wanted:
         Cuda(cudart, index).use()  # TensorRT builds for the current device
         engine = EngineCache(None).get(onnx, spec, module, gpu=gpus[index], progress=progress, log=log)
         plans[index] = engine.plan()
+        host_code = host_code or engine.manifest.identity.compatible
     settings = TrtSettings(
         name=name,
         model=model,
         tile=request.tile,
         batch=request.batch,
         gpu_names={index: gpus[index].name for index in wanted},
+        host_code=host_code,
         fallback=fallback_of(onnx, model),
     )
     return TrtBackend(plans, settings, module=module, cudart=cudart)
