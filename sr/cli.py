@@ -60,6 +60,7 @@ def main() -> None:
 )
 @options.encoding
 @options.max_pixels
+@options_engine.engine_dir
 @options.skip_existing
 @options.overwrite
 @click.option("--suffix", metavar="TEXT", help="Added to the names of outputs.  [default: _x<scale>]")

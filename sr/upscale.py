@@ -70,6 +70,7 @@ class Upscaler:
         halo: int | None = None,
         batch: int | None = None,
         build_progress: Callable[[str, float], None] | None = None,
+        engine_dir: Path | None = None,
     ) -> None:
         """Open the backend.
 
@@ -82,6 +83,7 @@ class Upscaler:
             halo: lr pixels; None takes the model's own, -1 the receptive-field radius.
             batch: tiles run at once; None lets the backend choose.
             build_progress: called with phase and share done while an engine is being built.
+            engine_dir: folder of TensorRT engines; None takes the one in the user's cache folder.
 
         Raises:
             BackendError: the backend or device cannot be had.
@@ -90,7 +92,9 @@ class Upscaler:
         """
         if batch is not None and batch < 1:
             raise TilingError(f"batch is {batch}, need at least 1 (--batch)")
-        request = BackendRequest(2 if scale is None else scale, device, model, tile, batch, build_progress)
+        request = BackendRequest(
+            2 if scale is None else scale, device, model, tile, batch, build_progress, engine_dir
+        )
         self._request, self._opening = request, Lock()
         self._named = backend if isinstance(backend, str) else backend.info.name
         self._deep_backend: Backend | None = None

@@ -66,6 +66,7 @@ class BackendRequest:
         tile: largest side of a tile in lr pixels that will be run, if that is known.
         batch: largest number of tiles that will be run at once, if that is known.
         build_progress: called with phase and share done while an engine is being built; first with why.
+        engine_dir: folder of TensorRT engines; None is the one in the user's cache folder.
     """
 
     scale: int
@@ -74,6 +75,7 @@ class BackendRequest:
     tile: int | None = None
     batch: int | None = None
     build_progress: Callable[[str, float], None] | None = None
+    engine_dir: Path | None = None
 
 
 def gpu_indices(device: str) -> tuple[int, ...]:

@@ -46,10 +46,10 @@ def open_trt(name: str, request: BackendRequest) -> TrtBackend:
         if progress is not None and ": found" not in line:
             progress(line, 0.0)
 
-    plans, host_code = {}, False
+    plans, host_code, cache = {}, False, EngineCache(request.engine_dir)
     for index in wanted:
         Cuda(cudart, index).use()  # TensorRT builds for the current device
-        engine = EngineCache(None).get(onnx, spec, module, gpu=gpus[index], progress=progress, log=log)
+        engine = cache.get(onnx, spec, module, gpu=gpus[index], progress=progress, log=log)
         plans[index] = engine.plan()
         host_code = host_code or engine.manifest.identity.compatible
     settings = TrtSettings(
