@@ -68,6 +68,12 @@ def main() -> None:
 @click.option("--exclude", multiple=True, metavar="GLOB", help="Of folders, leave these out; repeatable.")
 @click.option("--dry-run", is_flag=True, help="List what would be written, and write nothing.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a line for each picture.")
+@click.option(
+    "--compare",
+    type=click.Path(path_type=Path),
+    metavar="FILE.html",
+    help="Write a page to look at: outputs beside nearest and bicubic, under a slider.",
+)
 def upscale(
     inputs: tuple[Path, ...],
     max_pixels: int | None,
@@ -75,6 +81,7 @@ def upscale(
     overwrite: bool,
     dry_run: bool,
     as_json: bool,
+    compare: Path | None,
     **settings: Any,
 ) -> None:
     """Upscale pictures, or folders of pictures.
@@ -82,14 +89,19 @@ def upscale(
     in.png becomes in_x2.png beside it; a folder becomes FOLDER_x2 beside it, with the same tree
     inside. Colour profile, EXIF and transparency are kept, orientation is applied.
     """
+    from sr.compare import check_page
     from sr.folders import OutputRules, output_format, plan_jobs
     from sr.image import DEFAULT_MAX_PIXELS, write_options
-    from sr.report import print_plan, report_files
+    from sr.report import print_plan, report_comparison, report_files
     from sr.report_engines import build_progress
     from sr.upscale import Upscaler
 
     if skip_existing and overwrite:
         raise click.UsageError("--skip-existing and --overwrite exclude each other")
+    if compare is not None and dry_run:
+        raise click.UsageError("--compare shows what was written, and --dry-run writes nothing")
+    if compare is not None:
+        check_page(compare, overwrite=overwrite)
     names = ("output", "suffix", "format_", "include", "exclude")
     output, suffix, format_, include, exclude = (settings.pop(name) for name in names)
     encoding = {name: settings.pop(name) for name in options.ENCODING}
@@ -113,14 +125,13 @@ def upscale(
         if dry_run:
             print_plan(plan)
             return
-        failed = report_files(
-            plan,
-            upscaler,
-            write_options=written_as,
-            max_pixels=max_pixels or DEFAULT_MAX_PIXELS,
-            as_json=as_json,
+        max_pixels = max_pixels or DEFAULT_MAX_PIXELS
+        results = report_files(
+            plan, upscaler, write_options=written_as, max_pixels=max_pixels, as_json=as_json
         )
-    sys.exit(1 if failed else 0)
+    if compare is not None:
+        report_comparison(compare, plan, results, upscaler, max_pixels=max_pixels, as_json=as_json)
+    sys.exit(1 if any(result.error is not None for result in results) else 0)
 
 
 @main.command()

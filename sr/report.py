@@ -7,7 +7,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
@@ -36,8 +36,8 @@ def print_plan(plan: Plan) -> None:
 
 def report_files(
     plan: Plan, upscaler: Upscaler, *, write_options: WriteOptions, max_pixels: int, as_json: bool = False
-) -> int:
-    """Upscale what is planned, print a line for each and a summary; return how many failed."""
+) -> list[FileResult]:
+    """Upscale what is planned, print a line for each and a summary; return what became of them."""
     if upscaler.warning:
         click.echo(f"Warning: {upscaler.warning}", err=True)
     started = time.perf_counter()
@@ -65,7 +65,33 @@ def report_files(
         click.echo(f"Warning: {note}", err=True)
     if not as_json:
         _print_summary(plan, results, upscaler, seconds=time.perf_counter() - started)
-    return sum(result.error is not None for result in results)
+    return results
+
+
+def report_comparison(
+    page: Path,
+    plan: Plan,
+    results: Sequence[FileResult],
+    upscaler: Upscaler,
+    *,
+    max_pixels: int,
+    as_json: bool = False,
+) -> None:
+    """Write the page of outputs, of this run first, beside nearest and bicubic; print what is on it."""
+    from sr.compare import Compared, write_page
+
+    info = upscaler.backend.info
+    about = f"{info.model.preset} x{upscaler.scale}, {info.model.precision}, {info.name} on {info.device}"
+    made = [result.job for result in results if result.error is None]
+    compared = [Compared(job.source, job.target) for job in made]
+    compared += [Compared(job.source, job.target, "output of an earlier run") for job in plan.done]
+    summary = write_page(page, compared, about=about, max_pixels=max_pixels)
+    for line in summary.left_out:
+        click.echo(f"Note: not on {page}: {line}", err=True)
+    if summary.shown:
+        click.echo(f"{page}: {_pictures(summary.shown)} compared, {summary.size / 1e6:.1f} MB", err=as_json)
+    else:
+        click.echo(f"Note: {page} was not written, there is no picture to compare", err=True)
 
 
 @contextmanager

@@ -102,7 +102,7 @@ def test_wheel_holds_the_packages_and_every_weight_file_and_nothing_else(
     }
     typed = {"sr/py.typed"} if (source_tree / "sr/py.typed").exists() else set()
     held = {name for name in names_in_wheel(dists.wheel) if ".dist-info/" not in name}
-    assert held == modules | weights | typed
+    assert held == modules | weights | typed | {"sr/compare.html", "sr/compare.js"}
 
 
 def test_sdist_holds_what_a_developer_needs(dists: Dists, source_tree: Path) -> None:

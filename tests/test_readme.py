@@ -69,6 +69,7 @@ def test_the_command_lines_run(tmp_path):
         "holiday_x3/day 1/c_x3.png",
         "out/a_x2.webp",
         "out/b_x2.webp",
+        "look.html",
         "models/small_x2_fp16_uint8.onnx",
     } <= made
 
