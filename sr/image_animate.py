@@ -1,27 +1,18 @@
-"""Animations -> GIF, WebP and AVIF files, frame by frame. PNG is `sr.image_png`'s.
-
-GIF is put together here, because Pillow keeps all frames in memory before it writes the first.
-"""
+"""Animations -> files, frame by frame: WebP and AVIF here, PNG in `sr.image_png`, GIF in `sr.image_gif`."""
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Iterable, Iterator
-from io import BytesIO
 from typing import Any, BinaryIO
 
 import numpy as np
 from PIL import Image
 
-from sr.image_encode import avif_arguments, quantised, save_arguments, webp_arguments
+from sr.image_encode import avif_arguments, save_arguments, webp_arguments
 from sr.image_formats import AVIF, GIF, WEBP, OutputFormat, WriteOptions
-from sr.image_picture import Frame, Picture, Samples
-from sr.image_png import changes, rgba, write_apng
-
-_GIF_HEADER = struct.Struct("<6sHHBBB")
-_LOOP = b"!\xff\x0bNETSCAPE2.0\x03\x01"
-_KEEP, _CLEAR = 1, 2  # disposal methods, GIF89a section 23
-_LONGEST_CENTISECONDS = 0xFFFF
+from sr.image_gif import write_gif
+from sr.image_picture import Frame, Picture
+from sr.image_png import rgba, write_apng
 
 
 def write_animation(
@@ -44,65 +35,11 @@ def write_animation(
         options: of the encoder.
     """
     if kind is GIF:
-        _write_gif(file, frames, plays=plays)
+        write_gif(file, frames, plays=plays)
     elif kind in (WEBP, AVIF):
         _write_with_pillow(file, frames, count=count, plays=plays, kind=kind, options=options)
     else:
         write_apng(file, frames, count=count, plays=plays, compress_level=options.png_level)
-
-
-def _write_gif(file: BinaryIO, frames: Iterable[Frame], *, plays: int) -> None:
-    written_ms, written_cs = 0.0, 0  # durations are rounded so that their sums are right
-    cleared = True
-    for number, ((frame, box, pixels), following) in enumerate(_with_next(changes(frames))):
-        height, width = pixels.shape[:2]
-        if number == 0:
-            file.write(_GIF_HEADER.pack(b"GIF89a", width, height, 0x70, 0, 0))
-            if plays != 1:
-                file.write(_LOOP + struct.pack("<HB", max(0, plays - 1), 0))
-        # What becomes transparent can only be cleared, and clearing is of the whole frame.
-        clear = following is not None and bool(((pixels[..., 3] >= 128) & (following[..., 3] < 128)).any())
-        left, top, right, bottom = (0, 0, width, height) if clear or cleared else box
-        written_ms += frame.duration_ms
-        delay = min(max(0, round(written_ms / 10) - written_cs), _LONGEST_CENTISECONDS)
-        written_cs += delay
-        part = Image.fromarray(pixels[top:bottom, left:right])
-        file.write(_gif_frame(part, left, top, delay=delay, disposal=_CLEAR if clear else _KEEP))
-        cleared = clear
-    file.write(b";")
-
-
-def _with_next(
-    items: Iterator[tuple[Frame, tuple[int, int, int, int], Samples]],
-) -> Iterator[tuple[tuple[Frame, tuple[int, int, int, int], Samples], Samples | None]]:
-    """Pair each frame with the pixels of the one behind it."""
-    current = next(items, None)
-    while current is not None:
-        following = next(items, None)
-        yield current, None if following is None else following[2]
-        current = following
-
-
-def _gif_frame(image: Image.Image, left: int, top: int, *, delay: int, disposal: int) -> bytes:
-    """Return graphic control, descriptor, palette and data of a frame, as Pillow compresses them."""
-    reduced = quantised(image)
-    key = reduced.info.get("transparency")
-    buffer = BytesIO()
-    reduced.save(buffer, "GIF", optimize=False)
-    data = buffer.getvalue()
-    flags = data[10]
-    palette_end = _GIF_HEADER.size + 3 * (2 << (flags & 7)) * (flags >> 7)
-    at = palette_end
-    while data[at] == ord("!"):  # extensions, of which ours takes the place
-        at += 2
-        while data[at]:
-            at += data[at] + 1
-        at += 1
-    control = struct.pack("<BBHBB", 4, disposal << 2 | (key is not None), delay, key or 0, 0)
-    _, _, _, width, height, own = struct.unpack_from("<BHHHHB", data, at)
-    interlaced = own & 0x40
-    descriptor = struct.pack("<BHHHHB", ord(","), left, top, width, height, 0x80 | interlaced | flags & 7)
-    return b"!\xf9" + control + descriptor + data[_GIF_HEADER.size : palette_end] + data[at + 10 : -1]
 
 
 class _Lazy(Image.Image):

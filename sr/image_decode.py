@@ -18,6 +18,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, BinaryIO
 
+import numpy as np
 from PIL import Image
 from PIL.AvifImagePlugin import AvifImageFile
 from PIL.BmpImagePlugin import BmpImageFile
@@ -32,6 +33,7 @@ from sr.errors import ImageError, SrupError
 from sr.image_arrays import MODES, TURNS, arrays, turned
 from sr.image_avif import avif_notes
 from sr.image_deep import read_deep
+from sr.image_gif import GifCanvas, parsed_gif
 from sr.image_metadata import Metadata, fitting_icc_profile, upright_exif, upright_xmp
 from sr.image_picture import Frame, Picture
 from sr.image_png import kept_chunks
@@ -205,9 +207,7 @@ class _PillowSource(_Source):
         self._frames = int(getattr(image, "n_frames", 1))
         # An APNG may begin with a picture for programs that do not animate.
         self._first = int(self._frames > 1 and bool(image.info.get("default_image")))
-        loop = int(image.info.get("loop", -1))
-        # A GIF that does not say is shown once, and n means n repeats, as in all browsers.
-        self.plays = max(0, loop) if self.format != "GIF" else loop + 1 if loop else 0
+        self.plays = int(image.info.get("loop", 0))
 
     @property
     def count(self) -> int:
@@ -224,7 +224,6 @@ class _PillowSource(_Source):
             if self._bits == 16:
                 self._refuse("several frames of 16 bits per channel")
             image.seek(index + self._first)
-            self._refuse_large(image.height, image.width)  # a frame of a GIF can exceed the first
         if self._bits != 16:
             self._refuse_mode(image.mode)
         image.load()
@@ -236,7 +235,36 @@ class _PillowSource(_Source):
             return Frame(_upright(Picture(pixels, alpha, metadata), turn=True))
         pixels, alpha, notes = arrays(image, png_bits=self._bits)
         picture = Picture(pixels, alpha, metadata, self._notes + notes)
+        if self._frames > 1 and not picture.transparent:  # decoders of animations add it in any case
+            picture = replace(picture, alpha=None)
         return Frame(_upright(picture, turn=True), duration_ms)
+
+
+class _GifSource(_Source):
+    """A GIF with several frames."""
+
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self._gif = parsed_gif(self._file)
+        self.plays = self._gif.plays
+        self._refuse_large(self._gif.height, self._gif.width)
+        self._canvas: GifCanvas | None = None
+
+    @property
+    def count(self) -> int:
+        return len(self._gif.frames)
+
+    def size(self) -> tuple[int, int]:
+        return self._gif.height, self._gif.width
+
+    def frame(self, index: int) -> Frame:
+        if index == 0 or self._canvas is None:
+            self._canvas = GifCanvas(self._file, self._gif)
+        frame = self._gif.frames[index]
+        self._refuse_large(frame.height, frame.width)  # it can exceed what is seen of it
+        pixels = self._canvas.shown(frame)
+        alpha = None if (pixels[..., 3] == 255).all() else np.ascontiguousarray(pixels[..., 3])
+        return Frame(Picture(np.ascontiguousarray(pixels[..., :3]), alpha), frame.duration_ms)
 
 
 class _TiffSource(_Source):
@@ -279,7 +307,13 @@ class _TiffSource(_Source):
             self._refuse(page.problem)
 
 
-_SOURCES: Mapping[str, type[_Source]] = {"TIFF": _TiffSource}
+def _source(file: BinaryIO, head: bytes, name: str, kind: str, max_pixels: int) -> _Source:
+    """Return what reads a file of this format."""
+    if kind == "TIFF":
+        return _TiffSource(file, head, name, kind, max_pixels)
+    if kind == "GIF" and len(parsed_gif(file).frames) > 1:
+        return _GifSource(file, head, name, kind, max_pixels)
+    return _PillowSource(file, head, name, kind, max_pixels)
 
 
 @contextmanager
@@ -292,7 +326,7 @@ def _opened(path: Path, max_pixels: int) -> Iterator[_Source]:
             file.seek(0)
             kind = _kind(head, name)
             with _PILLOW_LIMITS_LIFTED:
-                source = _SOURCES.get(kind, _PillowSource)(file, head, name, kind, max_pixels)
+                source = _source(file, head, name, kind, max_pixels)
             try:
                 yield source
             finally:

@@ -50,9 +50,9 @@ def quantised(image: Image.Image) -> Image.Image:
     colours = image.convert("RGB")
     if hidden is None or not hidden.any():
         return _dithered(colours, 256)
-    if hidden.all():
-        colours = Image.new("RGB", image.size)
-    result = _dithered(colours, 255)
+    visible = np.asarray(colours).copy()
+    visible[hidden] = visible[~hidden][0] if not hidden.all() else 0  # no colour of its own
+    result = _dithered(Image.fromarray(visible), 255)
     indices = np.asarray(result).copy()
     indices[hidden] = 255
     reduced = Image.fromarray(indices, "P")
@@ -63,8 +63,20 @@ def quantised(image: Image.Image) -> Image.Image:
 
 
 def _dithered(colours: Image.Image, number: int) -> Image.Image:
+    if colours.getcolors(number) is not None:
+        return _exact(colours)
     palette = colours.quantize(number, method=Image.Quantize.MEDIANCUT)
     return colours.quantize(palette=palette, dither=Image.Dither.FLOYDSTEINBERG)
+
+
+def _exact(colours: Image.Image) -> Image.Image:
+    """Give a picture of few colours the palette of just these."""
+    pixels = np.asarray(colours).astype(np.uint32)
+    packed = pixels[..., 0] << 16 | pixels[..., 1] << 8 | pixels[..., 2]
+    used, indices = np.unique(packed, return_inverse=True)
+    result = Image.fromarray(indices.reshape(packed.shape).astype(np.uint8), "P")
+    result.putpalette(np.stack([used >> 16, used >> 8 & 255, used & 255], axis=1).astype(np.uint8).tobytes())
+    return result
 
 
 def _pillow_image(picture: Picture, kind: OutputFormat) -> Image.Image:

@@ -154,7 +154,9 @@ def rgba(frame: Frame) -> Samples:
     if pixels.ndim == 2:
         pixels = np.broadcast_to(pixels[..., None], (*pixels.shape, 3))
     alpha = np.full(pixels.shape[:2], 255, np.uint8) if picture.alpha is None else to_8_bits(picture.alpha)
-    return np.dstack((pixels, alpha))
+    result = np.dstack((pixels, alpha))
+    result[alpha == 0] = 0  # what nobody sees costs bytes
+    return result
 
 
 def _delay(duration_ms: float) -> tuple[int, int]:
