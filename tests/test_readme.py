@@ -19,6 +19,14 @@ FENCED = re.findall(r"^```(\w*)\n(.*?)^```$", README, flags=re.DOTALL | re.MULTI
 BLOCKS = [text for language, text in FENCED if not language]
 LINES = [line for block in BLOCKS for line in block.splitlines()]
 COMMANDS = [shlex.split(line, comments=True)[1:] for line in LINES if line.startswith("srup ")]
+# Of the other pages the command lines are checked, not run: many need a GPU or files of one's own.
+PAGES = "\n".join(path.read_text(encoding="utf-8") for path in sorted((ROOT / "docs").glob("*.md")))
+SHOWN_ELSEWHERE = [
+    shlex.split(line, comments=True)[1:]
+    for block in re.findall(r"^```\n(.*?)^```$", PAGES, flags=re.DOTALL | re.MULTILINE)
+    for line in block.splitlines()
+    if line.startswith("srup ")
+]
 # Training for real takes hours; tests/test_train_loop.py trains.
 TOO_LONG = {"train", "prepare", "eval"}
 AFTER_TRAINING = "checkpoints/"
@@ -36,7 +44,7 @@ def test_every_command_stands_in_the_readme_and_has_help():
         assert command.help
 
 
-@pytest.mark.parametrize("words", COMMANDS, ids=" ".join)
+@pytest.mark.parametrize("words", COMMANDS + SHOWN_ELSEWHERE, ids=" ".join)
 def test_every_command_line_is_valid(words):
     command = main.commands[words[0]]
     with click.Context(main) as parent:

@@ -14,6 +14,7 @@ from sr.backends.ort import OrtBackend, read_metadata
 from sr.environment import environment_lines
 from sr.errors import BackendError, SrupError
 from sr.modelfile import shipped_onnx
+from sr.upscale import Upscaler
 from tests.simulated_device import SimulatedCuda
 from tests.simulated_tensorrt import OrtKernel, SimulatedPlan, SimulatedTensorRT
 
@@ -185,7 +186,7 @@ def gpus(monkeypatch):
 
     class Cache:
         def __init__(self, folder) -> None:
-            pass
+            cuda.folder = folder
 
         def get(self, onnx, spec, module, *, gpu, progress, log):
             asked.append((spec, gpu.index, cuda.device))
@@ -228,6 +229,15 @@ def test_larger_tiles_and_batches_get_an_engine_of_their_own(gpus):
     with open_backend("trt", replace(REQUEST, tile=640, batch=2, build_progress=print)) as backend:
         assert (backend.info.max_tile, backend.info.max_batch) == (640, 2)
     assert [(spec.tile, spec.batch) for spec, *_ in gpus.asked] == [(640, 4)]
+
+
+def test_engines_are_looked_for_in_the_folder_that_was_named(gpus, tmp_path):
+    said = {"build_progress": lambda *_: None}
+    with Upscaler(backend="trt", device="0", engine_dir=tmp_path, **said) as upscaler:
+        assert upscaler.backend.info.name == "trt"
+    assert gpus.folder == tmp_path
+    open_backend("trt", replace(REQUEST, device="0", **said)).close()
+    assert gpus.folder is None
 
 
 def test_a_gpu_that_is_not_there_is_named(gpus):
