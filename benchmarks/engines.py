@@ -1,0 +1,71 @@
+"""How long it takes to build TensorRT-RTX engines, and to find one that was built.
+
+For each scale and target: time and size of a build; then the median time of `EngineCache.get` for an
+engine that is there, which reads and checks ONNX file, plan and manifest. Needs no GPU.
+
+    python -m benchmarks.engines
+"""
+
+from __future__ import annotations
+
+import statistics
+import tempfile
+import time
+from pathlib import Path
+
+import click
+
+from benchmarks.common import write_result
+from deploy.engine import EngineCache, EngineSpec, load_module, title_of
+from sr.modelfile import shipped_onnx, shipped_scales
+
+TARGETS = ((75,), (80,), (86,), (89,), (120,), (75, 80, 86, 89, 120))
+LOOKUPS = 20
+
+# What is asked of it.
+MAX_BUILD_S, MAX_LOOKUP_MS = 5.0, 50.0
+
+
+@click.command(help=__doc__)
+def main() -> None:
+    module = load_module("trt-rtx")
+    rows = []
+    with tempfile.TemporaryDirectory() as folder:
+        cache = EngineCache(Path(folder))
+        for scale in shipped_scales():
+            onnx = shipped_onnx(scale=scale, precision="fp16")
+            for targets in TARGETS:
+                spec = EngineSpec(scale, targets=targets)
+                manifest = cache.get(onnx, spec, module, gpu=None).manifest
+                rows.append(
+                    {
+                        "scale": scale,
+                        "targets": targets,
+                        "build_s": manifest.build_seconds,
+                        "plan_bytes": manifest.plan_bytes,
+                        "lookup_ms": lookup_ms(cache, onnx, spec, module),
+                    }
+                )
+    figures = {
+        "builder": title_of(module),
+        "max_build_s": MAX_BUILD_S,
+        "max_lookup_ms": MAX_LOOKUP_MS,
+        "slowest_build_s": max(row["build_s"] for row in rows),
+        "slowest_lookup_ms": max(row["lookup_ms"] for row in rows),
+        "rows": rows,
+    }
+    write_result("engines", figures)
+
+
+def lookup_ms(cache: EngineCache, onnx: Path, spec: EngineSpec, module) -> float:
+    """Return the median time of finding an engine that is there."""
+    seconds = []
+    for _ in range(LOOKUPS):
+        started = time.perf_counter()
+        cache.get(onnx, spec, module, gpu=None)
+        seconds.append(time.perf_counter() - started)
+    return round(1000 * statistics.median(seconds), 2)
+
+
+if __name__ == "__main__":
+    main()
