@@ -1,0 +1,85 @@
+"""What the TensorRT runtime costs the host: a picture on a simulated GPU that computes in no time.
+
+The time of the whole way of a picture (cutting tiles, filling pinned memory, the calls of CUDA and
+TensorRT, collecting, stitching) is set against what ONNX Runtime takes for the same picture and the
+same tiles on this CPU, run in turn. The simulation's own work, its copies above all, is in it, so
+the share is an upper bound.
+
+    python -m benchmarks.runtime_overhead
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+
+import numpy as np
+
+from benchmarks.common import ROOT, write_result
+from sr.backends.ort import OrtBackend, read_metadata
+from sr.backends.trt import TrtBackend, TrtSettings
+from sr.image import read_picture
+from sr.modelfile import shipped_onnx
+from sr.resize import bicubic_resize
+from sr.upscale import Upscaler
+from tests.simulated_device import SimulatedCuda
+from tests.simulated_tensorrt import SimulatedPlan, SimulatedTensorRT, no_kernel
+
+PICTURE = ROOT / "examples" / "kitten.png"
+ROUNDS = 5
+CASES = ((2, 1), (2, 2), (3, 1), (3, 2), (4, 1), (4, 2))  # scale, enlargement of the photograph
+BATCH = 4
+
+
+def main() -> None:
+    """Measure and store."""
+    photograph = read_picture(PICTURE).pixels
+    images = {times: bicubic_resize(photograph, scale=times) for times in (1, 2)}
+    write_result("runtime-overhead", {"cases": [share(scale, images[times]) for scale, times in CASES]})
+
+
+def share(scale: int, image: np.ndarray) -> dict[str, float | str]:
+    """Return median milliseconds of both, and the share, in wall and in processor time."""
+    onnx = shipped_onnx(scale=scale, precision="fp16")
+    cuda = SimulatedCuda()
+    module = SimulatedTensorRT(cuda)
+    with (
+        Upscaler(backend=OrtBackend(onnx, device="cpu")) as ort,
+        Upscaler(backend=simulated(scale, ort.spec.tile, cuda, module)) as simulation,
+    ):
+        ort.batch = 1  # its best on a CPU
+        ort.grid = simulation.grid  # type: ignore[method-assign]  # the same tiles
+        actions = {"onnx": ort, "host": simulation}
+        wall: dict[str, list[float]] = {name: [] for name in actions}
+        processor: dict[str, list[float]] = {name: [] for name in actions}
+        for turn in range(ROUNDS + 1):
+            for name, upscaler in actions.items():
+                started, used = time.perf_counter(), time.process_time()
+                upscaler(image)
+                if turn > 0:
+                    wall[name].append(time.perf_counter() - started)
+                    processor[name].append(time.process_time() - used)
+        tiles = len(simulation.grid(*image.shape[:2]))
+    medians = {name: statistics.median(values) * 1e3 for name, values in wall.items()}
+    used_ms = {name: statistics.median(values) * 1e3 for name, values in processor.items()}
+    return {
+        "scale": scale,
+        "size": f"{image.shape[1]}x{image.shape[0]}",
+        "tiles": tiles,
+        "onnxruntime_ms": round(medians["onnx"], 1),
+        "host_ms": round(medians["host"], 2),
+        "share_of_wall_time": round(medians["host"] / medians["onnx"], 4),
+        "share_of_processor_time": round(used_ms["host"] / used_ms["onnx"], 4),
+    }
+
+
+def simulated(scale: int, tile: int, cuda: SimulatedCuda, module: SimulatedTensorRT) -> TrtBackend:
+    """Open the backend on a simulated GPU with a kernel that does nothing."""
+    onnx = shipped_onnx(scale=scale, precision="fp16")
+    plan = module.plan(SimulatedPlan(no_kernel, scale, BATCH, tile))
+    settings = TrtSettings("trt", read_metadata(onnx), tile=tile)
+    return TrtBackend({0: plan}, settings, module=module, cudart=cuda)
+
+
+if __name__ == "__main__":
+    main()

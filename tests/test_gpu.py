@@ -1,0 +1,202 @@
+"""On a real GPU, for each TensorRT that is installed: build, run, parity with the CPU, graphs, memory.
+
+Skipped where there is none. `bin/gpu-check` runs these and leaves a report.
+"""
+
+import functools
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import sr.backends.trt_open
+from deploy.verify import difference
+from sr.backends import BackendRequest, open_backend
+from sr.backends.available import driver_gpu_count, lacks
+from sr.backends.ort import OrtBackend
+from sr.backends.trt import TrtBackend, TrtSettings
+from sr.backends.trt_engine import Plan
+from sr.errors import BackendError
+from sr.modelfile import shipped_onnx
+from sr.resize import bicubic_resize
+from sr.upscale import Upscaler
+
+pytestmark = pytest.mark.gpu
+
+KITTEN = Path(__file__).resolve().parent.parent / "examples" / "kitten.png"
+
+# fp16 against fp32 on a photograph; half arithmetic on a CPU reaches it on all shipped networks.
+MIN_PSNR = 65.0
+# TensorRT-RTX runs general kernels until those for a shape are compiled, and these round differently.
+MAX_RERUN_LEVELS = 1
+
+
+@pytest.fixture(scope="module", params=["trt", "trt-rtx"])
+def name(request) -> str:
+    """Return the backend, if it is installed and supports the GPU that is here."""
+    if lack := lacks(request.param):
+        pytest.skip(f"{request.param} lacks {lack}")
+    return request.param
+
+
+@pytest.fixture(scope="module")
+def engine_dir(tmp_path_factory) -> Path:
+    """Return a folder for engines that is empty at first."""
+    return tmp_path_factory.mktemp("engines")
+
+
+@pytest.fixture(scope="module")
+def photograph() -> np.ndarray:
+    """Return a photograph of 1020x678: several tiles of 256, and borders."""
+    with Image.open(KITTEN) as picture:
+        return bicubic_resize(np.asarray(picture.convert("RGB")), scale=2)
+
+
+@pytest.fixture(scope="module")
+def on_cpu(photograph) -> Any:
+    """Return a function: the photograph by the fp32 network on the CPU, at a scale."""
+
+    @functools.cache
+    def upscaled(scale: int) -> np.ndarray:
+        with Upscaler(scale=scale, backend="onnx", device="cpu") as upscaler:
+            return upscaler(photograph)
+
+    return upscaled
+
+
+def opened(name: str, scale: int, engine_dir: Path, **request: Any) -> TrtBackend:
+    try:
+        backend = open_backend(name, BackendRequest(scale, engine_dir=engine_dir, **request))
+    except BackendError as error:
+        if "does not support" in str(error):
+            pytest.skip(str(error))
+        raise
+    assert isinstance(backend, TrtBackend)
+    return backend
+
+
+def runtime() -> Any:
+    from cuda.bindings import runtime
+
+    return runtime
+
+
+def free_bytes() -> int:
+    status, free, _ = runtime().cudaMemGetInfo()
+    assert int(status) == 0
+    return int(free)
+
+
+@pytest.mark.parametrize("scale", [2, 3, 4])
+@pytest.mark.parametrize("tile", [None, 256])
+def test_pictures_equal_those_of_the_cpu(name, scale, tile, engine_dir, photograph, on_cpu):
+    with Upscaler(backend=opened(name, scale, engine_dir, tile=tile), tile=tile) as upscaler:
+        upscaled = upscaler(photograph)
+        again = upscaler(photograph)
+        assert upscaler.backend.notes == ()
+    assert difference(upscaled, again).max_levels <= MAX_RERUN_LEVELS
+    found = difference(upscaled, on_cpu(scale))
+    assert found.psnr >= MIN_PSNR
+    assert found.max_levels <= 4
+
+
+@pytest.mark.parametrize(("height", "width"), [(1, 1), (7, 300), (300, 7), (97, 131)])
+def test_odd_sizes(name, engine_dir, photograph, height, width):
+    image = photograph[:height, :width]
+    with Upscaler(backend=opened(name, 2, engine_dir)) as upscaler:
+        upscaled = upscaler(image)
+    with Upscaler(scale=2, backend="onnx", device="cpu") as upscaler:
+        assert difference(upscaled, upscaler(image)).max_levels <= 4
+
+
+def test_with_and_without_cuda_graphs(name, engine_dir, photograph, monkeypatch):
+    image = np.tile(photograph, (3, 3, 1))  # enough full batches for every slot to replay its graph
+    results = []
+    for graph in (True, False):
+        settings = functools.partial(TrtSettings, cuda_graph=graph)
+        monkeypatch.setattr(sr.backends.trt_open, "TrtSettings", settings)
+        with Upscaler(backend=opened(name, 2, engine_dir, tile=256), tile=256) as upscaler:
+            upscaler.spec = upscaler.spec.__class__(tile=256, halo=upscaler.spec.halo)
+            grid = upscaler.grid(*image.shape[:2])
+            results.append(upscaler(image))
+            assert upscaler.backend.notes == ()
+        assert len(grid) > 8 * 4
+    assert difference(*results).max_levels <= MAX_RERUN_LEVELS
+
+
+def test_memory_that_runs_out_is_survived(name, engine_dir, photograph, on_cpu):
+    """Something else takes the memory between opening and running."""
+    backend = opened(name, 4, engine_dir)
+    needed = backend._devices[0].needed_bytes(Plan(backend.info.max_batch, backend.info.max_tile))
+    hog = []
+    try:
+        with Upscaler(backend=backend) as upscaler:
+            piece = 8 * 2**20
+            while free_bytes() > needed // 2 + piece:
+                status, address = runtime().cudaMalloc(piece)
+                if int(status) != 0:
+                    break
+                hog.append(address)
+            upscaled = upscaler(photograph)
+            assert any("out of memory" in note for note in backend.notes)
+    finally:
+        for address in hog:
+            runtime().cudaFree(address)
+    assert difference(upscaled, on_cpu(4)).psnr >= MIN_PSNR
+
+
+def test_little_free_memory_makes_a_small_plan(name, engine_dir):
+    with opened(name, 4, engine_dir) as backend:
+        usual = Plan(backend.info.max_batch, backend.info.max_tile)
+        needed = backend._devices[0].needed_bytes(usual)
+    hog, piece = [], 8 * 2**20
+    try:
+        while free_bytes() > needed * 3 // 4 + piece:
+            status, address = runtime().cudaMalloc(piece)
+            if int(status) != 0:
+                break
+            hog.append(address)
+        with opened(name, 4, engine_dir) as backend:
+            assert (backend.info.max_batch, backend.info.max_tile) != (usual.batch, usual.tile)
+    finally:
+        for address in hog:
+            runtime().cudaFree(address)
+
+
+def test_all_memory_is_given_back(name, engine_dir, photograph):
+    def use() -> int:
+        with Upscaler(backend=opened(name, 2, engine_dir, tile=256), tile=256) as upscaler:
+            upscaler(photograph)
+        return free_bytes()
+
+    use()  # loads what stays: the CUDA context, kernels
+    before = use()
+    for _ in range(5):
+        after = use()
+    assert before - after < 16 * 2**20
+
+
+def test_two_gpus_share_a_picture(name, engine_dir, photograph, on_cpu):
+    if driver_gpu_count() < 2:
+        pytest.skip("one GPU")
+    with Upscaler(backend=opened(name, 2, engine_dir, device="0,1", tile=128), tile=128) as upscaler:
+        assert difference(upscaler(photograph), on_cpu(2)).psnr >= MIN_PSNR
+
+
+@pytest.mark.parametrize("scale", [2, 3, 4])
+def test_onnxruntime_on_cuda(scale, photograph, on_cpu):
+    if lack := lacks("onnx"):
+        pytest.skip(f"onnx lacks {lack}")
+    with Upscaler(backend=OrtBackend(shipped_onnx(scale=scale), device="cuda")) as upscaler:
+        found = difference(upscaler(photograph), on_cpu(scale))
+    assert found.psnr >= MIN_PSNR
+
+
+def test_auto_takes_a_gpu(photograph):
+    if all(lacks(backend) for backend in ("trt", "trt-rtx", "onnx", "torch")):
+        pytest.skip("no backend is installed that can use the GPU")
+    with Upscaler(scale=2) as upscaler:
+        assert "GPU" in upscaler.backend.info.device
+        assert upscaler.backend.info.why
