@@ -100,7 +100,7 @@ device = click.option(
 model = click.option(
     "--model",
     type=click.Path(path_type=Path),
-    help="Model file in place of the shipped one: .onnx, or .safetensors for the torch backend.",
+    help="Model file in place of the shipped one: .onnx, or .safetensors or .pt for the torch backend.",
 )
 tile = click.option(
     "--tile",

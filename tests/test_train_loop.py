@@ -422,6 +422,12 @@ def test_missing_weights_are_named(config: TrainConfig, tmp_path: Path) -> None:
         Trainer(replace(config, init_weights=absent), group=CPU, log=silent)
 
 
+def test_weights_for_another_colour_space_are_refused(config: TrainConfig, init: Path) -> None:
+    model = replace(NETWORK, colour="YCbCr")
+    with pytest.raises(TrainingError, match="weights for RGB, not for YCbCr; give --colour RGB"):
+        Trainer(replace(config, model=model, init_weights=init), log=silent)
+
+
 def test_frozen_weights_stay_frozen(config: TrainConfig, init: Path, tmp_path: Path) -> None:
     weights = load_weights(init)
     frozen = tmp_path / "frozen.safetensors"

@@ -388,6 +388,11 @@ class Trainer:
         if config.init_weights is None:
             return model
         weights = load_weights(config.init_weights)
+        if weights.config.colour != config.model.colour:
+            raise TrainingError(
+                f"{config.init_weights}: weights for {weights.config.colour}, not for {config.model.colour}; "
+                f"give --colour {weights.config.colour}"
+            )
         self._started_from = {
             **weights.training,
             "scale": weights.config.scale,
