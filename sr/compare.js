@@ -40,8 +40,8 @@ function draw() {
     x: within(centre.x, width, stage.clientWidth / factor),
     y: within(centre.y, height, stage.clientHeight / factor),
   };
-  const left = snap(stage.clientWidth / 2 - centre.x * factor, origin.left), wide = width * factor;
-  const top = snap(stage.clientHeight / 2 - centre.y * factor, origin.top), high = height * factor;
+  const left = snap(stage.clientWidth / 2 - centre.x * factor, origin.left), wide = snap(width * factor, 0);
+  const top = snap(stage.clientHeight / 2 - centre.y * factor, origin.top), high = snap(height * factor, 0);
   Object.assign(pair.style, {
     left: `${left}px`, top: `${top}px`, width: `${wide}px`, height: `${high}px`,
   });

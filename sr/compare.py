@@ -202,7 +202,7 @@ def _figure(one: Compared, name: str, *, share: int, max_pixels: int) -> _Figure
                 ("srup", sr.crop((box.left, box.top, box.left + box.width, box.top + box.height)), target),
             )
         }
-        pair = _pair(name, box, images)
+        pair = _pair(name, box, images, alpha=source.transparent or target.transparent)
         if len(pair) <= share or area <= _SMALLEST_CROP_PX:
             return _Figure(name, pair, _facts(name, lr.size, sr.size, box, notes))
         area = max(_SMALLEST_CROP_PX, int(0.9 * box.width * box.height * share / len(pair)))
@@ -313,9 +313,9 @@ def _encoded(image: Image.Image) -> str:
 # --- text ---------------------------------------------------------------------------------------
 
 
-def _pair(name: str, box: _Box, images: Mapping[str, str]) -> str:
-    title = escape(name)
-    lines = [f'  <div class="pair" data-width="{box.width}" data-height="{box.height}" hidden>']
+def _pair(name: str, box: _Box, images: Mapping[str, str], *, alpha: bool) -> str:
+    title, board = escape(name), " data-alpha" if alpha else ""
+    lines = [f'  <div class="pair" data-width="{box.width}" data-height="{box.height}"{board} hidden>']
     lines += [
         f'    <img data-kind="{kind}" alt="{title}, {kind}" decoding="sync" draggable="false" src="{uri}">'
         for kind, uri in images.items()

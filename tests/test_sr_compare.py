@@ -102,6 +102,7 @@ def test_pixels_are_those_of_the_files(tmp_path, mode, scale):
     assert summary.size == (tmp_path / "page.html").stat().st_size
     page = Page(tmp_path / "page.html")
     assert (page.pairs[0]["data-width"], page.pairs[0]["data-height"]) == (str(22 * scale), str(15 * scale))
+    assert ("data-alpha" in page.pairs[0]) == ("A" in mode)  # a chequered ground
     shown, wide = page.arrays(), "RGBA" if "A" in mode else "RGB"
     assert list(shown) == KINDS
     np.testing.assert_array_equal(shown["srup"], pixels(one.target, wide))
