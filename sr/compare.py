@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import os
 import re
 import tempfile
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from html import escape
@@ -173,13 +173,17 @@ def write_page(
 
 
 def _names(paths: Sequence[Path]) -> list[str]:
-    """Name files by what differs: the page may be passed on, and the folders above are nobody's business."""
-    absolute = [path.absolute() for path in paths]
-    try:
-        common = os.path.commonpath([path.parent for path in absolute]) if absolute else ""
-    except ValueError:  # on two drives
-        return [printable(Path(path.name)) for path in absolute]
-    return [printable(Path(path.relative_to(common).as_posix())) for path in absolute]
+    """Name files, with as many folders as tell them apart: the rest is nobody's business."""
+    parts = [path.absolute().parts for path in paths]
+    names = [Path(own[-1]) for own in parts]
+    for length in range(2, max(map(len, parts), default=0) + 1):
+        count = Counter(names)
+        if len(count) == len(names):
+            break
+        names = [
+            name if count[name] == 1 else Path(*own[-length:]) for name, own in zip(names, parts, strict=True)
+        ]
+    return [printable(Path(name.as_posix())) for name in names]
 
 
 # --- pixels -------------------------------------------------------------------------------------

@@ -292,7 +292,7 @@ def test_folders_above_are_not_told(tmp_path):
     ]
     summary = write_page(tmp_path / "page.html", compared, about="small x2")
     page = Page(tmp_path / "page.html")
-    assert page.alts[::3] == ["a.png, nearest", "deep/a.png, nearest"]
+    assert page.alts[::3] == ["in/a.png, nearest", "deep/a.png, nearest"]
     assert str(tmp_path) not in page.source
     (line,) = summary.left_out
     assert line.startswith("gone.png: ")
