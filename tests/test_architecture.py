@@ -29,6 +29,7 @@ ABOVE_UPSCALE = {
     "sr.options",
     "sr.options_engine",
     "sr.options_train",
+    "sr.ledger",
     "sr.report",
     "sr.report_engines",
     "sr.folders",
