@@ -2,6 +2,7 @@
 
 import struct
 import zlib
+from collections.abc import Callable
 from io import BytesIO
 
 import numpy as np
@@ -259,3 +260,35 @@ def tiff_16(samples: NDArray, *, photometric: int, extra: int | None = None, pla
         records += struct.pack(">HHI", tag, kind, len(numbers)) + place
         data += packed if len(packed) > 4 else b""
     return b"MM\0*" + struct.pack(">I", start) + pixels + records + bytes(4) + data
+
+
+def cmyk_profile() -> tuple[bytes, Callable[[NDArray], NDArray]]:
+    """Return a CMYK profile (ICC.1:2022: an output profile with lut8), and what it does as a function.
+
+    The function takes inks in [0, 1], (..., 4), and returns L*a*b* (..., 3): between the corners, which
+    are all that the table has, it interpolates. lightness falls with the inks, C turns a* down, M up,
+    Y turns b* up. Multilinear and tetrahedral interpolation agree, because it is linear but for K.
+    """
+
+    def lab(inks: NDArray) -> NDArray:
+        c, m, y, k = np.moveaxis(np.asarray(inks, float), -1, 0)
+        light = (100 - 30 * c - 35 * m - 10 * y) * (1 - k)
+        return np.stack([light, (-40 * c + 60 * m) * (1 - k), (-30 * c + 70 * y) * (1 - k)], axis=-1)
+
+    corners = np.array(list(np.ndindex(2, 2, 2, 2)), float)  # the last channel varies fastest
+    table = np.rint(lab(corners) * (2.55, 1, 1) + (0, 128, 128)).clip(0, 255).astype(np.uint8)
+    identity = bytes(range(256))
+    matrix = struct.pack(">9i", *(65536, 0, 0, 0, 65536, 0, 0, 0, 65536))
+    lut = b"mft1" + bytes(4) + bytes([4, 3, 2, 0]) + matrix + identity * 4 + table.tobytes() + identity * 3
+    lut += bytes(-len(lut) % 4)
+    white = b"XYZ " + bytes(4) + struct.pack(">3i", 63190, 65536, 54061)
+    tags = {b"A2B0": lut, b"A2B1": lut, b"wtpt": white}
+    offset, places, data = 128 + 4 + 12 * len(tags), b"", b""
+    for name, content in tags.items():
+        places += name + struct.pack(">II", offset + len(data), len(content))
+        data += content
+    header = bytearray(icc_profile(b"CMYK")[:128])
+    header[12:16], header[20:24] = b"prtr", b"Lab "
+    header[68:80] = struct.pack(">3i", 63190, 65536, 54061)  # the illuminant, D50
+    struct.pack_into(">I", header, 0, offset + len(data))
+    return bytes(header) + struct.pack(">I", len(tags)) + places + data, lab

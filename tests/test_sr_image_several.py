@@ -11,8 +11,6 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image, ImageSequence
 
-from sr.backends.base import Backend, BackendInfo, Batch
-from sr.backends.ort import read_metadata
 from sr.errors import ImageError
 from sr.image import (
     Frame,
@@ -25,8 +23,8 @@ from sr.image import (
     write_picture,
     write_sequence,
 )
-from sr.modelfile import shipped_onnx
 from sr.upscale import FileJob, Upscaler, upscale_files
+from tests.backends import Repeat
 from tests.pictures import apng, encoded, exif_block, gif, png, png_chunk, xmp_packet
 
 Pixels = NDArray[np.uint8]
@@ -35,18 +33,6 @@ EXACT = (".png", ".webp", ".gif")
 DURATIONS = (100.0, 40.0, 250.0, 30.0, 80.0)
 COLOURS = np.array([[0, 0, 0], [255, 0, 0], [0, 200, 0], [40, 40, 255], [255, 255, 255]], np.uint8)
 PALETTE = COLOURS.tobytes() + bytes(9)
-
-
-class Repeat(Backend):
-    """Repeats pixels: an upscaler whose result is known."""
-
-    def __init__(self) -> None:
-        metadata = read_metadata(shipped_onnx(scale=2))
-        self.info = BackendInfo("repeat", "none", metadata, default_tile=64, default_batch=2, deep=True)
-
-    def run(self, batches: Iterable[Batch]) -> Iterator[Batch]:
-        for batch in batches:
-            yield batch.repeat(2, 1).repeat(2, 2)
 
 
 @pytest.fixture
