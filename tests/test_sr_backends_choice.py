@@ -1,11 +1,16 @@
 """Which backend and device are taken, what is said where none can be, and ONNX Runtime on a GPU."""
 
+import shutil
+import subprocess
+import sys
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import onnxruntime
 import pytest
+from PIL import Image
 
 import sr.backends
 from sr.backends import BackendRequest, open_backend
@@ -18,6 +23,7 @@ from sr.upscale import Upscaler
 from tests.simulated_device import SimulatedCuda
 from tests.simulated_tensorrt import OrtKernel, SimulatedPlan, SimulatedTensorRT
 
+ROOT = Path(__file__).resolve().parent.parent
 REQUEST = BackendRequest(scale=2)
 
 
@@ -243,3 +249,63 @@ def test_engines_are_looked_for_in_the_folder_that_was_named(gpus, tmp_path):
 def test_a_gpu_that_is_not_there_is_named(gpus):
     with pytest.raises(SrupError, match="there is no GPU 5; there are: 0 Simulated 0, 1 Simulated 1"):
         open_backend("trt", replace(REQUEST, device="5"))
+
+
+# --- around the backend ---------------------------------------------------------------------------
+
+
+def test_fixed_tiles_are_taken_where_they_cost_little():
+    backend = Stub("trt", REQUEST)
+    backend.info = replace(backend.info, fixed_tiles=True, default_tile=512)
+    with Upscaler(backend=backend) as upscaler:
+        large, small = upscaler.grid(4320, 7680), upscaler.grid(600, 600)
+    assert (large.tile_height, large.tile_width) == (512, 512)
+    assert small.tile_height < 320  # four tiles of 512 would be 2.9 times the work
+    assert small.work < 1.1
+
+
+def test_what_happened_on_the_device_is_told(monkeypatch, tmp_path):
+    """Smaller batches, tiles that overflowed: a line on stderr, whatever the backend."""
+    from click.testing import CliRunner
+
+    import sr.upscale
+    from sr.cli import main
+
+    class Telling(OrtBackend):
+        notes = ("fp16 overflowed in 2 tiles; they were computed in fp32 on the CPU",)
+
+    def open_telling(name, request):
+        return Telling(shipped_onnx(scale=2), device="cpu")
+
+    monkeypatch.setattr(sr.upscale, "open_backend", open_telling)
+    Image.new("RGB", (20, 20)).save(tmp_path / "in.png")
+    answer = CliRunner().invoke(main, ["upscale", str(tmp_path / "in.png")])
+    assert answer.exit_code == 0, answer.output
+    assert "Warning: fp16 overflowed in 2 tiles; they were computed in fp32 on the CPU" in answer.stderr
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="a bash script")
+def test_gpu_check_leaves_one_report_and_counts_what_failed(tmp_path):
+    programs = tmp_path / "venv" / "bin"
+    programs.mkdir(parents=True)
+    (tmp_path / "bin").mkdir()
+    shutil.copy(ROOT / "bin" / "gpu-check", tmp_path / "bin")
+    (tmp_path / "bin" / "_env.sh").write_text(
+        f"root='{tmp_path}' venv='{tmp_path}/venv'\n"
+        'say() { echo "$*" >&2; }; die() { say "$@"; exit 1; }; ensure_installed() { :; }\n'
+    )
+    for name in ("python", "srup"):
+        (programs / name).write_text(
+            '#!/bin/sh\necho "ran $*"\ncase "$*" in *benchmarks.gpu) exit 3;; esac\n'
+        )
+        (programs / name).chmod(0o755)
+    answer = subprocess.run(
+        [tmp_path / "bin" / "gpu-check", tmp_path / "my report.txt"], capture_output=True, text=True
+    )
+    report = (tmp_path / "my report.txt").read_text()
+    assert answer.returncode == 1
+    assert f"send back {tmp_path}/my report.txt" in answer.stderr
+    assert report.splitlines()[0].startswith("srup gpu-check, 20")
+    assert "ran -m pytest -m gpu -ra tests/test_gpu.py" in report
+    assert "ran -m benchmarks.gpu\n(exit status 3)" in report
+    assert report.rstrip().endswith("failed sections: 1")

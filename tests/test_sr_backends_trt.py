@@ -1,5 +1,6 @@
 """The TensorRT runtime on simulated GPUs: right pixels at the worst timing, nothing left behind."""
 
+import functools
 import gc
 import inspect
 import itertools
@@ -678,3 +679,39 @@ def test_the_error_log_is_a_logger_of_the_real_module():
     log.log(module.ILogger.Severity.ERROR, "an error")
     log.log(module.ILogger.Severity.WARNING, "a warning")
     assert list(log.messages) == ["an error"]
+
+
+def test_the_real_runtime_takes_the_arguments_that_the_simulated_one_is_given():
+    """Without a GPU each call fails with a status, but not for the types of what it was given."""
+    runtime = pytest.importorskip("cuda.bindings.runtime")
+    if int(runtime.cudaGetDeviceCount()[0]) == 0:
+        pytest.skip("there is a GPU, which would really be used")
+    handles = {
+        "Stream": runtime.cudaStream_t(0),
+        "Event": runtime.cudaEvent_t(0),
+        "Graph": runtime.cudaGraph_t(0),
+        "GraphExec": runtime.cudaGraphExec_t(0),
+    }
+    enums = {"cudaMemcpyKind": runtime.cudaMemcpyKind, "cudaStreamCaptureMode": runtime.cudaStreamCaptureMode}
+    seen: dict[str, tuple] = {}
+    simulated = SimulatedCuda()
+
+    def remember(name: str, call: Callable[..., Any], *arguments: Any) -> Any:
+        seen.setdefault(name, arguments)
+        return call(*arguments)
+
+    for name in [name for name in used_names(SimulatedCuda) if callable(getattr(simulated, name))]:
+        if isinstance(getattr(SimulatedCuda, name), type):
+            continue
+        setattr(simulated, name, functools.partial(remember, name, getattr(simulated, name)))
+    run_once(simulated, FAULT_BATCHES)
+    assert len(seen) >= 18
+    for name, arguments in seen.items():
+        given = []
+        for argument in arguments:
+            kind = type(argument).__name__
+            converted = enums[kind](int(argument)) if kind in enums else handles.get(kind, argument)
+            given.append(converted)
+        if name not in ("cudaFreeHost", "cudaFree"):  # addresses of the simulation
+            status, *_ = getattr(runtime, name)(*given)
+            assert int(status) in (35, 100), (name, status)
