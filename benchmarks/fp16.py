@@ -114,8 +114,9 @@ def main(sets: tuple[str, ...]) -> None:
         rows += measure(name, Path(folder))
     for row in rows:
         print(
-            f"{row['set']:6} x{row['scale']} {row['psnr_y_fp32']:.4f} dB, {row['loss_db']:+.5f} dB lost; fp16 "
-            f"against fp32 {row['psnr_min_db']:.1f} dB or more, by onnx.reference {row['reference_min_db']:.1f}"
+            f"{row['set']:6} x{row['scale']} {row['psnr_y_fp32']:.4f} dB, {row['loss_db']:+.5f} dB lost; "
+            f"fp16 against fp32 {row['psnr_min_db']:.1f} dB or more, "
+            f"by onnx.reference {row['reference_min_db']:.1f}"
         )
     write_result("fp16", {"max_loss_db": MAX_LOSS_DB, "min_psnr_db": MIN_PSNR_DB, "rows": rows})
 

@@ -120,7 +120,7 @@ def test_finite_is_taken_before_rounding_and_clipping(graph):
 @pytest.mark.parametrize("scale", shipped_scales())
 @pytest.mark.parametrize("picture", PICTURES)
 def test_half_precision_in_pytorch_is_near_float32(picture, scale):
-    lr = crop(picture, 96)
+    lr = crop(picture, 64)
     nets = shipped_nets(scale)
     assert psnr_of_floats(nets.upscale("fp16", lr), nets.upscale("fp32", lr)) >= MIN_PSNR_DB
 
