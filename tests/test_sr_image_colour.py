@@ -229,7 +229,7 @@ def sampling(path: Path) -> list[tuple[int, int]]:
 
 def test_options_do_what_they_say(tmp_path: Path) -> None:
     noise = np.random.default_rng(0).integers(0, 256, (30, 40, 3), np.uint8)
-    smooth = np.asarray(Image.fromarray(noise).resize((600, 450), Image.Resampling.BICUBIC)) // 8 * 8
+    smooth = np.asarray(Image.fromarray(noise).resize((300, 220), Image.Resampling.BICUBIC)) // 8 * 8
 
     def size(suffix: str, **given: object) -> int:
         path = tmp_path / f"out{suffix}"

@@ -1,6 +1,7 @@
 """16 bits per channel: read, upscaled and written without losing one, or refused in one line."""
 
 import struct
+import subprocess
 import sys
 from io import BytesIO
 from pathlib import Path
@@ -330,3 +331,40 @@ def test_what_was_named_and_has_8_bits_is_refused() -> None:
     upscaler = Upscaler(model=shipped_onnx(scale=2), device="cpu")
     with upscaler, pytest.raises(BackendError, match="export the model with --io float32"):
         upscaler(random_samples(8, 8))
+
+
+FULL_DISK = """
+import resource, signal, sys
+from pathlib import Path
+import numpy as np
+from sr.errors import ImageError
+from sr.image import Picture, write_picture
+
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+folder = Path(sys.argv[1])
+picture = Picture(np.random.default_rng(0).integers(0, 65536, (100, 120, 3), np.uint16))
+for suffix in (".png", ".tif"):
+    path = folder / f"out{suffix}"
+    resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+    write_picture(path, picture)
+    size = path.stat().st_size
+    path.unlink()
+    for limit in (0, 10, size // 2, size - 1):
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))
+        try:
+            write_picture(path, picture)
+        except ImageError as error:
+            assert str(error).startswith(f"{path}: cannot be written ("), error
+            assert "\\n" not in str(error)
+        else:
+            raise SystemExit(f"{path} with {limit} of {size} bytes passed for written")
+        assert not list(folder.iterdir()), list(folder.iterdir())
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no RLIMIT_FSIZE")
+def test_a_file_that_cannot_be_written_to_its_end_leaves_nothing(tmp_path: Path) -> None:
+    root = Path(__file__).resolve().parent.parent
+    command = [sys.executable, "-W", "error", "-c", FULL_DISK, str(tmp_path)]
+    done = subprocess.run(command, cwd=root, capture_output=True, text=True, timeout=120)
+    assert (done.returncode, done.stderr) == (0, "")
