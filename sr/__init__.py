@@ -3,4 +3,16 @@
 The version number lives here and nowhere else.
 """
 
+from typing import Any
+
 __version__ = "0.1.0"
+__all__ = ["Upscaler", "__version__"]
+
+
+def __getattr__(name: str) -> Any:
+    """Load `Upscaler` when it is asked for: it needs numpy, Pillow and ONNX Runtime."""
+    if name == "Upscaler":
+        from sr.upscale import Upscaler
+
+        return Upscaler
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -45,7 +45,12 @@ def main() -> None:
 @click.option(
     "-o", "--output", type=click.Path(path_type=Path), help="File or folder.  [default: beside INPUT]"
 )
-@options.scale
+@options.factor
+@click.option(
+    "--size", type=options.Size(), help="Exact size of the output; 3840x or x2160 leave the other to follow."
+)
+@click.option("--long-side", type=click.IntRange(1), help="Exact longer side of the output in pixels.")
+@click.option("--linear", is_flag=True, help="Bring to an exact size in linear light.")
 @options.backend
 @options.device
 @options.tile
@@ -63,7 +68,9 @@ def main() -> None:
 @options_engine.engine_dir
 @options.skip_existing
 @options.overwrite
-@click.option("--suffix", metavar="TEXT", help="Added to the names of outputs.  [default: _x<scale>]")
+@click.option(
+    "--suffix", metavar="TEXT", help="Added to the names of outputs.  [default: _x<scale>, or the size]"
+)
 @click.option("--include", multiple=True, metavar="GLOB", help="Of folders, take only these; repeatable.")
 @click.option("--exclude", multiple=True, metavar="GLOB", help="Of folders, leave these out; repeatable.")
 @click.option("--dry-run", is_flag=True, help="List what would be written, and write nothing.")
@@ -94,8 +101,10 @@ def upscale(
     from sr.image import DEFAULT_MAX_PIXELS, write_options
     from sr.report import print_plan, report_comparison, report_files
     from sr.report_engines import build_progress
-    from sr.upscale import Upscaler
+    from sr.sized import open_upscaler
 
+    if sum(settings[name] is not None for name in ("scale", "size", "long_side")) > 1:
+        raise click.UsageError("--scale, --size and --long-side exclude each other")
     if skip_existing and overwrite:
         raise click.UsageError("--skip-existing and --overwrite exclude each other")
     if compare is not None and dry_run:
@@ -110,11 +119,11 @@ def upscale(
     except SrupError as error:
         raise click.UsageError(str(error)) from error
     with build_progress() as progress:
-        upscaler = Upscaler(**settings, build_progress=progress)
+        upscaler = open_upscaler(**settings, build_progress=progress)
     with upscaler:
         rules = OutputRules(
             output=output,
-            suffix=f"_x{upscaler.scale}" if suffix is None else suffix,
+            suffix=f"_{upscaler.label}" if suffix is None else suffix,
             format=format_ and f".{format_}",
             include=include,
             exclude=exclude,

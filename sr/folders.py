@@ -14,7 +14,7 @@ from sr.errors import ImageError
 from sr.files import TEMPORARY_PREFIX
 from sr.image import OUTPUT_FORMATS, PICTURE_SUFFIXES
 from sr.ledger import Ledger
-from sr.upscale import FileJob
+from sr.pipeline import FileJob
 
 DEFAULT_FORMAT = ".png"  # lossless: nothing that was computed is thrown away
 

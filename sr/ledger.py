@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from sr.upscale import FileJob
+    from sr.pipeline import FileJob
 
 NAME = ".srup-ledger.jsonl"
 

@@ -8,7 +8,8 @@ from typing import Any
 
 import click
 
-from sr.errors import SrupError
+from sr.errors import ImageError, SrupError
+from sr.sizing import MAX_FACTOR, SizeRequest
 
 
 class IntOrWord(click.ParamType):
@@ -68,11 +69,47 @@ class GroupedCommand(click.Command):
 # Heading -> options of `srup upscale`, in the order in which they are shown.
 GROUPS: dict[str, tuple[str, ...]] = {
     "Options": ("scale", "output", "format_", "backend", "overwrite"),
+    "Exact size": ("size", "long_side", "linear"),
     "Encoding of the output": ("quality", "lossless", "subsampling", "png_level", "tiff_compression"),
     "Folders": ("skip_existing", "suffix", "include", "exclude", "dry_run", "as_json"),
     "Computation": ("model", "device", "tile", "halo", "batch"),
 }
 
+
+class Factor(click.ParamType):
+    """A factor above 0 and at most `sr.sizing.MAX_FACTOR`; whole ones become integers."""
+
+    name = "factor"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int | float:
+        """Return the number."""
+        try:
+            factor = float(value)
+        except ValueError:
+            self.fail(f"{value!r} is no number", param, ctx)
+        if not 0 < factor <= MAX_FACTOR:
+            self.fail(f"{value} is not above 0 and at most {MAX_FACTOR}", param, ctx)
+        return int(factor) if factor == int(factor) else factor
+
+
+class Size(click.ParamType):
+    """WIDTHxHEIGHT, or one side of it, as a `SizeRequest`."""
+
+    name = "WxH"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> SizeRequest:
+        """Return the request."""
+        try:
+            return value if isinstance(value, SizeRequest) else SizeRequest.parse_size(value)
+        except ImageError as error:
+            self.fail(str(error), param, ctx)
+
+
+factor = click.option(
+    "--scale",
+    type=Factor(),
+    help="Upscaling factor, e.g. 3 or 1.5; networks for 2, 3 and 4 ship.  [default: 2]",
+)
 scale = click.option(
     "--scale", type=click.IntRange(min=1), help="Upscaling factor; 2, 3 and 4 ship.  [default: 2]"
 )

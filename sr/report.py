@@ -19,8 +19,11 @@ from sr.errors import require_extra
 from sr.folders import Plan
 from sr.image import WriteOptions
 from sr.modelfile import ModelMetadata, shipped_onnx, shipped_scales
-from sr.upscale import FileJob, FileResult, Upscaler, upscale_files
+from sr.pipeline import FileJob, FileResult, upscale_files
+from sr.sized import SizedUpscaler
+from sr.upscale import Upscaler
 
+AnyUpscaler = Upscaler | SizedUpscaler
 TileProgress = Callable[[FileJob, int, int], None]
 
 _INTERRUPTED = 128 + signal.SIGINT  # exit status, as shells have it
@@ -35,7 +38,7 @@ def print_plan(plan: Plan) -> None:
 
 
 def report_files(
-    plan: Plan, upscaler: Upscaler, *, write_options: WriteOptions, max_pixels: int, as_json: bool = False
+    plan: Plan, upscaler: AnyUpscaler, *, write_options: WriteOptions, max_pixels: int, as_json: bool = False
 ) -> list[FileResult]:
     """Upscale what is planned, print a line for each and a summary; return what became of them."""
     if upscaler.warning:
@@ -61,7 +64,7 @@ def report_files(
                 err=True,
             )
             sys.exit(_INTERRUPTED)
-    for note in upscaler.backend.notes:
+    for note in dict.fromkeys(note for backend in upscaler.backends for note in backend.notes):
         click.echo(f"Warning: {note}", err=True)
     if not as_json:
         _print_summary(plan, results, upscaler, seconds=time.perf_counter() - started)
@@ -72,7 +75,7 @@ def report_comparison(
     page: Path,
     plan: Plan,
     results: Sequence[FileResult],
-    upscaler: Upscaler,
+    upscaler: AnyUpscaler,
     *,
     max_pixels: int,
     as_json: bool = False,
@@ -81,7 +84,7 @@ def report_comparison(
     from sr.compare import Compared, write_page
 
     info = upscaler.backend.info
-    about = f"{info.model.preset} x{upscaler.scale}, {info.model.precision}, {info.name} on {info.device}"
+    about = f"{info.model.preset} {upscaler.label}, {info.model.precision}, {info.name} on {info.device}"
     made = [result.job for result in results if result.error is None]
     compared = [Compared(job.source, job.target) for job in made]
     compared += [Compared(job.source, job.target, "output of an earlier run") for job in plan.done]
@@ -113,13 +116,13 @@ def _second_interrupt_stops_at_once() -> Iterator[None]:
         signal.signal(signal.SIGINT, before)
 
 
-def _print_summary(plan: Plan, results: list[FileResult], upscaler: Upscaler, *, seconds: float) -> None:
+def _print_summary(plan: Plan, results: list[FileResult], upscaler: AnyUpscaler, *, seconds: float) -> None:
     info = upscaler.backend.info
     failed = [result for result in results if result.error is not None]
-    megapixels = sum(r.size[0] * r.size[1] * r.frames for r in results if r.size and not r.error) / 1e6
-    output = megapixels * upscaler.scale**2
+    done = [(r.output_size, r.frames) for r in results if r.output_size and not r.error]
+    output = sum(width * height * frames for (width, height), frames in done) / 1e6
     click.echo(
-        f"{len(results) - len(failed)} of {_pictures(len(results))}, x{upscaler.scale}, "
+        f"{len(results) - len(failed)} of {_pictures(len(results))}, {upscaler.label}, "
         f"{output:.2f} megapixels out in {seconds:.1f} s "
         f"({output / seconds:.2f} MP/s) on {info.device} (backend {info.name}{info.why and f'; {info.why}'})"
         f"{_left_out(plan)}"
@@ -141,10 +144,11 @@ def _left_out(plan: Plan) -> str:
     return done + ours
 
 
-def _json_line(result: FileResult, upscaler: Upscaler) -> tuple[str, bool]:
+def _json_line(result: FileResult, upscaler: AnyUpscaler) -> tuple[str, bool]:
     """Return the line for a result as JSON, for stdout."""
     width, height = result.size or (None, None)
-    info, scale = upscaler.backend.info, upscaler.scale
+    output_width, output_height = result.output_size or (None, None)
+    info = upscaler.backend.info
     record = {
         "source": str(result.job.source),
         "target": str(result.job.target),
@@ -152,9 +156,9 @@ def _json_line(result: FileResult, upscaler: Upscaler) -> tuple[str, bool]:
         "error": None if result.error is None else " ".join(str(result.error).splitlines()),
         "width": width,
         "height": height,
-        "output_width": width and width * scale,
-        "output_height": height and height * scale,
-        "scale": scale,
+        "output_width": output_width,
+        "output_height": output_height,
+        "scale": output_width and width and round(output_width / width, 4),
         "tiles": result.tiles,
         "seconds": round(result.seconds, 4),
         "frames": result.frames,
@@ -165,13 +169,13 @@ def _json_line(result: FileResult, upscaler: Upscaler) -> tuple[str, bool]:
     return json.dumps(record, ensure_ascii=False), False
 
 
-def _result_line(result: FileResult, upscaler: Upscaler) -> tuple[str, bool]:
+def _result_line(result: FileResult, upscaler: AnyUpscaler) -> tuple[str, bool]:
     """Return the line for a result, and whether it goes to stderr."""
-    if result.error is not None or result.size is None:
+    if result.error is not None or result.size is None or result.output_size is None:
         return f"Error: {' '.join(str(result.error).splitlines())}", True
-    (width, height), scale = result.size, upscaler.scale
+    (width, height), (output_width, output_height) = result.size, result.output_size
     return (
-        f"{result.job.source} -> {result.job.target}  {width}x{height} -> {width * scale}x{height * scale}  "
+        f"{result.job.source} -> {result.job.target}  {width}x{height} -> {output_width}x{output_height}  "
         f"{'' if result.frames == 1 else f'{result.frames} frames, '}"
         f"{result.tiles} {'tile' if result.tiles == 1 else 'tiles'}, {result.seconds:.2f} s"
     ), False

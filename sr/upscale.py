@@ -1,17 +1,10 @@
-"""Upscaling: one picture through tiles and a backend, and many files one after the other.
-
-`Upscaler` owns the way from pixels to pixels: items, tiles, batches, stitching. `upscale_files`
-owns the way from files to files; decoding the next picture and encoding the last one overlap with
-inference.
-"""
+"""Upscaling a picture: from pixels to pixels through tiles, batches, one backend, and stitching."""
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext, suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from threading import Lock
@@ -22,19 +15,11 @@ from numpy.typing import NDArray
 
 from sr.backends import open_backend, open_deep_backend
 from sr.backends.base import Backend, BackendRequest, Batch
-from sr.errors import BackendError, ImageError, OutOfDeviceMemoryError, SrupError, TilingError
+from sr.errors import BackendError, ImageError, OutOfDeviceMemoryError, TilingError
 from sr.image import (
-    DEFAULT_MAX_PIXELS,
-    Frame,
     Picture,
-    PictureSequence,
-    WriteOptions,
     bleed_under_transparency,
-    check_output,
-    open_picture,
     within_neighbours,
-    write_picture,
-    write_sequence,
 )
 from sr.memory import available_memory
 from sr.tiling import MIN_HALOS_PER_TILE, Tile, TileGrid, TileSpec, tile_grid
@@ -137,6 +122,16 @@ class Upscaler:
         return None
 
     @property
+    def label(self) -> str:
+        """What is done to a picture, in a word that goes into file names: "x3"."""
+        return f"x{self.scale}"
+
+    @property
+    def backends(self) -> tuple[Backend, ...]:
+        """The backends that are open, the one that computes first."""
+        return (self.backend,) if self._deep_backend is None else (self.backend, self._deep_backend)
+
+    @property
     def identity(self) -> str:
         """What the pixels of an output depend on besides the input: scale, weights, precision."""
         model = self.backend.info.model
@@ -177,6 +172,14 @@ class Upscaler:
         return replace(
             picture, pixels=pixels, alpha=within_neighbours(alpha, picture.alpha, scale=self.scale)
         )
+
+    def output_size(self, height: int, width: int) -> tuple[int, int]:
+        """Return height and width of what becomes of a picture of this size."""
+        return height * self.scale, width * self.scale
+
+    def tile_count(self, height: int, width: int) -> int:
+        """Return how many tiles a picture of this size is cut into."""
+        return len(self.grid(height, width))
 
     def grid(self, height: int, width: int) -> TileGrid:
         """Return how a picture of this size will be cut."""
@@ -276,166 +279,3 @@ def _keep(upscaled: Pixels, target: Pixels, tile: Tile, scale: int) -> None:
     else:
         wide = np.uint16 if part.dtype == np.uint8 else np.uint32
         place[:] = (part.sum(axis=2, dtype=wide) + 1) // 3  # the mean of three, rounded
-
-
-@dataclass(frozen=True)
-class FileJob:
-    """One picture file to upscale, and where the result goes.
-
-    Attributes:
-        source: the picture.
-        target: the output.
-        ledger: folder whose record the output belongs to, see `sr.ledger`; None if none.
-    """
-
-    source: Path
-    target: Path
-    ledger: Path | None = None
-
-
-@dataclass(frozen=True)
-class FileResult:
-    """What became of a job.
-
-    Attributes:
-        job: the job.
-        error: why it failed, or None.
-        size: (width, height) of the input in pixels; None if it could not be read.
-        tiles: tiles run.
-        seconds: of inference.
-        frames: frames of an animation or pages, else 1.
-        notes: what was reduced or converted, for the user to read.
-    """
-
-    job: FileJob
-    error: SrupError | None = None
-    size: tuple[int, int] | None = None
-    tiles: int = 0
-    seconds: float = 0.0
-    frames: int = 1
-    notes: tuple[str, ...] = ()
-
-
-# A result, and the encoding that it waits for and whose notes it gets, unless it is final.
-_Started = tuple[FileResult, Future[tuple[str, ...]] | None]
-
-
-def upscale_files(
-    jobs: Iterable[FileJob],
-    upscaler: Upscaler,
-    *,
-    write_options: WriteOptions | None = None,
-    max_pixels: int = DEFAULT_MAX_PIXELS,
-    progress: Callable[[FileJob, int, int], None] | None = None,
-) -> Iterator[FileResult]:
-    """Upscale files in order and yield a result for each when its file has been written.
-
-    A picture that fails yields its error and the others go on. At most three pictures are in
-    memory: one being decoded, one upscaled, one encoded. Of an animation, or a file of several pages,
-    two or three frames are.
-    """
-    options = write_options or WriteOptions()
-    with ThreadPoolExecutor(1, "decode") as decoder, ThreadPoolExecutor(1, "encode") as encoder:
-
-        def decode(job: FileJob) -> Picture | PictureSequence:
-            picture = open_picture(job.source, max_pixels=max_pixels)
-            height, width = picture.height * upscaler.scale, picture.width * upscaler.scale
-            if isinstance(picture, PictureSequence):
-                several = picture.kind
-                check_output(job.target, height=height, width=width, alpha=False, several=several)
-            else:
-                alpha, deep = picture.transparent, picture.deep
-                check_output(job.target, height=height, width=width, alpha=alpha, deep=deep)
-            return picture
-
-        def encode(job: FileJob, picture: Picture) -> tuple[str, ...]:
-            _make_folder(job)
-            return picture.notes + write_picture(job.target, picture, options=options)
-
-        def infer(job: FileJob, decoding: Future[Picture | PictureSequence]) -> _Started:
-            report = None if progress is None else (lambda done, total: progress(job, done, total))
-            try:
-                picture = decoding.result()
-                if isinstance(picture, PictureSequence):
-                    return _upscale_sequence(job, picture, upscaler, options, report), None
-                size = (picture.width, picture.height)
-                tiles = len(upscaler.grid(picture.height, picture.width))
-                started = time.perf_counter()
-                upscaled = upscaler.picture(picture, progress=report)
-                seconds = time.perf_counter() - started
-            except SrupError as error:
-                return FileResult(job, error=error), None
-            result = FileResult(job, size=size, tiles=tiles, seconds=seconds)
-            return result, encoder.submit(encode, job, upscaled)
-
-        previous: _Started | None = None
-        for job, decoding in _ahead(jobs, lambda job: decoder.submit(decode, job)):
-            current = infer(job, decoding)
-            if previous is not None:
-                yield _finished(*previous)
-            previous = current
-        if previous is not None:
-            yield _finished(*previous)
-
-
-def _make_folder(job: FileJob) -> None:
-    try:
-        job.target.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ImageError(
-            f"{job.target}: its folder cannot be made ({error.strerror}); choose another (-o)"
-        ) from error
-
-
-def _upscale_sequence(
-    job: FileJob,
-    sequence: PictureSequence,
-    upscaler: Upscaler,
-    options: WriteOptions,
-    progress: Progress | None,
-) -> FileResult:
-    """Upscale an animation or pages: each is decoded, upscaled and encoded before the next."""
-    tiles, seconds, index = 0, 0.0, 0
-
-    def report(done: int, total: int) -> None:
-        if progress is not None:
-            progress(index * total + done, sequence.count * total)
-
-    def upscaled() -> Iterator[Frame]:
-        nonlocal tiles, seconds, index
-        for index, frame in enumerate(sequence.frames()):  # noqa: B007  `report` reads it
-            picture = frame.picture
-            tiles += len(upscaler.grid(picture.height, picture.width))
-            started = time.perf_counter()
-            larger = upscaler.picture(picture, progress=report)
-            seconds += time.perf_counter() - started
-            yield replace(frame, picture=larger)
-
-    _make_folder(job)
-    notes = write_sequence(job.target, sequence, upscaled(), options=options)
-    size = (sequence.width, sequence.height)
-    return FileResult(job, size=size, tiles=tiles, seconds=seconds, frames=sequence.count, notes=notes)
-
-
-def _ahead(
-    jobs: Iterable[FileJob], submit: Callable[[FileJob], Future[Picture | PictureSequence]]
-) -> Iterator[tuple[FileJob, Future[Picture | PictureSequence]]]:
-    """Pair each job with its decoding, started while the job before is being worked on."""
-    waiting: tuple[FileJob, Future[Picture | PictureSequence]] | None = None
-    for job in jobs:
-        started = (job, submit(job))
-        if waiting is not None:
-            yield waiting
-        waiting = started
-    if waiting is not None:
-        yield waiting
-
-
-def _finished(result: FileResult, encoding: Future[tuple[str, ...]] | None) -> FileResult:
-    """Wait for the file to be written."""
-    if encoding is None:
-        return result
-    try:
-        return replace(result, notes=encoding.result())
-    except SrupError as error:
-        return replace(result, error=error)

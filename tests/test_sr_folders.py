@@ -9,7 +9,7 @@ import pytest
 from sr.errors import ImageError
 from sr.folders import OutputRules, plan_jobs
 from sr.ledger import NAME, Ledger
-from sr.upscale import FileJob
+from sr.pipeline import FileJob
 
 RULES = OutputRules(suffix="_x3")
 

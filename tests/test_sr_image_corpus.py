@@ -11,7 +11,8 @@ from PIL import Image, features
 
 from sr.errors import SrupError
 from sr.image import PictureSequence, open_picture
-from sr.upscale import FileJob, FileResult, Upscaler, upscale_files
+from sr.pipeline import FileJob, FileResult, upscale_files
+from sr.upscale import Upscaler
 from tests.backends import Repeat
 from tests.pictures import (
     PNG_RGB,

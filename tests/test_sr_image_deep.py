@@ -18,7 +18,8 @@ from sr.errors import BackendError, ImageError, MissingExtraError
 from sr.image import Metadata, Picture, WriteOptions, open_picture, read_picture, write_picture
 from sr.image_picture import to_8_bits
 from sr.modelfile import INPUT_NAME, shipped_onnx
-from sr.upscale import FileJob, Upscaler, upscale_files
+from sr.pipeline import FileJob, upscale_files
+from sr.upscale import Upscaler
 from tests.pictures import (
     ARTIST,
     MAKER_NOTE,

@@ -23,7 +23,8 @@ from sr.image import (
     write_picture,
     write_sequence,
 )
-from sr.upscale import FileJob, Upscaler, upscale_files
+from sr.pipeline import FileJob, upscale_files
+from sr.upscale import Upscaler
 from tests.backends import Repeat
 from tests.pictures import apng, encoded, exif_block, gif, png, png_chunk, xmp_packet
 
