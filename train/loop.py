@@ -137,7 +137,8 @@ class Trainer:
             config.run_dir.mkdir(parents=True, exist_ok=True)
             self.metrics.start(epoch=self.epoch)
         what = f"{group.world} processes, " if group.world > 1 else ""
-        threads = f" with {torch.get_num_threads()} threads" if group.device.type == "cpu" else ""
+        threads = f" (no GPU is visible), {torch.get_num_threads()} threads"
+        threads = threads if group.device.type == "cpu" else ""
         self._log(
             f"training x{config.model.scale} {config.preset} on {what}{_device_name(group.device)}{threads}: "
             f"{len(self.source)} pictures, {self.schedule.steps_per_epoch} steps an epoch, "
