@@ -18,7 +18,7 @@ pytestmark = pytest.mark.slow
 
 PACKAGES = ("sr", "sr/backends", "train", "deploy")
 BASE_DEPENDENCIES = {"numpy", "pillow", "click", "onnxruntime", "rich", "platformdirs"}
-TORCH_MODULES = {"sr.model", "sr.checkpoint", "sr.backends.pytorch"}
+TORCH_MODULES = {"sr.model", "sr.checkpoint", "sr.colour", "sr.backends.pytorch"}
 MAX_WHEEL_MB = 16
 MAX_SITE_PACKAGES_MB = 350
 

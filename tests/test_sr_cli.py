@@ -377,8 +377,16 @@ def test_foreign_and_damaged_models(photo, tmp_path):
         assert_refused(srup("upscale", photo, "--model", tmp_path / name), name)
 
 
-def test_a_scale_without_weights(photo):
-    assert_refused(srup("upscale", photo, "--scale", 5), "scale 5", "2, 3, 4", "srup train")
+def test_a_scale_without_weights_is_reached_by_two_networks(photo):
+    result = srup("upscale", photo, "--scale", 5)
+    assert result.returncode == 0
+    assert "60x45 -> 300x225" in result.stdout
+
+
+def test_evaluating_a_scale_without_weights(tmp_path):
+    assert_refused(
+        srup("eval", "--list", tmp_path / "x5.json", "--scale", 5), "scale 5", "2, 3, 4", "srup train"
+    )
 
 
 def test_devices_and_backends_never_fall_back(photo):
