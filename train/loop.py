@@ -137,10 +137,11 @@ class Trainer:
             config.run_dir.mkdir(parents=True, exist_ok=True)
             self.metrics.start(epoch=self.epoch)
         what = f"{group.world} processes, " if group.world > 1 else ""
-        threads = f" (no GPU is visible), {torch.get_num_threads()} threads"
-        threads = threads if group.device.type == "cpu" else ""
+        where = _device_name(group.device)
+        if group.device.type == "cpu":
+            where += f" (no GPU is visible), {torch.get_num_threads()} threads"
         self._log(
-            f"training x{config.model.scale} {config.preset} on {what}{_device_name(group.device)}{threads}: "
+            f"training x{config.model.scale} {config.preset} on {what}{where}: "
             f"{len(self.source)} pictures, {self.schedule.steps_per_epoch} steps an epoch, "
             f"{self.schedule.total_epochs} epochs; next is epoch {self.epoch + 1}"
         )
@@ -258,15 +259,14 @@ class Trainer:
 
     def _finish_epoch(self, speed: Speed) -> Quality | None:
         """Measure, report and save what the epoch brought; return the first list's measurement."""
-        config, plan = self.config, self._epoch_plan(self.epoch)
-        stage = self.schedule.stage(self.epoch)
+        config, stage = self.config, self.schedule.stage(self.epoch)
         self.epoch += 1
         record: dict[str, Any] = {
             "epoch": self.epoch,
             "step": self.step,
             "seconds": round(self.seconds, 1),
             "stage": str(stage),
-            "loss": self._loss_sum / len(plan.order),
+            "loss": self._loss_sum / (len(self.source) * config.patches_per_picture),
             "learning_rate": self.schedule.learning_rate(self.step),
             **speed.figures(),
         }
