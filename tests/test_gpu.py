@@ -1,6 +1,6 @@
 """On a real GPU, for each TensorRT that is installed: build, run, parity with the CPU, graphs, memory.
 
-Skipped where there is none. `bin/gpu-check` runs these, with all others marked `gpu`, and leaves a report.
+Skipped where there is none. `bin/gpu-check` runs these and those of engines, and leaves a report.
 """
 
 import functools
