@@ -13,7 +13,7 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 from sr.errors import TrainingError
 from sr.model import ModelConfig, preset_config
 
-Optimizer = Literal["Adam", "AdamW", "SGD"]
+Optimizer = Literal["Adam", "AdamW", "SGD", "Muon"]
 Schedule = Literal["cosine", "step"]
 Amp = Literal["off", "bf16", "fp16"]
 
@@ -98,7 +98,7 @@ class TrainConfig:
         patches_per_picture: random patches that each picture contributes to an epoch.
         batch_size: patches a step, over all processes together.
         patch_size: side of an lr patch in pixels.
-        optimizer: Adam and AdamW with betas (0.9, 0.99), SGD with momentum 0.9.
+        optimizer: Adam and AdamW with betas (0.9, 0.99), SGD with momentum 0.9, `train.muon.Muon`.
         weight_decay: of the optimizer.
         learning_rate: at the start.
         lr_schedule: "cosine" falls to zero at the end; "step" halves every `lr_halve_step` epochs.
@@ -274,8 +274,11 @@ class TrainConfig:
             values["train_list"] = Path(TRAIN_LIST.format(scale=scale))
         if not values.get("val_lists"):
             values["val_lists"] = tuple(sorted(Path().glob(VAL_LISTS.format(scale=scale))))
-        same = preset_config(preset, scale=scale, colour=colour, img_channels=model.img_channels) == model
-        return TrainConfig(model=model, preset=preset if same else "custom", **values)
+        # The normalization is folded away: what is deployed is the preset's network with any.
+        plain = preset_config(
+            preset, scale=scale, colour=colour, img_channels=model.img_channels, norm=model.norm
+        )
+        return TrainConfig(model=model, preset=preset if model == plain else "custom", **values)
 
 
 def settings_from_toml(path: Path) -> dict[str, Any]:

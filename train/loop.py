@@ -21,13 +21,14 @@ from torch.optim.swa_utils import AveragedModel
 from sr.checkpoint import Weights, load_weights, save_weights
 from sr.colour import network_image
 from sr.errors import DataError, TrainingError
-from sr.model import SRNet, frozen_attention, model_cost, trunk_state
+from sr.model import SRNet, frozen_attention, model_cost, trunk_state, with_norm
 from train.config import Stage, TrainConfig
 from train.data import load_pair_list
 from train.distributed import Group, single
 from train.evaluate import Quality, evaluate, upscale_with
 from train.losses import loss_from_expression
 from train.monitor import Metrics, Speed, plot_curves
+from train.muon import Muon
 from train.patches import Batch, Epoch, PatchSource, pair_problems, prepared_ahead
 from train.schedule import Schedule
 from train.state import keep_epoch, load_state, require_same_settings, rng_state, save_state, set_rng_state
@@ -401,7 +402,10 @@ class Trainer:
             "sha256": weights.sha256,
         }
         same_scale = weights.config.scale == config.model.scale
-        state = weights.state if same_scale else trunk_state(weights.state)
+        state = weights.state
+        if {weights.config.norm, config.model.norm} == {"weight", "none"}:
+            state = with_norm(weights.build(), config.model.norm).state_dict()
+        state = state if same_scale else trunk_state(state)
         needed = model.state_dict() if same_scale else trunk_state(model.state_dict())
         if state.keys() != needed.keys():
             raise TrainingError(
@@ -538,6 +542,10 @@ class Trainer:
 def _optimizer(config: TrainConfig, model: nn.Module) -> torch.optim.Optimizer:
     parameters = [p for p in model.parameters() if p.requires_grad]
     shared: dict[str, Any] = {"lr": config.learning_rate, "weight_decay": config.weight_decay}
+    if config.optimizer == "Muon":
+        if not hasattr(torch.optim, "Muon"):
+            raise TrainingError(f"optimizer Muon needs torch 2.9 or later, here is {torch.__version__}")
+        return Muon(parameters, betas=(0.9, 0.99), **shared)
     if config.optimizer == "SGD":
         return torch.optim.SGD(parameters, momentum=0.9, **shared)
     kind = {"Adam": torch.optim.Adam, "AdamW": torch.optim.AdamW}[config.optimizer]

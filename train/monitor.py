@@ -69,8 +69,11 @@ class Metrics:
     def start(self, *, epoch: int) -> None:
         """Begin, or go on after `epoch` epochs: later records are of a past that was taken back."""
         kept = [record for record in self.read() if record["epoch"] <= epoch]
-        with atomic_write(self.path) as temporary:
-            temporary.write_text("".join(json.dumps(record) + "\n" for record in kept), encoding="utf-8")
+        if kept:
+            with atomic_write(self.path) as temporary:
+                temporary.write_text("".join(json.dumps(record) + "\n" for record in kept), encoding="utf-8")
+        else:
+            self.path.unlink(missing_ok=True)
         if importlib.util.find_spec("tensorboard") is not None:
             from torch.utils.tensorboard import SummaryWriter
 
