@@ -5,7 +5,9 @@ Imports nothing heavy at module level; `srup --help` loads click and little else
 
 from __future__ import annotations
 
+import errno
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -29,9 +31,15 @@ class SrupGroup(click.Group):
         except SrupError as error:
             raise click.ClickException(" ".join(str(error).splitlines())) from error
         except OSError as error:
-            if error.filename is None:  # a broken pipe, for example: click knows what to do
+            if error.errno == errno.EPIPE:  # whoever read has gone: click knows what to do
                 raise
-            raise click.ClickException(f"{error.filename}: {error.strerror}") from error
+            where = error.filename or "standard output, or a file without a name"
+            raise click.ClickException(f"{where}: {error.strerror or error}") from error
+        except KeyboardInterrupt:
+            from sr.interrupt import INTERRUPTED
+
+            click.echo("stopped", err=True)
+            sys.exit(INTERRUPTED)
 
 
 @click.group(cls=SrupGroup, context_settings={"help_option_names": ["-h", "--help"]})
@@ -41,17 +49,26 @@ def main() -> None:
 
 
 @main.command(cls=options.GroupedCommand)
-@click.argument("inputs", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="INPUT...")
+@click.argument("inputs", nargs=-1, required=True, type=options.PathOrStream(), metavar="INPUT...")
 @click.option(
-    "-o", "--output", type=click.Path(path_type=Path), help="File or folder.  [default: beside INPUT]"
+    "-o",
+    "--output",
+    type=options.PathOrStream(),
+    help="File or folder; - is standard output.  [default: beside INPUT]",
 )
 @options.factor
 @click.option(
-    "--size", type=options.Size(), help="Exact size of the output; 3840x or x2160 leave the other to follow."
+    "--size",
+    type=options.Size(),
+    metavar="WxH",
+    help="Exact size of the output in pixels; of 3840x or x2160 the other side follows.",
 )
-@click.option("--long-side", type=click.IntRange(1), help="Exact longer side of the output in pixels.")
-@click.option("--linear", is_flag=True, help="Bring to an exact size in linear light.")
+@click.option(
+    "--long-side", type=click.IntRange(1), metavar="N", help="Exact longer side of the output in pixels."
+)
+@click.option("--linear", is_flag=True, help="Resample to the exact size in linear light.")
 @options.backend
+@options.precision
 @options.device
 @options.tile
 @options.halo
@@ -61,10 +78,11 @@ def main() -> None:
     "--format",
     "format_",
     type=click.Choice(["png", "jpg", "webp", "avif", "tif", "bmp", "gif"]),
-    help="Format of outputs that are not named with -o.  [default: png]",
+    help="Of outputs that -o does not name.  [default: png; animations and pages keep theirs]",
 )
 @options.encoding
 @options.max_pixels
+@options.low_memory
 @options_engine.engine_dir
 @options.skip_existing
 @options.overwrite
@@ -73,8 +91,8 @@ def main() -> None:
 )
 @click.option("--include", multiple=True, metavar="GLOB", help="Of folders, take only these; repeatable.")
 @click.option("--exclude", multiple=True, metavar="GLOB", help="Of folders, leave these out; repeatable.")
-@click.option("--dry-run", is_flag=True, help="List what would be written, and write nothing.")
-@click.option("--json", "as_json", is_flag=True, help="One JSON object a line for each picture.")
+@click.option("--dry-run", is_flag=True, help="List what would be written, and stop.")
+@click.option("--json", "as_json", is_flag=True, help="Print a line of JSON for each picture.")
 @click.option(
     "--compare",
     type=click.Path(path_type=Path),
@@ -82,64 +100,39 @@ def main() -> None:
     help="Write a page to look at: outputs beside nearest and bicubic, under a slider.",
 )
 def upscale(
-    inputs: tuple[Path, ...],
-    max_pixels: int | None,
-    skip_existing: bool,
-    overwrite: bool,
-    dry_run: bool,
-    as_json: bool,
-    compare: Path | None,
-    **settings: Any,
+    inputs: tuple[Any, ...], dry_run: bool, as_json: bool, compare: Path | None, **given: Any
 ) -> None:
     """Upscale pictures, or folders of pictures.
 
     in.png becomes in_x2.png beside it; a folder becomes FOLDER_x2 beside it, with the same tree
-    inside. Colour profile, EXIF and transparency are kept, orientation is applied.
+    inside; - is standard input, and goes to standard output. Colour profile, EXIF and transparency
+    are kept, orientation is applied.
     """
-    from sr.compare import check_page
-    from sr.folders import OutputRules, output_format, plan_jobs
-    from sr.image import DEFAULT_MAX_PIXELS, write_options
+    from sr.order import UpscaleOrder
     from sr.report import print_plan, report_comparison, report_files
     from sr.report_engines import build_progress
-    from sr.sized import open_upscaler
+    from sr.streams import reserved_stdout
 
-    if sum(settings[name] is not None for name in ("scale", "size", "long_side")) > 1:
-        raise click.UsageError("--scale, --size and --long-side exclude each other")
-    if skip_existing and overwrite:
-        raise click.UsageError("--skip-existing and --overwrite exclude each other")
-    if compare is not None and dry_run:
-        raise click.UsageError("--compare shows what was written, and --dry-run writes nothing")
-    if compare is not None:
-        check_page(compare, overwrite=overwrite)
-    names = ("output", "suffix", "format_", "include", "exclude")
-    output, suffix, format_, include, exclude = (settings.pop(name) for name in names)
-    encoding = {name: settings.pop(name) for name in options.ENCODING}
-    try:
-        written_as = write_options(output_format(inputs, output, format_ and f".{format_}"), **encoding)
-    except SrupError as error:
-        raise click.UsageError(str(error)) from error
-    with build_progress() as progress:
-        upscaler = open_upscaler(**settings, build_progress=progress)
-    with upscaler:
-        rules = OutputRules(
-            output=output,
-            suffix=f"_{upscaler.label}" if suffix is None else suffix,
-            format=format_ and f".{format_}",
-            include=include,
-            exclude=exclude,
-            existing="skip" if skip_existing else "overwrite" if overwrite else "refuse",
-            settings=f"{upscaler.identity} {written_as}",
-        )
-        plan = plan_jobs(inputs, rules)
-        if dry_run:
+    order = UpscaleOrder.checked(inputs, dry_run=dry_run, compare=compare, **given)
+    plan = order.plan
+    if dry_run or not (plan.jobs or compare):  # opening a backend may take minutes
+        if dry_run or not as_json:
             print_plan(plan)
-            return
-        max_pixels = max_pixels or DEFAULT_MAX_PIXELS
-        results = report_files(
-            plan, upscaler, write_options=written_as, max_pixels=max_pixels, as_json=as_json
-        )
+        return
+    with reserved_stdout() if order.to_stdout else nullcontext():
+        with build_progress() as progress:
+            upscaler = order.open(build_progress=progress)
+        with upscaler:
+            results = report_files(
+                plan,
+                upscaler,
+                write_options=order.write_options,
+                max_pixels=order.max_pixels,
+                low_memory=order.low_memory,
+                as_json=as_json,
+            )
     if compare is not None:
-        report_comparison(compare, plan, results, upscaler, max_pixels=max_pixels, as_json=as_json)
+        report_comparison(compare, plan, results, upscaler, max_pixels=order.max_pixels, as_json=as_json)
     sys.exit(1 if any(result.error is not None for result in results) else 0)
 
 
@@ -162,8 +155,14 @@ def upscale(
 )
 @click.option(
     "--precision",
-    type=click.Choice(["fp32", "fp16"]),
+    type=click.Choice(["fp32", "fp16", "int8"]),
     help="Of the convolutions.  [default: fp32 for ONNX, fp16 for engines]",
+)
+@click.option(
+    "--calibrate",
+    type=click.Path(path_type=Path, file_okay=False),
+    metavar="FOLDER",
+    help="For int8: lr pictures on which the ranges of activations are measured.",
 )
 @click.option(
     "--attention",
@@ -188,6 +187,7 @@ def export(
     io: Any,
     precision: Any,
     attention: str,
+    calibrate: Path | None,
     output: Path | None,
     **settings: Any,
 ) -> None:
@@ -202,11 +202,15 @@ def export(
     check_building(trt=trt, trt_rtx=trt_rtx, settings=settings)
     if not onnx and (io, attention) != ("uint8", "frozen"):
         raise click.UsageError("engines have uint8 IO and frozen attention; --io and --attention need --onnx")
+    if (precision == "int8") != (calibrate is not None):
+        raise click.UsageError("--precision int8 and --calibrate need each other")
+    if precision == "int8" and (trt or trt_rtx or io != "uint8"):
+        raise click.UsageError("int8 is for ONNX files with uint8 IO")
     if onnx:
         require_extra("torch", "torch", "safetensors", "onnx", "onnxscript", purpose="srup export --onnx")
         from deploy.export import ExportSpec, export_files
 
-        spec = ExportSpec(precision=precision or "fp32", io=io, attention=attention)
+        spec = ExportSpec(precision or "fp32", io, attention, calibrate)
         for path in export_files(weights, scales, output or Path(), spec):
             click.echo(f"{path}  {path.stat().st_size / 1e6:.2f} MB")
     backends = [name for name, asked in (("trt", trt), ("trt-rtx", trt_rtx)) if asked]
@@ -298,6 +302,7 @@ def prepare(hr_folder: Path, exclude: tuple[str, ...], whole: bool, **settings: 
 @click.option("--list", "pair_list", type=click.Path(path_type=Path), required=True, help="JSON pair list.")
 @options.scale
 @options.backend
+@options.precision
 @options.device
 @options.model
 def evaluate_command(pair_list: Path, **upscaler_options: Any) -> None:

@@ -26,8 +26,8 @@ from sr import __version__
 from sr.errors import ImageError, SrupError
 from sr.files import atomic_write
 from sr.image import DEFAULT_MAX_PIXELS, Picture, PictureSequence, open_picture
-from sr.image_decode import one_line, printable
-from sr.image_picture import to_8_bits
+from sr.image.decode import one_line, printable
+from sr.image.picture import to_8_bits
 
 PAGE_SUFFIXES = (".html", ".htm")
 

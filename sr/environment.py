@@ -7,7 +7,7 @@ import sys
 from collections.abc import Iterator
 
 from sr import __version__
-from sr.backends import BACKENDS
+from sr.backends import BACKENDS, CPU_ONLY
 from sr.backends.available import driver_cuda_version, gpu_names, installed, lacks, missing
 from sr.modelfile import DEFAULT_PRESET, shipped_scales
 
@@ -31,6 +31,8 @@ def _state(backend: str, *, gpus: int) -> str:
     found = ", ".join(installed(backend))
     if gap := missing(backend):
         return f"{found or 'not installed'}; missing: {gap}"
+    if backend in CPU_ONLY:
+        gpus = 0
     lack = lacks(backend) if gpus else ""
     if backend in ("trt", "trt-rtx"):
         return f"{found}; devices: {_gpus(gpus) or 'none, needs an NVIDIA GPU'}"

@@ -2,6 +2,7 @@
 
     SrupError                 shown as one line, exit status 1
     ├── ImageError            a picture cannot be read, represented or written
+    │   └── TooLargeError     it has more pixels than are allowed
     ├── ModelError            a model file or checkpoint is missing, foreign or damaged
     ├── BackendError          a backend or device is missing or failed
     │   ├── EngineError       an engine cannot be built, or cannot be what was asked for
@@ -24,6 +25,10 @@ class SrupError(Exception):
 
 class ImageError(SrupError):
     """A picture cannot be read, represented or written."""
+
+
+class TooLargeError(ImageError):
+    """A picture has more pixels than are allowed, and was not decoded."""
 
 
 class ModelError(SrupError):

@@ -8,15 +8,21 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatch
 from pathlib import Path, PurePath
-from typing import Literal
+from typing import BinaryIO, Literal
 
 from sr.errors import ImageError
 from sr.files import TEMPORARY_PREFIX
-from sr.image import OUTPUT_FORMATS, PICTURE_SUFFIXES
+from sr.image import OUTPUT_FORMATS, PICTURE_SUFFIXES, suffix_for_several
 from sr.ledger import Ledger
 from sr.pipeline import FileJob
 
 DEFAULT_FORMAT = ".png"  # lossless: nothing that was computed is thrown away
+
+# What cameras, phones and editors write and folders of pictures hold; that it is left out is said.
+UNREAD_SUFFIXES = frozenset(
+    {".heic", ".heif", ".jxl", ".jp2", ".psd", ".xcf", ".svg", ".tga", ".ppm", ".exr", ".hdr"}
+    | {".dng", ".cr2", ".cr3", ".nef", ".arw", ".raf", ".orf", ".rw2"}
+)
 
 Existing = Literal["refuse", "skip", "overwrite"]
 
@@ -28,7 +34,8 @@ class OutputRules:
     Attributes:
         output: file or folder, or None for beside the input.
         suffix: added to names, e.g. "_x3".
-        format: e.g. ".webp"; None means PNG, or what `output` says.
+        format: e.g. ".webp"; None means what `output` says, or PNG, and for animations and pages what
+            keeps them, see `sr.image.suffix_for_several`.
         include: globs of the pictures to take from folders; none takes all.
         exclude: globs of those to leave out.
         existing: what to do where an output is there already.
@@ -52,13 +59,34 @@ class Plan:
         jobs: pictures to upscale, in order.
         done: those that were upscaled before and are skipped.
         ours: pictures in folders that are outputs of earlier runs, and not taken for inputs.
+        unread: pictures in folders, by their names, of formats that are not read.
+        unlisted: folders that could not be listed, and why.
         ledgers: of the output folders of folders, by folder.
     """
 
     jobs: list[FileJob] = field(default_factory=list)
     done: list[FileJob] = field(default_factory=list)
     ours: list[Path] = field(default_factory=list)
+    unread: list[Path] = field(default_factory=list)
+    unlisted: list[OSError] = field(default_factory=list)
     ledgers: dict[Path, Ledger] = field(default_factory=dict)
+
+    @property
+    def suffixes(self) -> set[str]:
+        """The suffixes of all outputs, e.g. {".png"}."""
+        return {job.target.suffix for job in self.jobs + self.done}
+
+
+def check_inputs(inputs: Sequence[Path]) -> None:
+    """Check that what is to be upscaled is there.
+
+    Raises:
+        ImageError: it is not.
+    """
+    missing = [source for source in inputs if not source.exists()]
+    if missing:
+        more = f" and {len(missing) - 1:,} more" if len(missing) > 1 else ""
+        raise ImageError(f"{missing[0]}{more}: no such file or folder; check the name")
 
 
 def plan_jobs(inputs: Sequence[Path], rules: OutputRules) -> Plan:
@@ -67,15 +95,15 @@ def plan_jobs(inputs: Sequence[Path], rules: OutputRules) -> Plan:
     A picture `in.jpg` becomes `in_x3.png` beside it. A folder `dir` becomes `dir_x3` beside it,
     the tree below mirrored. With `rules.output`, a single picture goes to that file, or into that
     folder if the name has no suffix or the folder exists; several pictures and folders go into that
-    folder. No picture is opened.
+    folder. No picture is decoded. What `check_inputs` finds missing is to be refused before.
 
     Raises:
-        ImageError: an input is missing, a folder holds no pictures, two outputs would have one
+        ImageError: a folder holds no pictures, two outputs would have one
             name, an output would replace an input, or one exists and `rules.existing` is "refuse".
     """
     plan, output = Plan(), rules.output
     one_picture = len(inputs) == 1 and not inputs[0].is_dir()
-    to_file = _is_one_file(inputs, output)
+    to_file = one_picture and output is not None and output.suffix != "" and not output.is_dir()
     if (
         output is not None
         and output.suffix.lower() in OUTPUT_FORMATS
@@ -94,16 +122,26 @@ def plan_jobs(inputs: Sequence[Path], rules: OutputRules) -> Plan:
     return plan
 
 
-def output_format(inputs: Sequence[Path], output: Path | None, format: str | None) -> str:
-    """Return the suffix that all outputs will have, e.g. ".png"."""
-    if output is not None and _is_one_file(inputs, output):
-        return output.suffix
-    return format or DEFAULT_FORMAT
+def plan_streams(
+    source: Path, rules: OutputRules, *, stdin: BinaryIO | None = None, stdout: BinaryIO | None = None
+) -> Plan:
+    """Return the job of a picture that is read from a stream, or written to one, or both.
 
+    Args:
+        source: the picture, or what messages call it if `stdin` is given.
+        rules: with a file as output, unless `stdout` is given.
+        stdin: the picture, seekable.
+        stdout: where it goes.
 
-def _is_one_file(inputs: Sequence[Path], output: Path | None) -> bool:
-    one_picture = len(inputs) == 1 and not inputs[0].is_dir()
-    return output is not None and output.suffix != "" and not output.is_dir() and one_picture
+    Raises:
+        ImageError: as `plan_jobs`.
+    """
+    suffix = rules.format or suffix_for_several(source, stdin) or DEFAULT_FORMAT
+    target = rules.output if stdout is None and rules.output else Path(f"standard output{suffix}")
+    plan = Plan([FileJob(source, target, stdin=stdin, stdout=stdout)])
+    if stdout is None:
+        _settle_existing(plan, rules)
+    return plan
 
 
 def _add_folder(plan: Plan, folder: Path, rules: OutputRules) -> None:
@@ -111,7 +149,13 @@ def _add_folder(plan: Plan, folder: Path, rules: OutputRules) -> None:
         raise ImageError(f"{folder}: without a suffix its pictures need another folder; name one (-o)")
     resolved = folder.resolve()
     root = rules.output or resolved.with_name(f"{resolved.name}{rules.suffix}")
-    found = [path for path in pictures_below(folder) if not _is_inside(path, root)]
+    nested = _is_inside(root, folder)
+    found = [path for path in _pictures_below(folder, plan) if not (nested and _is_inside(path, root))]
+    plan.unread = [
+        path
+        for path in plan.unread
+        if not path.is_relative_to(folder) or _is_taken(path.relative_to(folder), rules)
+    ]
     taken = [path for path in found if _is_taken(path.relative_to(folder), rules)]
     if not taken:
         why = (
@@ -131,13 +175,18 @@ def _add_folder(plan: Plan, folder: Path, rules: OutputRules) -> None:
     ]
 
 
-def pictures_below(folder: Path) -> Iterator[Path]:
-    """Yield the picture files in `folder` and below, in sorted order; links to folders are not followed."""
-    for directory, names, files in os.walk(folder):
+def _pictures_below(folder: Path, plan: Plan) -> Iterator[Path]:
+    """Yield the picture files in `folder` and below, in sorted order; links to folders are not followed.
+
+    What looks like a picture and is not read, and folders that cannot be listed, are noted in `plan`.
+    """
+    for directory, names, files in os.walk(folder, onerror=plan.unlisted.append):
         names.sort()
         for name in sorted(files):
             path = Path(directory, name)
-            if path.suffix.lower() in PICTURE_SUFFIXES and not name.startswith(TEMPORARY_PREFIX):
+            if path.suffix.lower() in UNREAD_SUFFIXES:
+                plan.unread.append(path)
+            elif path.suffix.lower() in PICTURE_SUFFIXES and not name.startswith(TEMPORARY_PREFIX):
                 yield path
 
 
@@ -153,16 +202,16 @@ def _is_taken(path: PurePath, rules: OutputRules) -> bool:
 def _is_output(path: Path, suffix: str, stems: set[Path]) -> bool:
     """Say whether a picture is named as the output of another one of the same folder, at any scale."""
     pattern = re.sub(r"\d+", r"\\d+", re.escape(suffix))
-    match = re.fullmatch(f"(.+){pattern}", path.stem) if suffix else None
+    match = re.fullmatch(f"(.+){pattern}", path.stem, re.DOTALL) if suffix else None
     return match is not None and path.with_name(match[1]) in stems
 
 
 def _named(source: Path, rules: OutputRules) -> str:
-    return f"{source.stem}{rules.suffix}{rules.format or DEFAULT_FORMAT}"
+    return f"{source.stem}{rules.suffix}{rules.format or suffix_for_several(source) or DEFAULT_FORMAT}"
 
 
 def _is_inside(path: Path, folder: Path) -> bool:
-    return path.resolve().is_relative_to(folder.resolve())
+    return Path(os.path.realpath(path)).is_relative_to(os.path.realpath(folder))  # links may go in circles
 
 
 def _refuse_collisions(jobs: Sequence[FileJob]) -> None:
@@ -173,7 +222,7 @@ def _refuse_collisions(jobs: Sequence[FileJob]) -> None:
         if target in taken:
             raise ImageError(
                 f"{job.target}: both {taken[target]} and {job.source} would be written there; "
-                "upscale them one by one, with -o"
+                "leave one out (--exclude), or upscale them one by one, with -o"
             )
         if target in sources:
             raise ImageError(

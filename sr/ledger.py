@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,6 +29,7 @@ class Ledger:
         """
         self._path, self._settings = folder / NAME, settings
         self._entries: dict[str, dict[str, Any]] = {}
+        self._begun: dict[str, dict[str, Any]] = {}
         try:
             lines = self._path.read_text(encoding="utf-8", errors="replace").splitlines()
         except OSError:
@@ -47,11 +49,37 @@ class Ledger:
         entry = self._entries.get(self._name(job.target))
         return entry is None or entry == self._entry(job)
 
+    def begin(self, jobs: Iterable[FileJob]) -> None:
+        """Note the state of pictures before they are read: one that changes meanwhile is redone next time.
+
+        What the record says of earlier outputs no longer holds: a run that is killed may have replaced them.
+
+        Raises:
+            OSError: the record cannot be written.
+        """
+        for job in jobs:
+            try:
+                self._begun[self._name(job.target)] = self._entry(job)
+            except OSError:  # it has vanished, which reading it will say
+                continue
+        void = [name for name in self._begun if self._entries.pop(name, None) is not None]
+        if void:
+            self._append({"target": name} for name in void)
+
     def add(self, job: FileJob) -> None:
-        """Record a picture that has been written."""
-        self._entries[self._name(job.target)] = entry = self._entry(job)
+        """Record a picture that has been written, and was begun.
+
+        Raises:
+            OSError: the record cannot be written.
+        """
+        if (entry := self._begun.pop(self._name(job.target), None)) is not None:
+            self._append([entry])
+
+    def _append(self, entries: Iterable[dict[str, Any]]) -> None:
         with self._path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(entry) + "\n")
+            for entry in entries:
+                self._entries[entry["target"]] = entry
+                file.write(json.dumps(entry) + "\n")
 
     def _name(self, target: Path) -> str:
         return Path(os.path.relpath(target, self._path.parent)).as_posix()
@@ -60,7 +88,7 @@ class Ledger:
         state = job.source.stat()
         return {
             "target": self._name(job.target),
-            "source": job.source.resolve().as_posix(),
+            "source": Path(os.path.realpath(job.source)).as_posix(),
             "bytes": state.st_size,
             "mtime_ns": state.st_mtime_ns,
             "settings": self._settings,

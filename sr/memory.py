@@ -1,20 +1,36 @@
-"""How much memory there is for us."""
+"""How much memory there is for us: of the machine, of our control groups, of our address space."""
 
 from __future__ import annotations
 
+import ctypes
 import os
-from pathlib import Path
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
 
 # Taken where the system does not say.
 ASSUMED_BYTES = 2 * 1024**3
 
 _MEMINFO = Path("/proc/meminfo")
-_CGROUP = Path("/sys/fs/cgroup")
+_PROCESS = Path("/proc/self")
+_UNLIMITED = 2**63
 
 
 def available_memory() -> int:
-    """Return about how many bytes can be allocated now without swapping, cgroup limits included."""
-    return min(_system_available(), _cgroup_available())
+    """Return about how many bytes can be allocated now without swapping.
+
+    That is the least of what the machine has, of what each control group that we are in leaves (the
+    tightest may be any ancestor), and of what `ulimit -v` leaves.
+    """
+    return max(0, min(_system_available(), _cgroup_available(), _address_space_available()))
+
+
+def give_back_memory() -> None:
+    """Let the allocator return what it holds free: between pictures of many sizes that grows (glibc)."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
+    if trim is not None:
+        trim(0)
 
 
 def _system_available() -> int:
@@ -30,12 +46,84 @@ def _system_available() -> int:
         return ASSUMED_BYTES
 
 
-def _cgroup_available() -> int:
-    """Of cgroup version 2; without a limit, no bound."""
-    unlimited = 2**63
+def _address_space_available(process: Path = _PROCESS) -> int:
     try:
-        limit = (_CGROUP / "memory.max").read_text().strip()
-        used = int((_CGROUP / "memory.current").read_text())
+        import resource
+
+        limit, _ = resource.getrlimit(resource.RLIMIT_AS)
+        pages = int((process / "statm").read_text().split()[0])
+        return _UNLIMITED if limit == resource.RLIM_INFINITY else limit - pages * resource.getpagesize()
+    except (ImportError, OSError):  # not on Windows; no /proc on macOS, which ignores this limit
+        return _UNLIMITED
+
+
+@dataclass(frozen=True)
+class _Accounting:
+    """Where a version of control groups states limits and use: cgroup-v2.rst, cgroup-v1/memory.rst."""
+
+    limits: tuple[str, ...]  # files
+    used: str  # file
+    cache: str  # key in memory.stat: page cache that is given back first, so container tools leave it out
+
+
+_V1 = _Accounting(("memory.limit_in_bytes",), "memory.usage_in_bytes", "total_inactive_file")
+_V2 = _Accounting(("memory.max", "memory.high"), "memory.current", "inactive_file")
+
+
+def _cgroup_available(process: Path = _PROCESS) -> int:
+    """Return what the tightest group leaves; without a limit, no bound."""
+    return min((_left(group, accounting) for group, accounting in _groups(process)), default=_UNLIMITED)
+
+
+def _groups(process: Path) -> Iterator[tuple[Path, _Accounting]]:
+    """Yield the folder of each group that a process is in, ancestors included, of both versions."""
+    try:
+        memberships = (process / "cgroup").read_text().splitlines()
+        mounts = (process / "mountinfo").read_text().splitlines()
+    except OSError:
+        return
+    for membership in memberships:
+        _, controllers, own = membership.split(":", 2)
+        for mount in mounts:
+            before, _, after = mount.partition(" - ")
+            root, folder = before.split()[3:5]
+            kind, _, options = after.split()[:3]
+            if controllers == "" and kind == "cgroup2":
+                accounting = _V2
+            elif all("memory" in names.split(",") for names in (controllers, options)) and kind == "cgroup":
+                accounting = _V1
+            else:
+                continue
+            yield from ((group, accounting) for group in _lineage(own, root=root, folder=Path(folder)))
+
+
+def _lineage(own: str, *, root: str, folder: Path) -> Iterator[Path]:
+    """Yield the folders from a group up to the one that is mounted: a container sees a part of the tree."""
+    inside = PurePosixPath(own).is_relative_to(root) and ".." not in own.split("/")
+    path = folder / PurePosixPath(own).relative_to(root) if inside else folder
+    yield path
+    yield from (parent for parent in path.parents if parent.is_relative_to(folder))
+
+
+def _left(group: Path, accounting: _Accounting) -> int:
+    limits = [limit for name in accounting.limits if (limit := _number(group / name)) is not None]
+    used = _number(group / accounting.used)
+    if not limits or used is None:
+        return _UNLIMITED
+    return min(limits) - used + _cache(group / "memory.stat", accounting.cache)
+
+
+def _number(file: Path) -> int | None:
+    """Return what a file states; None for "max" and where it is missing, as in the root group."""
+    try:
+        return int(file.read_text())
     except (OSError, ValueError):
-        return unlimited
-    return unlimited if limit == "max" else max(0, int(limit) - used)
+        return None
+
+
+def _cache(statistics: Path, key: str) -> int:
+    try:
+        pairs = (line.split() for line in statistics.read_text().splitlines())
+        return next((int(value) for name, value in pairs if name == key), 0)
+    except (OSError, ValueError):
+        return 0

@@ -6,6 +6,7 @@ every mechanism that only training needs switched off.
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
@@ -13,7 +14,7 @@ from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils import parametrizations
+from torch.nn.utils import parametrizations, parametrize
 
 from sr.errors import ModelError
 
@@ -285,6 +286,21 @@ def frozen_attention(model: SRNet) -> SRNet:
     frozen = SRNet(replace(model.config, attention="frozen")).to(model.base.weight)
     frozen.load_state_dict(model.state_dict())
     return frozen.train(model.training)
+
+
+def with_norm(model: SRNet, norm: Norm) -> SRNet:
+    """Return a copy of `model` that computes the same with weight normalization put on or multiplied in.
+
+    Both `norm` and that of `model` are "weight" or "none": batch norm needs data.
+    """
+    changed = copy.deepcopy(model)
+    for _, conv in list(_convolutions(changed)):
+        if parametrize.is_parametrized(conv):
+            parametrize.remove_parametrizations(conv, "weight")
+        if norm == "weight":
+            parametrizations.weight_norm(conv)
+    changed.config = replace(model.config, norm=norm)
+    return changed
 
 
 def trunk_state(state: dict[str, Tensor]) -> dict[str, Tensor]:

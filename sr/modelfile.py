@@ -5,8 +5,9 @@ Owns the metadata of our ONNX files. `deploy.export` writes them, the backends r
 
 from __future__ import annotations
 
+import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
@@ -21,7 +22,7 @@ DEFAULT_PRESET = "small"
 # Names of the tensors of an ONNX file.
 INPUT_NAME, OUTPUT_NAME, FINITE_NAME = "image", "upscaled", "finite"
 
-Precision = Literal["fp32", "fp16"]
+Precision = Literal["fp32", "fp16", "bf16", "int8"]
 IO = Literal["uint8", "float32"]
 
 
@@ -33,7 +34,7 @@ class ModelMetadata:
         preset: name of the preset, or "custom".
         scale: upscaling factor.
         img_channels: channels of the network, 3 or 1; what goes into the file is RGB in any case.
-        precision: of the convolutions.
+        precision: of the convolutions; no file is bf16, but a backend may compute one so.
         io: "uint8" is NHWC, [0, 255]; "float32" is NCHW, [0, 1], not clipped.
         attention: "frozen" (constant gates, folded away), "dynamic" or "none".
         receptive_field_radius: lr pixels; beyond it nothing influences an output pixel.
@@ -132,6 +133,22 @@ def shipped_weights(*, scale: int, preset: str = DEFAULT_PRESET) -> Path:
         ModelError: no weights ship for this scale.
     """
     return _require(SHIPPED_DIR / weights_name(preset=preset, scale=scale), preset, scale)
+
+
+def files_digest(paths: Sequence[Path]) -> str:
+    """Return the sha256 of model files, one after the other.
+
+    Raises:
+        ModelError: one cannot be read.
+    """
+    digest = hashlib.sha256()
+    for path in paths:
+        try:
+            with path.open("rb") as file:
+                hashlib.file_digest(file, lambda: digest)
+        except OSError as error:
+            raise ModelError(f"{path}: the model file cannot be read ({error.strerror})") from error
+    return digest.hexdigest()
 
 
 def _require(path: Path, preset: str, scale: int) -> Path:

@@ -32,6 +32,19 @@ class IntOrWord(click.ParamType):
         return number
 
 
+class PathOrStream(click.Path):
+    """A path, or "-" for standard input or output; "./-" is a file of that name."""
+
+    def __init__(self) -> None:
+        super().__init__(path_type=Path)
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> Any:  # Path, or "-"
+        """Return the path, or "-" as it is."""
+        return value if value == "-" else super().convert(value, param, ctx)
+
+
 class DeviceName(click.ParamType):
     """A device: auto, cpu, cuda, or GPUs by number."""
 
@@ -39,6 +52,8 @@ class DeviceName(click.ParamType):
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
         """Return the name, checked."""
+        if value in ("auto", "cpu", "cuda"):  # shells complete fast: nothing is loaded for a default
+            return value
         from sr.backends.base import gpu_indices
 
         try:
@@ -72,7 +87,10 @@ GROUPS: dict[str, tuple[str, ...]] = {
     "Exact size": ("size", "long_side", "linear"),
     "Encoding of the output": ("quality", "lossless", "subsampling", "png_level", "tiff_compression"),
     "Folders": ("skip_existing", "suffix", "include", "exclude", "dry_run", "as_json"),
-    "Computation": ("model", "device", "tile", "halo", "batch"),
+    "Computation": (
+        *("model", "precision", "device", "tile", "halo", "batch"),
+        *("low_memory", "max_pixels", "engine_dir"),
+    ),
 }
 
 
@@ -122,7 +140,7 @@ scales = click.option(
 )
 backend = click.option(
     "--backend",
-    type=click.Choice(["auto", "onnx", "torch", "trt", "trt-rtx"]),
+    type=click.Choice(["auto", "onnx", "openvino", "torch", "trt", "trt-rtx"]),
     default="auto",
     show_default=True,
     help="What computes. A backend that is named is used or fails, it never falls back.",
@@ -130,9 +148,16 @@ backend = click.option(
 device = click.option(
     "--device",
     type=DeviceName(),
+    metavar="[auto|cpu|cuda|N[,N]]",
     default="auto",
     show_default=True,
     help="GPUs are counted from 0; cuda is the first. Several (0,1) share the tiles of a picture (trt).",
+)
+precision = click.option(
+    "--precision",
+    type=click.Choice(["fp32", "fp16", "bf16", "int8"]),
+    help="To compute in; bf16 and int8 are for CPUs and need the openvino extra.  "
+    "[default: fp32, TensorRT fp16]",
 )
 model = click.option(
     "--model",
@@ -142,6 +167,7 @@ model = click.option(
 tile = click.option(
     "--tile",
     type=IntOrWord("auto", None, minimum=1),
+    metavar="[auto|N]",
     default="auto",
     show_default=True,
     help="Largest side of a tile in pixels of the input.",
@@ -149,11 +175,20 @@ tile = click.option(
 halo = click.option(
     "--halo",
     type=IntOrWord("exact", -1, minimum=0),
+    metavar="[exact|N]",
     help="Overlap of tiles in pixels; 'exact' is the whole receptive field.  [default: the model's own]",
 )
-batch = click.option("--batch", type=click.IntRange(min=1), help="Tiles computed at once.  [default: auto]")
+batch = click.option(
+    "--batch", type=click.IntRange(min=1), metavar="N", help="Tiles computed at once.  [default: auto]"
+)
 max_pixels = click.option(
-    "--max-pixels", type=click.IntRange(min=1), help="Refuse pictures of more pixels than this."
+    "--max-pixels", type=click.IntRange(min=1), metavar="N", help="Refuse pictures of more pixels than this."
+)
+
+low_memory = click.option(
+    "--low-memory",
+    is_flag=True,
+    help="Read and write piece by piece, as is done with what exceeds the memory; output is TIFF.",
 )
 
 skip_existing = click.option(
@@ -165,21 +200,27 @@ _ENCODING = (
     click.option(
         "--quality",
         type=click.IntRange(0, 100),
+        metavar="N",
         help="Of JPEG, AVIF and lossy WebP.  [default: 95, AVIF 90]",
     ),
     click.option(
-        "--lossless/--lossy", default=None, help="WebP.  [default: lossless unless --quality is given]"
+        "--lossless/--lossy", default=None, help="Of WebP.  [default: lossless unless --quality is given]"
     ),
     click.option(
         "--subsampling",
         type=click.Choice(["4:4:4", "4:2:2", "4:2:0"]),
-        help="Of colour in JPEG and AVIF.  [default: 4:4:4, none]",
+        help="Of the colours in JPEG and AVIF; 4:4:4 is none.  [default: 4:4:4]",
     ),
-    click.option("--png-level", type=click.IntRange(0, 9), help="0 none, 9 smallest.  [default: 1, fast]"),
+    click.option(
+        "--png-level",
+        type=click.IntRange(0, 9),
+        metavar="N",
+        help="0 is not compressed, 9 the smallest file.  [default: 1, which is fast]",
+    ),
     click.option(
         "--tiff-compression",
         type=click.Choice(["lzw", "deflate", "none"]),
-        help="All lossless.  [default: lzw]",
+        help="All are lossless.  [default: lzw]",
     ),
 )
 ENCODING = ("quality", "lossless", "subsampling", "png_level", "tiff_compression")

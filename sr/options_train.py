@@ -70,7 +70,9 @@ _OPTIONS = (
     click.option("--total-epochs", type=int, help="Where there are no stages.  [default: 100]"),
     click.option("--batch-size", type=int, help="Of all processes together.  [default: 16]"),
     click.option(
-        "--optimizer", type=click.Choice(["Adam", "AdamW", "SGD"]), help="Optimizer.  [default: Adam]"
+        "--optimizer",
+        type=click.Choice(["Adam", "AdamW", "SGD", "Muon"]),
+        help="Muon learns fastest, best with --norm none.  [default: Adam]",
     ),
     click.option("--lr", "learning_rate", type=float, help="Learning rate.  [default: 0.001]"),
     click.option(

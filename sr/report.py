@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import click
 
 from sr.errors import require_extra
+from sr.files import remove_left_over
 from sr.folders import Plan
 from sr.image import WriteOptions
+from sr.image.decode import printable
+from sr.interrupt import INTERRUPTED, second_interrupt_stops_at_once
 from sr.modelfile import ModelMetadata, shipped_onnx, shipped_scales
 from sr.pipeline import FileJob, FileResult, upscale_files
 from sr.sized import SizedUpscaler
@@ -26,49 +26,110 @@ from sr.upscale import Upscaler
 AnyUpscaler = Upscaler | SizedUpscaler
 TileProgress = Callable[[FileJob, int, int], None]
 
-_INTERRUPTED = 128 + signal.SIGINT  # exit status, as shells have it
-
 
 def print_plan(plan: Plan) -> None:
     """Print what would be written."""
+    _warn_unlisted(plan)
     for job in plan.jobs:
         replaces = "  (replaces it)" if job.target.exists() else ""
-        click.echo(f"{job.source} -> {job.target}{replaces}")
+        click.echo(f"{printable(job.source)} -> {printable(job.target)}{replaces}")
     click.echo(f"{_pictures(len(plan.jobs))} to upscale{_left_out(plan)}")
 
 
 def report_files(
-    plan: Plan, upscaler: AnyUpscaler, *, write_options: WriteOptions, max_pixels: int, as_json: bool = False
+    plan: Plan,
+    upscaler: AnyUpscaler,
+    *,
+    write_options: WriteOptions,
+    max_pixels: int,
+    low_memory: bool = False,
+    as_json: bool = False,
 ) -> list[FileResult]:
     """Upscale what is planned, print a line for each and a summary; return what became of them."""
     if upscaler.warning:
         click.echo(f"Warning: {upscaler.warning}", err=True)
+    _warn_unlisted(plan)
     started = time.perf_counter()
     results: list[FileResult] = []
+    records = _Records(plan)
+    for folder in {job.target.parent for job in (*plan.jobs, *plan.done)}:
+        remove_left_over(folder)
     lines = _json_line if as_json else _result_line
-    with _progress(len(plan.jobs)) as (on_tile, on_file), _second_interrupt_stops_at_once():
+    with _progress(len(plan.jobs)) as (on_tile, on_file), second_interrupt_stops_at_once():
+
+        def take(result: FileResult) -> None:
+            results.append(result)
+            if result.error is None:
+                records.add(result.job)
+            on_file(result, lines(result, upscaler))
+            for note in result.notes if not as_json else ():
+                click.echo(f"Note: {printable(result.job.target)}: {note}", err=True)
+
+        files = upscale_files(
+            plan.jobs,
+            upscaler,
+            write_options=write_options,
+            max_pixels=max_pixels,
+            low_memory=low_memory,
+            progress=on_tile,
+        )
         try:
-            for result in upscale_files(
-                plan.jobs, upscaler, write_options=write_options, max_pixels=max_pixels, progress=on_tile
-            ):
-                results.append(result)
-                if result.error is None and result.job.ledger is not None:
-                    plan.ledgers[result.job.ledger].add(result.job)
-                on_file(result, lines(result, upscaler))
-                for note in result.notes if not as_json else ():
-                    click.echo(f"Note: {result.job.target}: {note}", err=True)
-        except KeyboardInterrupt:
+            for result in files:
+                take(result)
+        except KeyboardInterrupt as interrupt:
+            for result in _being_written(files, interrupt):
+                take(result)
+            for kept in interrupt.args:
+                click.echo(f"Note: {kept}", err=True)
             click.echo(
                 f"stopped: {len(results):,} of {_pictures(len(plan.jobs))} done, nothing partial was left; "
                 "go on with --skip-existing",
                 err=True,
             )
-            sys.exit(_INTERRUPTED)
+            sys.exit(INTERRUPTED)
     for note in dict.fromkeys(note for backend in upscaler.backends for note in backend.notes):
         click.echo(f"Warning: {note}", err=True)
     if not as_json:
         _print_summary(plan, results, upscaler, seconds=time.perf_counter() - started)
     return results
+
+
+def _being_written(
+    files: Generator[FileResult, None, None], interrupt: KeyboardInterrupt
+) -> Iterator[FileResult]:
+    """Yield what is still finished after Ctrl-C, which `files` may not have seen yet."""
+    with suppress(KeyboardInterrupt):
+        yield files.throw(interrupt)
+        yield from files
+
+
+class _Records:
+    """The ledgers of a plan; that one cannot be written is said once and does not stop the work."""
+
+    def __init__(self, plan: Plan) -> None:
+        self._ledgers, self._failed = plan.ledgers, False
+        for folder, ledger in plan.ledgers.items():
+            with self._warning(folder):
+                ledger.begin(job for job in plan.jobs if job.ledger == folder)
+
+    def add(self, job: FileJob) -> None:
+        """Record a picture that has been written."""
+        if job.ledger is not None:
+            with self._warning(job.ledger):
+                self._ledgers[job.ledger].add(job)
+
+    @contextmanager
+    def _warning(self, folder: Path) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            if not self._failed:
+                click.echo(
+                    f"Warning: {folder}: the record of what is done cannot be written ({error.strerror}); "
+                    "--skip-existing will go by names only",
+                    err=True,
+                )
+            self._failed = True
 
 
 def report_comparison(
@@ -97,25 +158,6 @@ def report_comparison(
         click.echo(f"Note: {page} was not written, there is no picture to compare", err=True)
 
 
-@contextmanager
-def _second_interrupt_stops_at_once() -> Iterator[None]:
-    """The first Ctrl-C lets the picture that is being written finish; the second waits for nothing."""
-    interrupted = False
-
-    def handle(number: int, frame: FrameType | None) -> None:
-        nonlocal interrupted
-        if interrupted:
-            os._exit(_INTERRUPTED)
-        interrupted = True
-        signal.default_int_handler(number, frame)
-
-    before = signal.signal(signal.SIGINT, handle)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
-
-
 def _print_summary(plan: Plan, results: list[FileResult], upscaler: AnyUpscaler, *, seconds: float) -> None:
     info = upscaler.backend.info
     failed = [result for result in results if result.error is not None]
@@ -130,7 +172,7 @@ def _print_summary(plan: Plan, results: list[FileResult], upscaler: AnyUpscaler,
     if failed and len(results) > 1:
         click.echo(f"{len(failed)} failed:", err=True)
         for result in failed:
-            click.echo(f"  {result.job.source}", err=True)
+            click.echo(f"  {printable(result.job.source)}", err=True)
 
 
 def _pictures(number: int) -> str:
@@ -141,7 +183,19 @@ def _left_out(plan: Plan) -> str:
     """Say what of the inputs was not taken, and why."""
     done = f"; {_pictures(len(plan.done))} skipped, their outputs exist" if plan.done else ""
     ours = f"; {_pictures(len(plan.ours))} left out as outputs of earlier runs" if plan.ours else ""
-    return done + ours
+    kinds = ", ".join(sorted({path.suffix.lower() for path in plan.unread}))
+    unread = (
+        f"; {_pictures(len(plan.unread))} left out, of formats that are not read ({kinds})" if kinds else ""
+    )
+    return done + ours + unread
+
+
+def _warn_unlisted(plan: Plan) -> None:
+    for error in plan.unlisted:
+        folder = printable(Path(error.filename))
+        click.echo(
+            f"Warning: {folder}: cannot be listed ({error.strerror}); what is in it is left out", err=True
+        )
 
 
 def _json_line(result: FileResult, upscaler: AnyUpscaler) -> tuple[str, bool]:
@@ -166,7 +220,7 @@ def _json_line(result: FileResult, upscaler: AnyUpscaler) -> tuple[str, bool]:
         "backend": info.name,
         "device": info.device,
     }
-    return json.dumps(record, ensure_ascii=False), False
+    return json.dumps(record), False  # ASCII: names need not be valid in any encoding
 
 
 def _result_line(result: FileResult, upscaler: AnyUpscaler) -> tuple[str, bool]:
@@ -175,7 +229,8 @@ def _result_line(result: FileResult, upscaler: AnyUpscaler) -> tuple[str, bool]:
         return f"Error: {' '.join(str(result.error).splitlines())}", True
     (width, height), (output_width, output_height) = result.size, result.output_size
     return (
-        f"{result.job.source} -> {result.job.target}  {width}x{height} -> {output_width}x{output_height}  "
+        f"{printable(result.job.source)} -> {printable(result.job.target)}  "
+        f"{width}x{height} -> {output_width}x{output_height}  "
         f"{'' if result.frames == 1 else f'{result.frames} frames, '}"
         f"{result.tiles} {'tile' if result.tiles == 1 else 'tiles'}, {result.seconds:.2f} s"
     ), False
@@ -194,6 +249,7 @@ def _progress(
         yield None, plain
         return
     from rich.console import Console
+    from rich.markup import escape
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     console = Console(stderr=True)
@@ -213,7 +269,7 @@ def _progress(
         def on_tile(job: FileJob, done: int, count: int) -> None:
             if current != [job]:
                 current[:] = [job]
-                bars.reset(tiles, total=count, description=job.source.name)
+                bars.reset(tiles, total=count, description=escape(printable(Path(job.source.name))))
             bars.update(tiles, completed=done)
             speed = bars.tasks[tiles].speed
             bars.update(tiles, rate=f"{speed:.1f}/s" if speed else "")

@@ -7,14 +7,16 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
+from types import ModuleType
 from typing import Any, TypeAlias
 
 import click
 
-from sr.errors import SrupError
+from sr.errors import OutOfDeviceMemoryError, SrupError
 
 # `sr` imports `deploy` inside functions only, so its classes stand here by what they are.
 Engine: TypeAlias = Any
+EngineCache: TypeAlias = Any
 EngineManifest: TypeAlias = Any
 Gpu: TypeAlias = Any
 Progress = Callable[[str, float], None]
@@ -69,7 +71,27 @@ def export_engines(
             for gpu in _gpus_for(spec.targets, kinds):
                 with engine_progress(f"x{scale}") as progress:
                     engine = cache.get(onnx, spec, module, gpu=gpu, progress=progress, log=_log)
+                if gpu is not None:
+                    engine = _checked(cache, engine, onnx, module, gpu)
                 click.echo(f"{engine.path}  {engine.manifest.plan_bytes / 1e6:.2f} MB")
+
+
+def _checked(cache: EngineCache, engine: Engine, onnx: Path, module: ModuleType, gpu: Gpu) -> Engine:
+    """Prove on a GPU that the engine computes what the network does; say what was found.
+
+    Raises:
+        EngineError: it does not.
+        BackendError: it does not run.
+    """
+    from deploy.engine_parity import engine_parity
+
+    try:
+        engine = cache.checked(engine, lambda: engine_parity(engine, onnx, module=module, gpu=gpu))
+    except OutOfDeviceMemoryError as error:
+        _log(f"{engine.path.name}: not compared with the network: {error}")
+    else:
+        _log(f"{engine.path.name}: {engine.manifest.parity}")
+    return engine
 
 
 def _log(line: str) -> None:
@@ -159,7 +181,8 @@ def _details(manifest: EngineManifest) -> str:
     identity = manifest.identity
     targets = "+".join(f"SM{target}" for target in identity.targets) or identity.gpu
     shape = f"tiles to {identity.tile} px, batches to {identity.batch}"
-    return f"{TITLES[identity.module]} {manifest.built_by}, for {targets}, {shape}"
+    parity = manifest.parity or "not compared with the network"
+    return f"{TITLES[identity.module]} {manifest.built_by}, for {targets}, {shape}, {parity}"
 
 
 def _usability() -> Callable[[Engine, Sequence[Gpu]], str]:

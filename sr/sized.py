@@ -1,31 +1,37 @@
-"""Upscaling to any size: networks one after the other, then one resampling."""
+"""Upscaling to any size: networks one after the other, then one resampling.
+
+Owns what is asked for, `Upscaling`, which says what files will be called and what they depend on before
+anything is opened: opening may build an engine, for minutes.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from pathlib import Path
+from threading import Lock
 from typing import Any, Self
 
-from sr.backends import Backend
-from sr.errors import TilingError
+from sr.backends import Backend, model_scale
+from sr.errors import BackendError, TilingError
 from sr.image import Picture
-from sr.modelfile import shipped_scales
+from sr.modelfile import files_digest, shipped_scales, shipped_weights
+from sr.objects import Pixels, TakesImages
 from sr.resample import resample
 from sr.sizing import SizeRequest, chain
 from sr.upscale import Progress, Upscaler
 
 
-class SizedUpscaler:
-    """Upscales pictures to the size of a `SizeRequest`; a context manager.
+class SizedUpscaler(TakesImages):
+    """Upscales pictures to the size of a `SizeRequest`; a context manager, and threads may share it.
 
     Each picture runs through the networks whose scales multiply to the smallest factor that
     suffices, and is then brought to the size exactly. Networks are opened when they are needed.
 
     >>> import numpy as np
-    >>> from sr.image import Picture
     >>> with SizedUpscaler(SizeRequest(long_side=50)) as upscaler:
-    ...     upscaler.picture(Picture(np.zeros((20, 30, 3), np.uint8))).pixels.shape
+    ...     upscaler(np.zeros((20, 30, 3), np.uint8)).shape
     (33, 50, 3)
     """
 
@@ -42,7 +48,7 @@ class SizedUpscaler:
         """
         self._request, self._linear_light, self._settings = request, linear_light, settings
         self._upscalers: dict[int, Upscaler] = {}
-        self._open = ExitStack()
+        self._open, self._opening, self._closed = ExitStack(), Lock(), False
         first = self._open.enter_context(Upscaler(**settings))
         self._upscalers[first.scale] = first
         self._scales = (first.scale,) if settings.get("model") else tuple(shipped_scales())
@@ -63,13 +69,7 @@ class SizedUpscaler:
     @property
     def backends(self) -> tuple[Backend, ...]:
         """The backends that are open, the one that was opened first before the others."""
-        return tuple(backend for upscaler in self._upscalers.values() for backend in upscaler.backends)
-
-    @property
-    def identity(self) -> str:
-        """What the pixels of an output depend on besides the input."""
-        light = " linear" if self._linear_light else ""
-        return f"{self.label}{light} {next(iter(self._upscalers.values())).identity}"
+        return tuple(backend for upscaler in [*self._upscalers.values()] for backend in upscaler.backends)
 
     @property
     def warning(self) -> str | None:
@@ -110,19 +110,33 @@ class SizedUpscaler:
         alpha = None if picture.alpha is None else resample(picture.alpha, height=height, width=width)
         return replace(picture, pixels=pixels, alpha=alpha)
 
+    def upscale(self, pixels: Pixels, alpha: Pixels | None = None) -> tuple[Pixels, Pixels | None]:
+        """Upscale RGB (H, W, 3) or grey (H, W), uint8 or uint16, and alpha (H, W) of the same type.
+
+        Raises:
+            ImageError, BackendError: as `picture`.
+        """
+        result = self.picture(Picture(pixels, alpha))
+        return result.pixels, result.alpha
+
     def _chain(self, height: int, width: int) -> tuple[int, ...]:
         target_height, target_width = self.output_size(height, width)
         return chain(max(target_height / height, target_width / width), self._scales)
 
     def _upscaler(self, scale: int) -> Upscaler:
-        if scale not in self._upscalers:
-            upscaler = Upscaler(**{**self._settings, "scale": scale})
-            self._upscalers[scale] = self._open.enter_context(upscaler)
-        return self._upscalers[scale]
+        with self._opening:
+            if self._closed:
+                raise BackendError("this upscaler is closed; make another one")
+            if scale not in self._upscalers:
+                upscaler = Upscaler(**{**self._settings, "scale": scale})
+                self._upscalers[scale] = self._open.enter_context(upscaler)
+            return self._upscalers[scale]
 
     def close(self) -> None:
-        """Free the backends."""
-        self._open.close()
+        """Free the backends, after the pictures that are being computed; closing twice does nothing."""
+        with self._opening:
+            self._closed = True
+            self._open.close()
 
     def __enter__(self) -> Self:
         return self
@@ -131,26 +145,71 @@ class SizedUpscaler:
         self.close()
 
 
-def open_upscaler(
-    *,
-    scale: float | None = None,
-    size: SizeRequest | None = None,
-    long_side: int | None = None,
-    linear: bool = False,
-    **settings: Any,
-) -> Upscaler | SizedUpscaler:
-    """Open what the options of `srup upscale` ask for; one network if it reaches the size alone.
+@dataclass(frozen=True)
+class Upscaling:
+    """What is to be done to pictures: at most one of `scale`, `size` and `long_side`, in which light.
 
-    At most one of `scale`, `size` and `long_side` is given.
-
-    Raises:
-        BackendError, ModelError, TilingError: as `Upscaler`.
+    Attributes:
+        scale: a factor; None is the model's own, or 2.
+        size: exact size of the output.
+        long_side: of the output in pixels.
+        linear: resample in linear light, where networks alone do not reach the size.
+        model: model file in place of the shipped ones.
     """
-    whole = scale is None or (isinstance(scale, int) and (settings.get("model") or scale in shipped_scales()))
-    if size is None and long_side is None and whole:
-        return Upscaler(scale=None if scale is None else int(scale), **settings)
-    request = size or SizeRequest(factor=scale, long_side=long_side)
-    return SizedUpscaler(request, linear_light=linear, **settings)
+
+    scale: float | None = None
+    size: SizeRequest | None = None
+    long_side: int | None = None
+    linear: bool = False
+    model: Path | None = None
+
+    @property
+    def request(self) -> SizeRequest | None:
+        """The size that one network does not make, or None if one does."""
+        one = self.scale is None or (
+            isinstance(self.scale, int) and (self.model is not None or self.scale in shipped_scales())
+        )
+        if self.size is None and self.long_side is None and one:
+            return None
+        return self.size or SizeRequest(factor=self.scale, long_side=self.long_side)
+
+    @property
+    def label(self) -> str:
+        """What is done, in a word that goes into file names: "x3", "3840x2160".
+
+        Raises:
+            ModelError: the scale is that of the model file, and it does not say.
+        """
+        if self.request is not None:
+            return self.request.label
+        if self.scale is None and self.model is not None:
+            return f"x{model_scale(self.model)}"
+        return f"x{2 if self.scale is None else self.scale}"
+
+    @property
+    def identity(self) -> str:
+        """What the pixels of an output depend on besides the input: size and weights.
+
+        Not the backend: what has been upscaled on one machine need not be done again on another.
+
+        Raises:
+            ModelError: the model file cannot be read, or no weights ship for the scale.
+        """
+        scale = 2 if self.scale is None else self.scale
+        used = [int(scale)] if self.request is None else shipped_scales()
+        files = [self.model] if self.model is not None else [shipped_weights(scale=each) for each in used]
+        light = " linear" if self.request is not None and self.linear else ""
+        return f"{self.label}{light} {files_digest(files)[:16]}"
+
+    def open(self, **settings: Any) -> Upscaler | SizedUpscaler:
+        """Open what does it; `settings` are those of `Upscaler`, but for scale and model.
+
+        Raises:
+            BackendError, ModelError, TilingError: as `Upscaler`.
+        """
+        if self.request is not None:
+            return SizedUpscaler(self.request, linear_light=self.linear, model=self.model, **settings)
+        return Upscaler(scale=None if self.scale is None else int(self.scale), model=self.model, **settings)
 
 
 def _after(before: int, total: int, progress: Progress | None) -> Callable[[int, int], None] | None:

@@ -2,30 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from contextlib import nullcontext, suppress
+from collections import deque
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import closing, nullcontext, suppress
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
-from threading import Lock
-from typing import Any, Self
+from threading import RLock
+from typing import TYPE_CHECKING, Self
 
 import numpy as np
-from numpy.typing import NDArray
 
 from sr.backends import open_backend, open_deep_backend
 from sr.backends.base import Backend, BackendRequest, Batch
-from sr.errors import BackendError, ImageError, OutOfDeviceMemoryError, TilingError
-from sr.image import (
-    Picture,
-    bleed_under_transparency,
-    within_neighbours,
-)
+from sr.errors import BackendError, OutOfDeviceMemoryError, TilingError
 from sr.memory import available_memory
-from sr.tiling import MIN_HALOS_PER_TILE, Tile, TileGrid, TileSpec, tile_grid
+from sr.modelfile import Precision
+from sr.objects import Pixels, TakesImages
+from sr.tiling import MIN_HALOS_PER_TILE, Span, Tile, TileGrid, TileSpec, tile_grid
 
-Pixels = NDArray[Any]  # uint8 or uint16
+if TYPE_CHECKING:
+    from sr.image import Picture
+
 Progress = Callable[[int, int], None]  # tiles done, tiles in all
+RowsOf = Callable[[Span], Sequence[Pixels]]
 
 # Whole-picture inference may take this part of the free memory.
 WHOLE_PICTURE_MEMORY_SHARE = 0.5
@@ -35,13 +35,18 @@ WHOLE_PICTURE_MEMORY_SHARE = 0.5
 FIXED_TILES_WORK = 1.1
 
 
-class Upscaler:
+class Upscaler(TakesImages):
     """Upscales pictures with one model on one backend; a context manager.
 
+    Threads may share one: pictures are computed one after the other, each as if it were alone.
+
     >>> import numpy as np
+    >>> from PIL import Image
     >>> with Upscaler(scale=3) as upscaler:
     ...     upscaler(np.zeros((20, 30, 3), np.uint8)).shape
+    ...     upscaler(Image.new("LA", (30, 20))).size
     (60, 90, 3)
+    (90, 60)
     """
 
     def __init__(
@@ -56,6 +61,7 @@ class Upscaler:
         batch: int | None = None,
         build_progress: Callable[[str, float], None] | None = None,
         engine_dir: Path | None = None,
+        precision: Precision | None = None,
     ) -> None:
         """Open the backend.
 
@@ -69,6 +75,7 @@ class Upscaler:
             batch: tiles run at once; None lets the backend choose.
             build_progress: called with phase and share done while an engine is being built.
             engine_dir: folder of TensorRT engines; None takes the one in the user's cache folder.
+            precision: "fp32", "fp16", "bf16" or "int8"; None leaves it to the backend and the model.
 
         Raises:
             BackendError: the backend or device cannot be had.
@@ -78,9 +85,12 @@ class Upscaler:
         if batch is not None and batch < 1:
             raise TilingError(f"batch is {batch}, need at least 1 (--batch)")
         request = BackendRequest(
-            2 if scale is None else scale, device, model, tile, batch, build_progress, engine_dir
+            2 if scale is None else scale, device, model, tile, batch, build_progress, engine_dir, precision
         )
-        self._request, self._opening = request, Lock()
+        self._request = request
+        # One picture at a time is computed: a device is no faster with two, engines run one batch after the
+        # other, and where memory runs out the tiling changes. Reentrant, for what `progress` may call.
+        self._lock, self._closed = RLock(), False
         self._named = backend if isinstance(backend, str) else backend.info.name
         self._deep_backend: Backend | None = None
         self.backend = open_backend(backend, request) if isinstance(backend, str) else backend
@@ -100,9 +110,9 @@ class Upscaler:
         default_tile = max(info.default_tile, MIN_HALOS_PER_TILE * halo)
         self.spec = TileSpec(tile=default_tile if tile is None else tile, halo=halo)
         self.batch = info.default_batch if batch is None else batch
-        self._respect_limits()
+        self.respect_limits()
 
-    def _respect_limits(self) -> bool:
+    def respect_limits(self) -> bool:
         """Go down to the largest tile and batch that the backend takes; say whether that is less."""
         info, before = self.backend.info, (self.spec, self.batch)
         if info.max_tile is not None:
@@ -131,27 +141,6 @@ class Upscaler:
         """The backends that are open, the one that computes first."""
         return (self.backend,) if self._deep_backend is None else (self.backend, self._deep_backend)
 
-    @property
-    def identity(self) -> str:
-        """What the pixels of an output depend on besides the input: scale, weights, precision."""
-        model = self.backend.info.model
-        return f"x{self.scale} {model.preset} {model.precision} {model.weights_sha256[:16]}"
-
-    def __call__(self, image: Pixels) -> Pixels:
-        """Upscale an array: uint8 or uint16, (H, W) grey or (H, W, 3) RGB, to scale * H by scale * W.
-
-        Raises:
-            ImageError: the array has another shape or dtype.
-            BackendError: the device failed.
-        """
-        right_shape = image.ndim == 2 or (image.ndim == 3 and image.shape[2] == 3)
-        if image.dtype not in (np.uint8, np.uint16) or not right_shape:
-            raise ImageError(
-                f"cannot upscale an array of shape {image.shape} and dtype {image.dtype}; "
-                "need uint8 or uint16, (H, W) or (H, W, 3)"
-            )
-        return self._upscale_items([image])[0]
-
     def picture(self, picture: Picture, *, progress: Progress | None = None) -> Picture:
         """Upscale a picture; alpha goes the same way as the colours.
 
@@ -162,16 +151,28 @@ class Upscaler:
         if used.name != info.name:
             note = f"16 bits per channel: computed by {used.name} on {used.device}, not by {info.name}"
             picture = replace(picture, notes=(*picture.notes, note))
-        if picture.alpha is None or not picture.transparent:
-            (pixels,) = self._upscale_items([picture.pixels], progress)
-            opaque = np.iinfo(pixels.dtype).max
-            alpha = None if picture.alpha is None else np.full(pixels.shape[:2], opaque, pixels.dtype)
-            return replace(picture, pixels=pixels, alpha=alpha)
-        colours = bleed_under_transparency(picture.pixels, picture.alpha)
-        pixels, alpha = self._upscale_items([colours, picture.alpha], progress)
-        return replace(
-            picture, pixels=pixels, alpha=within_neighbours(alpha, picture.alpha, scale=self.scale)
-        )
+        pixels, alpha = self.upscale(picture.pixels, picture.alpha, progress=progress)
+        return replace(picture, pixels=pixels, alpha=alpha)
+
+    def upscale(
+        self, pixels: Pixels, alpha: Pixels | None = None, *, progress: Progress | None = None
+    ) -> tuple[Pixels, Pixels | None]:
+        """Upscale RGB (H, W, 3) or grey (H, W), uint8 or uint16, and alpha (H, W) of the same type.
+
+        What is not opaque has its colours continued under it first. Opaque alpha costs nothing.
+
+        Raises:
+            BackendError: as `picture`, or the upscaler is closed.
+        """
+        opaque = np.iinfo(pixels.dtype).max
+        if alpha is None or bool((alpha == opaque).all()):
+            (upscaled,) = self._upscale_items([pixels], progress)
+            return upscaled, None if alpha is None else np.full(upscaled.shape[:2], opaque, pixels.dtype)
+        from sr.image import bleed_under_transparency, within_neighbours
+
+        colours = bleed_under_transparency(pixels, alpha)
+        upscaled, covered = self._upscale_items([colours, alpha], progress)
+        return upscaled, within_neighbours(covered, alpha, scale=self.scale)
 
     def output_size(self, height: int, width: int) -> tuple[int, int]:
         """Return height and width of what becomes of a picture of this size."""
@@ -200,22 +201,88 @@ class Upscaler:
 
         Where a GPU's memory runs out it begins again with what the backend says is left to try.
         """
-        while True:
-            try:
-                return self._run_items(items, progress)
-            except OutOfDeviceMemoryError:
-                if not self._respect_limits():
-                    raise
+        with self._lock:
+            while True:
+                try:
+                    return self._run_items(items, progress)
+                except OutOfDeviceMemoryError:
+                    if not self.respect_limits():
+                        raise
 
     def _backend_for(self, samples: Pixels) -> Backend:
         """Return what computes 8 bits, or 16, for which a float32 model is opened when first needed."""
-        if samples.dtype == np.uint8 or self.backend.info.deep:
-            return self.backend
-        with self._opening:
+        with self._lock:
+            if self._closed:
+                raise BackendError("this upscaler is closed; make another one")
+            if samples.dtype == np.uint8 or self.backend.info.deep:
+                return self.backend
             if self._deep_backend is None:
                 request = replace(self._request, scale=self.scale)
                 self._deep_backend = open_deep_backend(self._named, request)
             return self._deep_backend
+
+    def by_rows(
+        self, grid: TileGrid, like: Pixels, rows_of: RowsOf, *, first: int = 0
+    ) -> Generator[list[tuple[Tile, int, Pixels]], None, None]:
+        """Upscale a picture that is read by and by; what comes out is what `upscale` makes.
+
+        Args:
+            grid: how it is cut, from `grid`.
+            like: of the dtype of its samples.
+            rows_of: called for one row of tiles after the other, gives arrays (length, W, 3) or
+                (length, W) that are upscaled together.
+            first: row of tiles to begin with.
+
+        Yields:
+            For each batch its tiles in order, each with the number of its array, and what it owns of
+            the result, (h, w, 3) or (h, w).
+
+        Raises:
+            OutOfDeviceMemoryError: begin again with a new grid if `respect_limits` says so.
+            BackendError: as `picture`.
+        """
+        channels: dict[int, tuple[int, ...]] = {}
+
+        def noted(rows: Span) -> Sequence[Pixels]:
+            items = rows_of(rows)
+            channels.update(enumerate(item.shape[2:] for item in items))
+            return items
+
+        with self._lock:
+            for batch in self._results(grid, like, noted, first=first):
+                parts = []
+                for tile, index, upscaled in batch:
+                    height, width = (
+                        (span.keep_stop - span.keep_start) * self.scale for span in (tile.rows, tile.columns)
+                    )
+                    part = np.empty((height, width, *channels[index]), like.dtype)
+                    _keep(upscaled, part, tile, self.scale)
+                    parts.append((tile, index, part))
+                yield parts
+
+    def _results(
+        self, grid: TileGrid, like: Pixels, rows_of: RowsOf, *, first: int = 0
+    ) -> Generator[list[tuple[Tile, int, Pixels]], None, None]:
+        """Run the tiles of the rows from `first` on; yield for each batch tile, array and (sH, sW, 3)."""
+        started: deque[tuple[Tile, int]] = deque()
+
+        def jobs() -> Iterator[tuple[Tile, int, Pixels]]:
+            for rows in grid.rows[first:]:
+                items = rows_of(rows)
+                for columns in grid.columns:
+                    yield from ((Tile(rows, columns), index, item) for index, item in enumerate(items))
+
+        def batches() -> Iterator[Batch]:
+            remaining = jobs()
+            while batch := list(islice(remaining, self.batch)):
+                started.extend((tile, index) for tile, index, _ in batch)
+                yield _cut(batch, grid)
+
+        results = self._backend_for(like).run(batches())
+        # Whatever ends this, batches in flight are to end with it.
+        with closing(results) if isinstance(results, Generator) else nullcontext():
+            for result in results:
+                yield [(*started.popleft(), upscaled) for upscaled in result]
 
     def _run_items(self, items: Sequence[Pixels], progress: Progress | None) -> list[Pixels]:
         height, width = items[0].shape[:2]
@@ -223,26 +290,27 @@ class Upscaler:
         outputs = [
             np.empty((height * self.scale, width * self.scale, *item.shape[2:]), item.dtype) for item in items
         ]
-        jobs = [(tile, index) for tile in grid for index in range(len(items))]
-        batches = (
-            _cut(items, grid, part)
-            for part in (jobs[at : at + self.batch] for at in range(0, len(jobs), self.batch))
-        )
-        remaining = iter(jobs)
         done = 0
-        for result in self._backend_for(items[0]).run(batches):
-            for upscaled, (tile, index) in zip(result, islice(remaining, len(result)), strict=True):
-                _keep(upscaled, outputs[index], tile, self.scale)
-            done += len(result)
-            if progress is not None:
-                progress(done, len(jobs))
+        with closing(
+            self._results(grid, items[0], lambda rows: [_rows(each, rows) for each in items])
+        ) as results:
+            for batch in results:
+                for tile, index, upscaled in batch:
+                    _keep(upscaled, _owned(outputs[index], tile, self.scale), tile, self.scale)
+                done += len(batch)
+                if progress is not None:
+                    progress(done, len(grid) * len(items))
         return outputs
 
     def close(self) -> None:
-        """Free the backend."""
-        if self._deep_backend is not None:
-            self._deep_backend.close()
-        self.backend.close()
+        """Free the backend, after the picture that is being computed; closing twice does nothing."""
+        with self._lock:
+            if self._closed:
+                return
+            self._closed = True
+            if self._deep_backend is not None:
+                self._deep_backend.close()
+            self.backend.close()
 
     def __enter__(self) -> Self:
         return self
@@ -253,26 +321,34 @@ class Upscaler:
             self.close()
 
 
-def _cut(sources: Sequence[Pixels], grid: TileGrid, jobs: Sequence[tuple[Tile, int]]) -> Batch:
-    """Copy tiles into a batch (N, tile_height, tile_width, 3); grey fills all channels."""
-    batch = np.empty((len(jobs), grid.tile_height, grid.tile_width, 3), sources[0].dtype)
-    for slot, (tile, index) in enumerate(jobs):
-        rows, columns, source = tile.rows, tile.columns, sources[index]
-        part = source[rows.start : rows.start + rows.length, columns.start : columns.start + columns.length]
+def _rows(source: Pixels, rows: Span) -> Pixels:
+    return source[rows.start : rows.start + rows.length]
+
+
+def _cut(jobs: Sequence[tuple[Tile, int, Pixels]], grid: TileGrid) -> Batch:
+    """Copy tiles of rows into a batch (N, tile_height, tile_width, 3); grey fills all channels."""
+    batch = np.empty((len(jobs), grid.tile_height, grid.tile_width, 3), jobs[0][2].dtype)
+    for slot, (tile, _, rows) in enumerate(jobs):
+        part = rows[:, tile.columns.start : tile.columns.start + tile.columns.length]
         batch[slot] = part if part.ndim == 3 else part[:, :, None]
     return batch
 
 
-def _keep(upscaled: Pixels, target: Pixels, tile: Tile, scale: int) -> None:
-    """Write the part of an upscaled tile (sH, sW, 3) that it owns; grey targets get the mean."""
+def _owned(target: Pixels, tile: Tile, scale: int) -> Pixels:
+    """Return where a tile belongs in the result, a view."""
+    rows, columns = tile.rows, tile.columns
+    return target[
+        rows.keep_start * scale : rows.keep_stop * scale,
+        columns.keep_start * scale : columns.keep_stop * scale,
+    ]
+
+
+def _keep(upscaled: Pixels, place: Pixels, tile: Tile, scale: int) -> None:
+    """Write the part of an upscaled tile (sH, sW, 3) that it owns to `place`; grey gets the mean."""
     rows, columns = tile.rows, tile.columns
     part = upscaled[
         (rows.keep_start - rows.start) * scale : (rows.keep_stop - rows.start) * scale,
         (columns.keep_start - columns.start) * scale : (columns.keep_stop - columns.start) * scale,
-    ]
-    place = target[
-        rows.keep_start * scale : rows.keep_stop * scale,
-        columns.keep_start * scale : columns.keep_stop * scale,
     ]
     if place.ndim == 3:
         place[:] = part

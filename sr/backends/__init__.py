@@ -4,18 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 from sr.backends.available import driver_gpu_count, lacks
-from sr.backends.base import Backend, BackendInfo, BackendRequest, Batch, gpu_indices
+from sr.backends.base import PRECISIONS, Backend, BackendInfo, BackendRequest, Batch, gpu_indices
 from sr.errors import BackendError, require_extra
-from sr.modelfile import shipped_onnx, shipped_weights
+from sr.modelfile import Precision, shipped_onnx, shipped_weights
 
-__all__ = ["BACKENDS", "Backend", "BackendInfo", "BackendRequest", "Batch", "open_backend"]
+__all__ = ["BACKENDS", "Backend", "BackendInfo", "BackendRequest", "Batch", "model_scale", "open_backend"]
 
 # Weights, and training checkpoints that hold them.
 _WEIGHTS_SUFFIXES = (".safetensors", ".pt")
 
 _ON_SEVERAL_GPUS = ("trt", "trt-rtx")
+CPU_ONLY = ("openvino",)
 
 
 def open_backend(name: str, request: BackendRequest) -> Backend:
@@ -36,24 +38,40 @@ def open_backend(name: str, request: BackendRequest) -> Backend:
         )
     if name == "auto":
         backend, why = _fastest(request)
+    elif request.precision not in (None, *PRECISIONS[name]):
+        able = [other for other, precisions in PRECISIONS.items() if request.precision in precisions]
+        raise BackendError(
+            f"backend {name} computes {' or '.join(PRECISIONS[name])}, not {request.precision}; "
+            f"use --backend {' or '.join(able)}"
+        )
     else:
         device, why = _device_for(name, request.device)
         backend = _OPENERS[name](replace(request, device=device))
     backend.info = replace(backend.info, why=why)
+    if request.precision not in (None, backend.info.model.precision):
+        backend.close()
+        raise BackendError(
+            f"{request.model}: is {backend.info.model.precision}, not {request.precision}; drop --precision"
+        )
     return backend
 
 
 def open_deep_backend(name: str, request: BackendRequest) -> Backend:
     """Open what computes 16 bits per channel beside backend `name`, which does not.
 
-    That is ONNX Runtime with the float32 file of the shipped weights.
+    That is ONNX Runtime, or OpenVINO where that was named, with the float32 file of the shipped weights.
 
     Raises:
-        BackendError: a backend or a model was named that has 8 bits only.
+        BackendError: a backend, a precision or a model was named that has 8 bits only.
     """
-    if name not in ("auto", "onnx"):
+    if request.precision not in (None, "fp32"):
         raise BackendError(
-            f"backend {name} computes 8 bits per channel and the picture has 16; use --backend onnx or torch"
+            f"{request.precision} is for 8 bits per channel and the picture has 16; use --precision fp32"
+        )
+    if name not in ("auto", "onnx", "openvino"):
+        raise BackendError(
+            f"backend {name} computes 8 bits per channel and the picture has 16; "
+            "use --backend onnx, openvino or torch"
         )
     if request.model is not None:
         raise BackendError(
@@ -62,13 +80,33 @@ def open_deep_backend(name: str, request: BackendRequest) -> Backend:
         )
     model = shipped_onnx(scale=request.scale, io="float32")
     device = request.device if len(gpu_indices(request.device)) < 2 else "cuda"
-    return open_backend("onnx", replace(request, model=model, device=device))
+    opened = "openvino" if name == "openvino" else "onnx"
+    return open_backend(opened, replace(request, model=model, device=device))
+
+
+def model_scale(model: Path) -> int:
+    """Return the factor by which a model file upscales; no backend is opened.
+
+    Raises:
+        ModelError: the file is missing, damaged or not ours.
+        MissingExtraError: it holds weights, and the `torch` extra is not installed.
+    """
+    if model.suffix not in _WEIGHTS_SUFFIXES:
+        from sr.backends.ort import read_metadata
+
+        return read_metadata(model).scale
+    require_extra("torch", "torch", "safetensors", purpose=f"reading {model}")
+    from sr.checkpoint import load_weights
+
+    return load_weights(model).config.scale
 
 
 def _device_for(name: str, device: str) -> tuple[str, str]:
     """Return the device on which a backend that was named runs, and why if that was not named."""
     if device != "auto" or name in _ON_SEVERAL_GPUS:
         return device, ""
+    if name in CPU_ONLY:
+        return "cpu", ""
     if not driver_gpu_count():
         return "cpu", "no NVIDIA GPU found"
     if lack := lacks(name):
@@ -79,11 +117,17 @@ def _device_for(name: str, device: str) -> tuple[str, str]:
 def _fastest(request: BackendRequest) -> tuple[Backend, str]:
     """Open the first backend that works with this model and on this device, and say why that one."""
     on_gpu: tuple[str, ...] = ("trt", "trt-rtx", "onnx", "torch")
-    on_cpu = "onnx"
+    on_cpu = "onnx"  # in fp32 as fast as OpenVINO, and sooner there: benchmarks/README.md
+    if request.precision in ("bf16", "int8"):  # no GPU backend has these
+        if gpu_indices(request.device) and request.device != "auto":
+            raise BackendError(f"no backend computes {request.precision} on a GPU; drop --device")
+        backend = _OPENERS["openvino"](replace(request, device="cpu"))
+        return backend, f"the fastest in {request.precision}"
     if request.model is not None and request.model.suffix in _WEIGHTS_SUFFIXES:
         on_gpu, on_cpu = ("torch",), "torch"
     elif request.model is not None:
         on_gpu = ("trt", "trt-rtx", "onnx")
+    on_gpu = tuple(name for name in on_gpu if request.precision in (None, *PRECISIONS[name]))
     if request.device == "cpu":
         return _OPENERS[on_cpu](request), ""
     if not driver_gpu_count():
@@ -115,7 +159,19 @@ def _open_onnx(request: BackendRequest) -> Backend:
         raise BackendError(f"{model}: backend onnx runs ONNX files; export it, or use --backend torch")
     from sr.backends.ort import OrtBackend
 
-    return OrtBackend(model or shipped_onnx(scale=request.scale), device=request.device)
+    shipped = model or shipped_onnx(scale=request.scale, precision=request.precision or "fp32")
+    return OrtBackend(shipped, device=request.device)
+
+
+def _open_openvino(request: BackendRequest) -> Backend:
+    require_extra("openvino", "openvino", purpose="backend openvino")
+    if request.device != "cpu":
+        raise BackendError("backend openvino runs on the CPU; drop --device, or use --backend onnx")
+    from sr.backends.ov import OpenVinoBackend
+
+    file: Precision = "int8" if request.precision == "int8" else "fp32"
+    model = request.model or shipped_onnx(scale=request.scale, precision=file)
+    return OpenVinoBackend(model, precision=request.precision)
 
 
 def _open_torch(request: BackendRequest) -> Backend:
@@ -149,6 +205,7 @@ def _open_tensorrt(name: str, request: BackendRequest) -> Backend:
 
 _OPENERS: dict[str, Callable[[BackendRequest], Backend]] = {
     "onnx": _open_onnx,
+    "openvino": _open_openvino,
     "torch": _open_torch,
     "trt": lambda request: _open_tensorrt("trt", request),
     "trt-rtx": lambda request: _open_tensorrt("trt-rtx", request),

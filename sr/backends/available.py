@@ -10,6 +10,7 @@ from importlib.metadata import PackageNotFoundError, version
 # Backend: modules that it needs, beside those of the base install, and the packages that bring them.
 _PACKAGES: dict[str, dict[str, tuple[str, ...]]] = {
     "onnx": {"onnxruntime": ("onnxruntime-gpu", "onnxruntime")},
+    "openvino": {"openvino": ("openvino",)},
     "torch": {"torch": ("torch",), "safetensors": ("safetensors",)},
     "trt": {
         "tensorrt": ("tensorrt", "tensorrt-cu13", "tensorrt-cu12"),

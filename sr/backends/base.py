@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from math import isqrt
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -12,18 +13,43 @@ from typing import Any, Self
 from numpy.typing import NDArray
 
 from sr.errors import BackendError
-from sr.modelfile import ModelMetadata
+from sr.modelfile import ModelMetadata, Precision
 
 Batch = NDArray[Any]  # uint8, or uint16 where the backend takes that
 
 # Largest tile, in lr and in hr pixels a side: beyond them time hardly falls and memory grows; what these
 # take is in benchmarks/results/tiling.json. At x4, tiles of 512 lr px took 745 MiB where 384 take 310.
 _TILE_LR_PX, _TILE_HR_PX = 512, 1536
+_SMALLEST_TILE = 64
+
+# Allocators round up, and conversions to and from 8 bits are not counted: ONNX Runtime took 1.4 to 2.4
+# times what is counted at x2, 2.8 to 3.8 times at x3 and 3.0 to 3.8 times at x4, PyTorch 1.9 to 2.4 times.
+_TAKEN_PER_COUNTED_BYTE = 4
 
 
 def default_tile(scale: int) -> int:
     """Return the side in lr pixels of the tile that suits most devices."""
-    return min(_TILE_LR_PX, max(64, _TILE_HR_PX // scale))
+    return min(_TILE_LR_PX, max(_SMALLEST_TILE, _TILE_HR_PX // scale))
+
+
+def tile_within(memory: int, model: ModelMetadata) -> int:
+    """Return the side in lr pixels of the tile that suits a CPU with `memory` bytes left, by steps of 64.
+
+    Half of them are for one tile, and half for the pictures.
+    """
+    per_px = _TAKEN_PER_COUNTED_BYTE * model.activation_bytes_per_lr_px
+    fitting = isqrt(memory // 2 // per_px) // _SMALLEST_TILE * _SMALLEST_TILE
+    return min(default_tile(model.scale), max(_SMALLEST_TILE, fitting))
+
+
+# What each computes with the shipped models; first what it takes where none is named.
+PRECISIONS: dict[str, tuple[Precision, ...]] = {
+    "onnx": ("fp32", "fp16", "int8"),
+    "openvino": ("fp32", "bf16", "int8"),
+    "torch": ("fp32",),
+    "trt": ("fp16", "fp32"),
+    "trt-rtx": ("fp16", "fp32"),
+}
 
 
 @dataclass(frozen=True)
@@ -67,6 +93,7 @@ class BackendRequest:
         batch: largest number of tiles that will be run at once, if that is known.
         build_progress: called with phase and share done while an engine is being built; first with why.
         engine_dir: folder of TensorRT engines; None is the one in the user's cache folder.
+        precision: to compute in; None leaves it to the backend and the model.
     """
 
     scale: int
@@ -76,6 +103,7 @@ class BackendRequest:
     batch: int | None = None
     build_progress: Callable[[str, float], None] | None = None
     engine_dir: Path | None = None
+    precision: Precision | None = None
 
 
 def gpu_indices(device: str) -> tuple[int, ...]:

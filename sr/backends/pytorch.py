@@ -8,10 +8,11 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from sr.backends.base import Backend, BackendInfo, Batch, default_tile, gpu_indices
+from sr.backends.base import Backend, BackendInfo, Batch, default_tile, gpu_indices, tile_within
 from sr.checkpoint import Weights, load_weights
 from sr.colour import RGBNet
 from sr.errors import BackendError
+from sr.memory import available_memory
 from sr.model import model_cost
 from sr.modelfile import ModelMetadata
 
@@ -37,11 +38,12 @@ class TorchBackend(Backend):
         self._device = torch.device(f"cuda:{gpus[0]}" if gpus else "cpu")
         self._model = RGBNet(fold(loaded.build())).to(self._device)
         self._model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stubs lack it
+        metadata = metadata_from_weights(loaded)
         self.info = BackendInfo(
             name="torch",
             device=_describe(self._device),
-            model=metadata_from_weights(loaded),
-            default_tile=default_tile(loaded.config.scale),
+            model=metadata,
+            default_tile=default_tile(metadata.scale) if gpus else tile_within(available_memory(), metadata),
             default_batch=4 if gpus else 1,
             deep=True,
         )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from sr.backends.base import Backend, BackendRequest, gpu_indices
+from sr.backends.base import PRECISIONS, Backend, BackendRequest, gpu_indices
 from sr.backends.trt import TrtBackend, TrtSettings
 from sr.errors import BackendError, ModelError
 from sr.modelfile import ModelMetadata, shipped_onnx
@@ -30,8 +30,12 @@ def open_trt(name: str, request: BackendRequest) -> TrtBackend:
     if absent := [index for index in wanted if index not in gpus]:
         there = ", ".join(f"{gpu.index} {gpu.name}" for gpu in gpus.values()) or "none"
         raise BackendError(f"there is no GPU {absent[0]}; there are: {there}")
-    onnx = request.model or shipped_onnx(scale=request.scale, precision="fp16")
+    onnx = request.model or shipped_onnx(scale=request.scale, precision=request.precision or "fp16")
     model = read_metadata(onnx)
+    if model.precision not in PRECISIONS[name]:
+        raise BackendError(
+            f"{onnx}: is {model.precision}, and backend {name} computes {' or '.join(PRECISIONS[name])}"
+        )
     usual = EngineSpec(scale=model.scale, precision=model.precision)
     # One engine serves all smaller tiles; larger ones than usual need one of their own.
     spec = EngineSpec(
