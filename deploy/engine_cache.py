@@ -34,6 +34,7 @@ from deploy.engine_manifest import (
 from deploy.engine_order import Order, check_model, order_of
 from deploy.engine_types import check_plan
 from deploy.gpu import Gpu
+from deploy.verify import MIN_PSNR_DB, Parity
 from sr import __version__
 from sr.errors import EngineError, SrupError, require_extra
 from sr.files import TEMPORARY_PREFIX, atomic_write
@@ -94,6 +95,30 @@ class EngineCache:
             check_model(onnx_path, spec)
             return self._build(order, progress, say)
 
+    def checked(self, engine: Engine, measure: Callable[[], Parity]) -> Engine:
+        """Return the engine with its parity in the manifest; measured if it is not there yet.
+
+        An engine that is too far from its network is removed.
+
+        Raises:
+            EngineError: it is too far off.
+            OSError: the manifest cannot be written.
+        """
+        manifest = engine.manifest
+        if manifest.parity is not None:
+            return engine
+        found, precision = measure(), manifest.identity.precision
+        if not found.passes(precision):
+            with self._lock(logger.info):
+                _remove(engine.path)
+            raise EngineError(
+                f"{engine.path.name}: its output is {found}, need {MIN_PSNR_DB[precision]} dB; removed. "
+                "Another version of the builder may do better; --backend onnx runs the network meanwhile"
+            )
+        manifest = replace(manifest, parity=found)
+        _write_manifest(engine.path, manifest)
+        return replace(engine, manifest=manifest)
+
     def list(self) -> list[Engine]:
         """Return the engines that are whole, whatever built them, sorted by name."""
         engines = []
@@ -139,8 +164,7 @@ class EngineCache:
             reasons = self.stale()
             for path, reason in reasons.items():
                 say(f"removing {path.name}: {reason}")
-                path.unlink(missing_ok=True)
-                path.with_suffix(MANIFEST_SUFFIX).unlink(missing_ok=True)
+                _remove(path)
             for left_over in self.folder.glob(f"{TEMPORARY_PREFIX}*"):
                 left_over.unlink(missing_ok=True)
         return reasons
@@ -228,8 +252,7 @@ class EngineCache:
         )
         with atomic_write(path) as temporary:
             temporary.write_bytes(plan)
-        with atomic_write(path.with_suffix(MANIFEST_SUFFIX)) as temporary:
-            temporary.write_text(manifest.to_json(), encoding="utf-8")
+        _write_manifest(path, manifest)
         say(f"{path.name}: built in {seconds:.1f} s, {len(plan) / 1e6:.1f} MB")
         return Engine(path, manifest)
 
@@ -249,6 +272,16 @@ class EngineCache:
             yield
         finally:
             lock.release()
+
+
+def _write_manifest(plan: Path, manifest: EngineManifest) -> None:
+    with atomic_write(plan.with_suffix(MANIFEST_SUFFIX)) as temporary:
+        temporary.write_text(manifest.to_json(), encoding="utf-8")
+
+
+def _remove(plan: Path) -> None:
+    plan.unlink(missing_ok=True)
+    plan.with_suffix(MANIFEST_SUFFIX).unlink(missing_ok=True)
 
 
 @contextmanager

@@ -18,6 +18,7 @@ from typing import Any
 
 from deploy.engine_build import TITLES, EngineSpec, is_rtx
 from deploy.gpu import Gpu
+from deploy.verify import Parity
 
 FORMAT = "srup-engine-1"
 PLAN_SUFFIX = ".plan"
@@ -134,6 +135,7 @@ class EngineManifest:
         build_seconds: how long it took.
         plan_bytes: size of the plan.
         plan_sha256: of the plan.
+        parity: with the network, measured on a GPU that can load the engine; None if it was not.
     """
 
     identity: Identity
@@ -144,6 +146,7 @@ class EngineManifest:
     build_seconds: float
     plan_bytes: int
     plan_sha256: str
+    parity: Parity | None = None
 
     def to_json(self) -> str:
         """Return the text of the manifest file."""
@@ -162,7 +165,10 @@ class EngineManifest:
                 raise ValueError(f"manifest format {found!r}, need {FORMAT!r}")
             identity = values.pop("identity")
             identity["targets"] = tuple(identity["targets"])
-            return EngineManifest(identity=Identity(**identity), **values)
+            measured = values.pop("parity", None)  # older manifests have none
+            return EngineManifest(
+                identity=Identity(**identity), parity=measured and Parity(**measured), **values
+            )
         except (AttributeError, KeyError, TypeError, json.JSONDecodeError) as error:
             raise ValueError(f"damaged manifest ({error})") from error
 

@@ -10,7 +10,7 @@ import io
 import logging
 import warnings
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import onnx
@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from deploy.fold import fold
+from deploy.quantize import calibration_pictures, quantized
 from sr.backends.pytorch import metadata_from_weights
 from sr.checkpoint import Weights, load_weights
 from sr.colour import upscale_rgb
@@ -51,11 +52,13 @@ class ExportSpec:
             is NCHW [0, 1], not clipped.
         attention: "frozen" folds the gates' running mean into the weights, "dynamic" keeps gates
             that depend on the picture.
+        calibration: for int8, a folder of lr pictures on which ranges are measured.
     """
 
     precision: Precision = "fp32"
     io: IO = "uint8"
     attention: str = "frozen"
+    calibration: Path | None = None
 
 
 class ExportedNet(nn.Module):
@@ -127,8 +130,13 @@ def onnx_from_weights(weights: Weights, spec: ExportSpec) -> onnx.ModelProto:
     """Return the checked ONNX model of `weights`.
 
     Raises:
-        ModelError: dynamic attention was asked for, but the weights were trained with frozen gates.
+        ModelError: dynamic attention was asked for, but the weights were trained with frozen gates; or
+            int8 without calibration, or with float32 IO.
     """
+    if spec.precision == "bf16":
+        raise ModelError("no file is bf16: backend openvino computes the fp32 file in bf16")
+    if spec.precision == "int8" and (spec.calibration is None or spec.io != "uint8"):
+        raise ModelError("an int8 file has uint8 IO, and needs pictures to measure ranges on (--calibrate)")
     attention = weights.config.attention
     if spec.attention == "dynamic" and attention != "dynamic":
         raise ModelError(
@@ -142,6 +150,10 @@ def onnx_from_weights(weights: Weights, spec: ExportSpec) -> onnx.ModelProto:
     exported = ExportedNet(fold(net), spec).eval()
     model = _torch_export(exported, uint8=spec.io == "uint8")
     metadata = metadata_from_weights(weights, precision=spec.precision, io=spec.io, attention=attention)
+    if spec.calibration is not None and spec.precision == "int8":
+        model = quantized(model, calibration_pictures(spec.calibration))
+        # What is rounded to 8 bits is equal from tile to tile only where all that it depends on is.
+        metadata = replace(metadata, halo=metadata.receptive_field_radius)
     onnx.helper.set_model_props(model, metadata.to_properties())
     onnx.checker.check_model(model, full_check=True)
     return model
@@ -153,7 +165,7 @@ def _torch_export(module: ExportedNet, *, uint8: bool) -> onnx.ModelProto:
     example = torch.zeros(shape, dtype=torch.uint8 if uint8 else torch.float32)
     names = {0: "N", 1: "H", 2: "W"} if uint8 else {0: "N", 2: "H", 3: "W"}
     outputs = [OUTPUT_NAME] + ([FINITE_NAME] if module.spec.precision == "fp16" else [])
-    with _quiet_exporter():
+    with quiet_exporter():
         program = torch.onnx.export(
             module,
             (example,),
@@ -195,7 +207,7 @@ def _drop_tracing_notes(model: onnx.ModelProto) -> None:
 
 
 @contextlib.contextmanager
-def _quiet_exporter() -> Iterator[None]:
+def quiet_exporter() -> Iterator[None]:
     """Keep the exporter's progress prints and deprecation notes off the user's terminal."""
     logger = logging.getLogger("torch.onnx")
     level = logger.level

@@ -1,0 +1,47 @@
+"""The proof that an engine computes what its network does, on the GPU that is here."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import ModuleType
+
+from deploy.engine_build import is_rtx
+from deploy.engine_manifest import Engine
+from deploy.gpu import Gpu
+from deploy.verify import CHART_SIZES, Parity, parity
+from sr.backends.ort import OrtBackend, read_metadata
+from sr.backends.trt import TrtBackend, TrtSettings
+from sr.backends.trt_open import fallback_of
+
+
+def engine_parity(engine: Engine, onnx: Path, *, module: ModuleType, gpu: Gpu) -> Parity:
+    """Compare an engine with ONNX Runtime on the CPU, on the fp32 file of the same weights if there is one.
+
+    Args:
+        engine: that `gpu` can load.
+        onnx: file that it was built from.
+        module: `tensorrt` or `tensorrt_rtx`, that built it.
+        gpu: to run on.
+
+    Raises:
+        OutOfDeviceMemoryError: other programs have taken the GPU's memory.
+        BackendError: the engine does not load or run, or gives what is not finite.
+    """
+    from cuda.bindings import runtime as cudart
+
+    model, identity = read_metadata(onnx), engine.manifest.identity
+    side = min(identity.tile, max(CHART_SIZES[0]))
+    settings = TrtSettings(
+        name="trt-rtx" if is_rtx(module) else "trt",
+        model=model,
+        tile=side,
+        batch=1,
+        gpu_names={gpu.index: gpu.name},
+        host_code=identity.compatible,
+    )
+    in_fp32 = fallback_of(onnx, model)
+    with (
+        OrtBackend(onnx, device="cpu") if in_fp32 is None else in_fp32() as reference,
+        TrtBackend({gpu.index: engine.plan()}, settings, module=module, cudart=cudart) as backend,
+    ):
+        return parity(backend, reference, largest=side)
