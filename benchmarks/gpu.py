@@ -1,7 +1,7 @@
 """Pictures on a GPU: megapixels a second of each backend that can use it, tiles fixed and equal, graphs.
 
-Everything from pixels to pixels is in the time. The actions are run in turn. Says so and measures
-nothing where there is no GPU.
+Everything from pixels to pixels is in the time. The actions are run in turn. `benchmarks.throughput`
+times the networks; this shows which settings of `Upscaler` suit a GPU.
 
     python -m benchmarks.gpu
 """
@@ -9,14 +9,16 @@ nothing where there is no GPU.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
+from typing import Any
 
+import click
 import numpy as np
 
 import sr.backends.trt_open
-from benchmarks.common import ROOT, interleaved_seconds, write_result
+from benchmarks.common import ROOT, Script, interleaved_seconds, store_result
 from sr.backends import BackendRequest, open_backend
 from sr.backends.available import driver_cuda_version, gpu_names, lacks
 from sr.backends.trt import TrtSettings
@@ -31,24 +33,36 @@ ROUNDS = 15
 BACKENDS = ("trt", "trt-rtx", "onnx", "torch")
 
 
-def main() -> None:
-    """Measure and store."""
+def run(*, scales: Sequence[int] = (2, 3, 4), rounds: int = ROUNDS) -> dict[str, Any]:
+    """Measure megapixels of output a second.
+
+    Raises:
+        BackendError: there is no GPU.
+    """
     gpus = gpu_names()
     if not gpus:
-        sys.exit("no NVIDIA GPU")
+        raise BackendError("no NVIDIA GPU here")
     image = bicubic_resize(read_picture(PICTURE).pixels, scale=4)
-    write_result(
-        "gpu",
-        {
-            "gpus": gpus,
-            "driver_serves_cuda": driver_cuda_version(),
-            "size": f"{image.shape[1]}x{image.shape[0]}",
-            "megapixels_out_per_second": {f"x{scale}": rates(scale, image) for scale in (2, 3, 4)},
-        },
-    )
+    rows = [
+        {"scale": scale, "ran": name, "megapixels_out_per_second": rate}
+        for scale in scales
+        for name, rate in rates(scale, image, rounds).items()
+    ]
+    return {
+        "gpus": gpus,
+        "driver_serves_cuda": driver_cuda_version(),
+        "size": f"{image.shape[1]}x{image.shape[0]}",
+        "rounds": rounds,
+        "rows": rows,
+    }
 
 
-def rates(scale: int, image: np.ndarray) -> dict[str, float]:
+@click.command(cls=Script, help=__doc__)
+def main() -> None:
+    store_result("gpu", run())
+
+
+def rates(scale: int, image: np.ndarray, rounds: int) -> dict[str, float]:
     """Return megapixels of output a second by what ran."""
     with ExitStack() as stack:
         actions: dict[str, Callable[[], object]] = {}
@@ -67,7 +81,7 @@ def rates(scale: int, image: np.ndarray) -> dict[str, float]:
                     spec = replace(upscaler.spec, equalise=equal)
                     upscaler.grid = lambda h, w, spec=spec: tile_grid(h, w, spec)  # type: ignore[method-assign]
                 actions[f"{name}{label}"] = lambda upscaler=upscaler: upscaler(image)  # type: ignore[misc]
-        seconds = interleaved_seconds(actions, rounds=ROUNDS)
+        seconds = interleaved_seconds(actions, rounds=rounds)
     megapixels = image.shape[0] * image.shape[1] * scale**2 / 1e6
     return {name: round(megapixels / value, 1) for name, value in seconds.items()}
 

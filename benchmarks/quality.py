@@ -1,61 +1,172 @@
-"""Quality of the shipped networks against bicubic, by the protocol of record.
+"""Quality of the shipped networks by the protocol of record, beside bicubic and published figures.
 
-For each test set, a folder with hr pictures, and each scale: lr pictures are made by MATLAB-exact
-bicubic, upscaled by the shipped network (uint8, tiled, as users run it) and by bicubic, and compared
-with the hr picture: Y-PSNR, Y-SSIM, RGB-PSNR, `scale` pixels shaved.
+Each SET is NAME=FOLDER with hr pictures, of which lr pictures are made by MATLAB-exact bicubic at each
+scale. They are upscaled by the shipped networks (uint8, tiled, as users run them) and by bicubic, and
+compared with the hr pictures: Y-PSNR, Y-SSIM and the same of RGB, `scale` pixels shaved; with parameters,
+multiply-adds for an output of 1280x720, and seconds for each megapixel of output. Published figures of the
+fixed peers stand beside them with their sources. With --plane the quality-speed plane (`benchmarks.plane`)
+is measured as well.
 
-    python -m benchmarks.quality Set5=PATH/TO/Set5/HR Set14=PATH/TO/Set14/HR
+    python -m benchmarks.quality Set5=PATH/TO/Set5/HR Set14=PATH/TO/Set14/HR --store
 """
 
 from __future__ import annotations
 
 import tempfile
+import time
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import click
+import numpy as np
+from numpy.typing import NDArray
 
-from benchmarks.common import write_result
-from sr.modelfile import shipped_onnx, shipped_scales
+from benchmarks import plane
+from benchmarks.common import Script, store_result
+from benchmarks.peers import NETWORKS, published
+from sr.backends.ort import read_metadata
+from sr.errors import DataError, ModelError
+from sr.model import PRESETS
+from sr.modelfile import Precision, shipped_onnx, shipped_scales
 from sr.resize import bicubic_resize
 from sr.upscale import Upscaler
-from train.evaluate import evaluate
+from train.evaluate import Upscale, evaluate
 from train.prepare import PrepareSpec, prepare
 
-PRECISIONS = ("fp32", "fp16")
+_720P = 1280 * 720
 
 
-@click.command(help=__doc__)
-@click.argument("sets", nargs=-1, required=True, metavar="NAME=HR_FOLDER...")
-def main(sets: tuple[str, ...]) -> None:
-    rows = []
-    for entry in sets:
-        name, _, folder = entry.partition("=")
-        rows += measure(name, Path(folder))
-    for row in rows:
-        print(f"{row['set']:6} x{row['scale']} {row['method']:10} {row['psnr_y']:.3f} dB {row['ssim_y']:.4f}")
-    write_result("quality", {"rows": rows})
+def run(sets: Mapping[str, Path] | None = None, *, with_plane: bool = True) -> dict[str, Any]:
+    """Measure on test sets; without any, only the plane, with what is stored of the shipped weights.
+
+    Args:
+        sets: folder with hr pictures by name of the set.
+        with_plane: measure the quality-speed plane too.
+
+    Raises:
+        DataError: a folder does not fit, or there are no sets and nothing is stored.
+    """
+    rows = [row for name, folder in (sets or {}).items() for row in measure(name, folder)]
+    result: dict[str, Any] = {"rows": rows, "published": published_rows()}
+    if with_plane:
+        result |= plane.run(ours=psnr_of(rows) if rows else None)
+    return result
 
 
-def measure(name: str, hr_folder: Path) -> list[dict[str, Any]]:
-    """Return one row for each scale and method."""
-    rows = []
+def measure(name: str, hr_folder: Path) -> Iterator[dict[str, Any]]:
+    """Yield one row for each scale and method."""
     with tempfile.TemporaryDirectory() as scratch:
         spec = PrepareSpec(hr_folder, scales=tuple(shipped_scales()), output=Path(scratch), whole=True)
         for prepared in prepare(spec).lists:
             scale, pairs = prepared.scale, prepared.path
-            methods = {"bicubic": evaluate(partial(bicubic_resize, scale=scale), pairs, scale=scale)}
-            for precision in PRECISIONS:
-                model = shipped_onnx(scale=scale, precision=precision)
+            bicubic = _Timed(partial(bicubic_resize, scale=scale))
+            quality = evaluate(bicubic, pairs, scale=scale)
+            yield {"set": name, "scale": scale, "method": plane.BICUBIC, **asdict(quality)}
+            for model in shipped_models(scale):
+                metadata = read_metadata(model)
                 with Upscaler(model=model, backend="onnx", device="cpu") as upscaler:
-                    methods[f"srup {precision}"] = evaluate(upscaler, pairs, scale=scale)
-            rows += [
-                {"set": name, "scale": scale, "method": method, **asdict(quality)}
-                for method, quality in methods.items()
-            ]
-    return rows
+                    timed = _Timed(upscaler)
+                    quality = evaluate(timed, pairs, scale=scale)
+                yield {
+                    "set": name,
+                    "scale": scale,
+                    "method": f"srup {metadata.preset} {metadata.precision}",
+                    "preset": metadata.preset,
+                    "precision": metadata.precision,
+                    "weights": metadata.weights_sha256[:12],
+                    **asdict(quality),
+                    "params": metadata.params,
+                    "macs_720p_g": round(metadata.macs_per_lr_px / scale**2 * _720P / 1e9, 2),
+                    "s_per_megapixel": round(timed.seconds / timed.megapixels, 4),
+                }
+
+
+class _Timed:
+    """An upscaler that counts its seconds and the megapixels that it makes."""
+
+    def __init__(self, upscale: Upscale) -> None:
+        self._upscale = upscale
+        self.seconds = self.megapixels = 0.0
+
+    def __call__(self, lr: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        started = time.perf_counter()
+        sr = self._upscale(lr)
+        self.seconds += time.perf_counter() - started
+        self.megapixels += sr.shape[0] * sr.shape[1] / 1e6
+        return sr
+
+
+def shipped_models(scale: int) -> Iterator[Path]:
+    """Yield the files with uint8 pictures that ship for a scale."""
+    for preset in PRESETS:
+        for precision in get_args(Precision):
+            try:
+                yield shipped_onnx(scale=scale, preset=preset, precision=precision)
+            except ModelError:
+                continue
+
+
+def published_rows() -> list[dict[str, Any]]:
+    """Return what the peers' papers say, one row for each peer and scale."""
+    return [
+        {"method": peer, "scale": scale, **asdict(published(peer, scale=scale))}
+        for scale in shipped_scales()
+        for peer in NETWORKS
+    ]
+
+
+def psnr_of(rows: Sequence[Mapping[str, Any]]) -> dict[int, dict[str, dict[str, float]]]:
+    """Return Y-PSNR of bicubic and our fp32 networks by scale, method and test set."""
+    found: dict[int, dict[str, dict[str, float]]] = {}
+    for row in rows:
+        if row.get("precision", "fp32") == "fp32":
+            method = row.get("preset", plane.BICUBIC)
+            found.setdefault(row["scale"], {}).setdefault(method, {})[row["set"]] = row["psnr_y"]
+    return found
+
+
+def lines(result: Mapping[str, Any]) -> Iterator[str]:
+    """Yield the result in words."""
+    for row in result["rows"]:
+        yield f"{row['set']:6} x{row['scale']} {row['method']:16} {row['psnr_y']:.3f} dB {row['ssim_y']:.4f}"
+    for row in result["published"]:
+        if row["set14"] is not None:
+            figures = f"Set5 {row['set5']:.2f} dB, Set14 {row['set14']:.2f} dB"
+            yield f"x{row['scale']} {row['method']:16} {figures} as published: {row['source']}"
+    if "planes" in result:
+        yield from plane.lines(result)
+
+
+def _sets(_context: object, _parameter: object, entries: tuple[str, ...]) -> dict[str, Path]:
+    """Parse NAME=FOLDER; a callback of `click.argument`."""
+    found = {}
+    for entry in entries:
+        name, equals, folder = entry.partition("=")
+        if not (name and equals and folder):
+            raise click.BadParameter(f"{entry!r} is not NAME=FOLDER, e.g. Set5=PATH/TO/Set5/HR")
+        if not Path(folder).is_dir():
+            raise DataError(f"{folder}: no such folder with hr pictures of {name}")
+        found[name] = Path(folder)
+    return found
+
+
+@click.command(cls=Script, help=__doc__)
+@click.argument("sets", nargs=-1, required=True, metavar="SET...", callback=_sets)
+@click.option("--plane", "with_plane", is_flag=True, help="Measure the quality-speed plane too.")
+@click.option("--store", is_flag=True, help="Keep the result in benchmarks/results/.")
+def main(sets: dict[str, Path], with_plane: bool, store: bool) -> None:
+    result = run(sets, with_plane=with_plane)
+    for line in lines(result):
+        click.echo(line)
+    if store:
+        path = store_result("quality", result)
+        if with_plane:
+            plane.draw(
+                result["planes"], path.with_name(path.name.replace("quality", "plane", 1)).with_suffix(".svg")
+            )
 
 
 if __name__ == "__main__":

@@ -1,0 +1,155 @@
+"""How fast a folder can go when inference costs nothing: our own work around Pillow's encoders.
+
+The network is replaced by pixel repetition, so what is left of `srup upscale FOLDER` is decoding, tiles,
+stitching and encoding. It is compared, in turn, with Pillow saving the same outputs, which are in memory
+already, on as many threads as there are cores. PNG at its default level is coded with run lengths here
+and with Pillow's search for repetitions there.
+
+    python -m benchmarks.ceiling PHOTOGRAPHS --count 50 --store
+    python -m benchmarks.ceiling PHOTOGRAPHS --format png --png-level 6
+"""
+
+from __future__ import annotations
+
+import statistics
+import tempfile
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+from PIL import Image
+
+from benchmarks.common import Script, store_result
+from benchmarks.pipeline import INPUT_QUALITY, PipelineSpec, photographs, spent
+from sr.backends.base import Backend, BackendInfo, Batch, default_tile
+from sr.backends.ort import read_metadata
+from sr.image import WriteOptions, read_picture, write_options
+from sr.image.encode import save_arguments
+from sr.image.formats import OUTPUT_FORMATS
+from sr.modelfile import shipped_onnx
+from sr.pipeline import FileJob, upscale_files
+from sr.processor import available_cores
+from sr.upscale import Upscaler
+
+FORMATS = ("png", "jpg", "webp", "bmp")
+
+
+class Repetition(Backend):
+    """Repeats pixels: the cheapest upscaler."""
+
+    def __init__(self, scale: int) -> None:
+        metadata = read_metadata(shipped_onnx(scale=scale))
+        self.info = BackendInfo("repeat", "none", metadata, default_tile(scale), default_batch=1)
+
+    def run(self, batches: Iterable[Batch]) -> Iterator[Batch]:
+        """Repeat each pixel of uint8 (N, H, W, 3) `scale` times both ways."""
+        scale = self.info.model.scale
+        for batch in batches:
+            number, height, width, channels = batch.shape
+            repeated = np.empty((number, height, scale, width * scale, channels), batch.dtype)
+            rows = np.empty((number, height, width, scale, channels), batch.dtype)
+            rows[:] = batch[:, :, :, None]
+            repeated[:] = rows.reshape(number, height, 1, width * scale, channels)
+            yield repeated.reshape(number, height * scale, width * scale, channels)
+
+
+def run(
+    folder: Path | None = None,
+    *,
+    formats: Iterable[str] = FORMATS,
+    spec: PipelineSpec | None = None,
+    png_level: int | None = None,
+) -> dict[str, Any]:
+    """Return megapixels out a second of a folder run and of Pillow, by format."""
+    spec = spec or PipelineSpec()
+    pictures = photographs(folder, spec)
+    with Upscaler(backend=Repetition(spec.scale)) as upscaler:
+        rows = []
+        for suffix in formats:
+            with tempfile.TemporaryDirectory() as scratch:
+                options = write_options(f".{suffix}", png_level=png_level if suffix == "png" else None)
+                measured = _measure(pictures, suffix, options, Path(scratch), upscaler, spec)
+                rows.append({"format": suffix, **measured})
+    settings = {"scale": spec.scale, "count": len(pictures), "png_level": png_level}
+    return {**settings, "cores": available_cores(), "rounds": spec.rounds, "rows": rows}
+
+
+def _measure(
+    pictures: list[Image.Image],
+    suffix: str,
+    options: WriteOptions,
+    scratch: Path,
+    upscaler: Upscaler,
+    spec: PipelineSpec,
+) -> dict[str, Any]:
+    sources = [scratch / f"{index:04}.{suffix}" for index in range(len(pictures))]
+    for picture, path in zip(pictures, sources, strict=True):
+        picture.save(path, **({"quality": INPUT_QUALITY} if suffix in ("jpg", "webp") else {}))
+    outputs, kind = scratch / "out", OUTPUT_FORMATS[f".{suffix}"]
+    outputs.mkdir()
+    upscaled = [upscaler.picture(read_picture(path)) for path in sources]
+    arguments = save_arguments(kind, upscaled[0], options)[0]
+    arguments.pop("compress_type", None)  # Pillow's own
+    images = [Image.fromarray(picture.pixels) for picture in upscaled]
+    targets = [outputs / path.name for path in sources]
+
+    def save(image: Image.Image, path: Path) -> None:
+        image.save(path, kind.name, **arguments)
+
+    def pillow(threads: int) -> None:
+        with ThreadPoolExecutor(threads) as pool:
+            list(pool.map(save, images, targets))
+
+    def folder_run() -> None:
+        jobs = [FileJob(path, target) for path, target in zip(sources, targets, strict=True)]
+        for result in upscale_files(jobs, upscaler, write_options=options):
+            if result.error is not None:
+                raise result.error
+
+    actions: dict[str, Callable[[], object]] = {
+        "pillow": lambda: pillow(available_cores()),
+        "pillow, one thread": lambda: pillow(1),
+        "folder": folder_run,
+    }
+    rounds = [{name: spent(action) for name, action in actions.items()} for _ in range(spec.rounds + 1)][1:]
+    megapixels = sum(image.width * image.height for image in images) / 1e6
+    share = statistics.median(one["pillow"].wall / one["folder"].wall for one in rounds)
+    return {
+        "megapixels_out_per_second": {
+            name: round(megapixels / statistics.median(one[name].wall for one in rounds), 1)
+            for name in actions
+        },
+        "core_seconds_per_megapixel": {
+            name: round(statistics.median(one[name].cores for one in rounds) / megapixels, 4)
+            for name in actions
+        },
+        "share_of_pillow": round(share, 3),
+    }
+
+
+@click.command(cls=Script, help=__doc__)
+@click.argument("folder", required=False, type=click.Path(exists=True, file_okay=False, path_type=Path))
+@click.option("--format", "formats", type=click.Choice(FORMATS), multiple=True, help="Only these.")
+@click.option("--scale", type=int, default=PipelineSpec.scale, show_default=True)
+@click.option("--count", type=click.IntRange(1), default=PipelineSpec.count, show_default=True)
+@click.option("--long-side", type=click.IntRange(8), default=1024, show_default=True)
+@click.option("--rounds", type=click.IntRange(1), default=5, show_default=True)
+@click.option("--png-level", type=click.IntRange(0, 9), help="[default: that of srup upscale]")
+@click.option("--store", is_flag=True, help="Keep the result in benchmarks/results/.")
+def main(
+    folder: Path | None, formats: tuple[str, ...], png_level: int | None, store: bool, **settings: Any
+) -> None:
+    spec = replace(PipelineSpec(), **settings)
+    result = run(folder, formats=formats or FORMATS, spec=spec, png_level=png_level)
+    for row in result["rows"]:
+        click.echo(f"{row['format']:5} {row['megapixels_out_per_second']}  share {row['share_of_pillow']}")
+    if store:
+        store_result("ceiling", result)
+
+
+if __name__ == "__main__":
+    main()

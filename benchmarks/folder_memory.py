@@ -1,0 +1,128 @@
+"""How much memory a long folder takes: resident set after the 100th picture, and how it grows to the last.
+
+Crops of the photographs in examples/, each of another size, in several formats, are upscaled by
+`srup upscale FOLDER --json`; after each line that it prints, the memory of the process is read (Linux).
+
+    python -m benchmarks.folder_memory --pictures 2000
+"""
+
+from __future__ import annotations
+
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import click
+
+from benchmarks.common import ROOT, Script, write_result
+from benchmarks.kills import make_pictures
+from sr.errors import DataError
+
+SETTLED = 100  # pictures, after which all that is set up once is there
+_WINDOW = 20  # readings, of which the median counts: how many pictures are in hand varies
+
+
+@dataclass(frozen=True)
+class Growth:
+    """Resident memory in MiB while a folder is upscaled.
+
+    Attributes:
+        settled: after `SETTLED` pictures.
+        last: after the last.
+        largest: at any moment after `SETTLED`.
+        curve: after each tenth of the pictures.
+    """
+
+    settled: float
+    last: float
+    largest: float
+    curve: tuple[float, ...]
+
+    @property
+    def grown(self) -> float:
+        """From the settled to the last."""
+        return self.last - self.settled
+
+
+def run(pictures: int, *, settled: int = SETTLED, arguments: Sequence[str] = (), seed: int = 0) -> Growth:
+    """Upscale so many pictures in one process; return its memory.
+
+    Raises:
+        DataError: the command failed, or did not upscale all.
+    """
+    with tempfile.TemporaryDirectory() as scratch:
+        source, target = Path(scratch) / "in", Path(scratch) / "out"
+        make_pictures(source, pictures, seed=seed)
+        readings = _readings(source, target, arguments)
+    if len(readings) != pictures:
+        raise DataError(f"{len(readings)} lines for {pictures} pictures")
+    return Growth(
+        settled=_around(readings, settled),
+        last=_around(readings, pictures),
+        largest=max(readings[settled:]),
+        curve=tuple(_around(readings, pictures * tenth // 10) for tenth in range(1, 11)),
+    )
+
+
+def _readings(source: Path, target: Path, arguments: Sequence[str]) -> list[float]:
+    """Return the resident memory in MiB after each picture."""
+    command = [
+        sys.executable,
+        "-m",
+        "sr.cli",
+        "upscale",
+        str(source),
+        "-o",
+        str(target),
+        "--json",
+        *arguments,
+    ]
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    with subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        readings = [_resident_mib(process.pid) for _ in process.stdout]
+    if process.returncode != 0:
+        raise DataError(f"srup upscale ended with {process.returncode}")
+    return readings
+
+
+def _resident_mib(process: int) -> float:
+    pages = int(Path(f"/proc/{process}/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
+
+
+def _around(readings: Sequence[float], number: int) -> float:
+    return round(statistics.median(readings[max(0, number - _WINDOW) : number]), 1)
+
+
+@click.command(cls=Script)
+@click.option("--pictures", type=click.IntRange(2 * SETTLED), default=2000, show_default=True)
+@click.option("--seed", default=0, show_default=True, help="Of the pictures.")
+@click.option("--dry", is_flag=True, help="Print, and store nothing.")
+@click.argument("arguments", nargs=-1)
+def main(pictures: int, seed: int, dry: bool, arguments: tuple[str, ...]) -> None:
+    """Measure how the memory of one process grows over a folder; ARGUMENTS go to srup upscale."""
+    growth = run(pictures, arguments=arguments, seed=seed)
+    figures: dict[str, Any] = {
+        "pictures": pictures,
+        "arguments": arguments,
+        f"rss_mib_after_{SETTLED}": growth.settled,
+        "rss_mib_after_last": growth.last,
+        "rss_mib_largest": round(growth.largest, 1),
+        "grown_mib": round(growth.grown, 1),
+        "rss_mib_after_each_tenth": growth.curve,
+    }
+    if dry:
+        click.echo(figures)
+    else:
+        write_result("folder_memory", figures)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,243 @@
+"""Counted work against a committed baseline: what grows unnoticed is seen without a stopwatch.
+
+Counted are, of every model that ships, multiply-adds, nodes, bytes moved and the size of the file; the
+size of its TensorRT-RTX engine, which is built without a GPU; what cutting and stitching allocate for a
+tile; and the calls, copies and allocations of the TensorRT runtime on a simulated GPU. None of it
+depends on the values of the weights or on how busy the machine is. A figure that differs from
+guard.json by more than its tolerance, in either direction, gives exit status 1.
+
+    python -m benchmarks.guard
+    python -m benchmarks.guard --update
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import tracemalloc
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+import onnx
+
+from benchmarks.common import ROOT, Script, write_json
+from benchmarks.work import counted_work
+from deploy.engine import EngineSpec, load_module, plan_from_onnx
+from sr.backends.base import Backend, BackendInfo, Batch
+from sr.backends.ort import read_metadata
+from sr.backends.trt import TrtBackend, TrtSettings
+from sr.errors import DataError, MissingExtraError
+from sr.modelfile import SHIPPED_DIR, shipped_onnx
+from sr.upscale import Upscaler
+from tests.simulated_device import SimulatedCuda
+from tests.simulated_tensorrt import SimulatedPlan, SimulatedTensorRT, no_kernel
+
+BASELINE = ROOT / "benchmarks" / "guard.json"
+REMEDY = "if it is meant, store it with: python -m benchmarks.guard --update"
+
+# What a figure may differ by: a share of the baseline, and a number. What is not named must be equal.
+TOLERANCES = {
+    "file_bytes": (0.02, 0),  # the metadata holds a summary of the training, of any length
+    "plan_bytes": (0.10, 0),  # versions of the builder differ; computing in float32 is 0.147 less
+    "allocated_bytes": (0.02, 2048),  # Python's own objects; a tile has 47,000 bytes
+}
+
+SIZE = {"height": 360, "width": 640}  # of the input that work is counted for
+TARGET = 89  # compute capability of the engines; the size is much the same for all
+TILE_PX, HALO_PX, BATCH = 128, 16, 4  # explicit: the defaults depend on the weights
+PICTURE = (600, 800)
+
+Figures = dict[str, dict[str, int]]
+
+
+def run(models: Iterable[Path] | None = None) -> dict[str, Figures]:
+    """Count everything; engines only where TensorRT-RTX is installed.
+
+    Args:
+        models: ONNX files; None is all that ship.
+    """
+    paths = sorted(SHIPPED_DIR.glob("*.onnx")) if models is None else list(models)
+    counted = {
+        "models": {path.stem: model_figures(path) for path in paths},
+        "tiles": dict(tile_figures()),
+        "runtime": {name: runtime_figures(name) for name in ("trt", "trt-rtx")},
+    }
+    try:
+        module = load_module("trt-rtx")
+    except MissingExtraError:
+        return counted
+    half = [path for path in paths if path.stem.endswith("_fp16_uint8")]
+    return counted | {"engines": {path.stem: engine_figures(path, module) for path in half}}
+
+
+def model_figures(path: Path) -> dict[str, int]:
+    """Count the work of an ONNX file on a picture of `SIZE`."""
+    work = counted_work(onnx.load(path), **SIZE)
+    return {
+        "macs": work.macs,
+        "nodes": work.nodes,
+        "kernels": len(work.kernels),
+        "params": work.params,
+        "bytes_moved": work.bytes_moved,
+        "file_bytes": path.stat().st_size,
+    }
+
+
+def engine_figures(path: Path, module: Any) -> dict[str, int]:
+    """Build an engine and return its size."""
+    spec = EngineSpec(read_metadata(path).scale, targets=(TARGET,))
+    return {"plan_bytes": len(plan_from_onnx(path.read_bytes(), spec, module))}
+
+
+class _Counting(Backend):
+    """Computes nothing, and notes what is allocated around it: to cut a batch, and to keep its result."""
+
+    def __init__(self, info: BackendInfo) -> None:
+        self.info = info
+        self.most = {"cut": 0, "keep": 0}
+        self._results: dict[tuple[int, ...], Batch] = {}
+
+    def run(self, batches: Iterable[Batch]) -> Iterator[Batch]:
+        remaining = iter(batches)
+        while True:
+            before = _start_counting()
+            batch = next(remaining, None)
+            self._note("cut", before)
+            if batch is None:
+                return
+            result = self._result(batch)
+            del batch
+            before = _start_counting()
+            yield result
+            self._note("keep", before)
+
+    def _result(self, batch: Batch) -> Batch:
+        count, height, width, _ = batch.shape
+        scale = self.info.model.scale
+        shape = (count, height * scale, width * scale, 3)
+        return self._results.setdefault(shape, np.zeros(shape, np.uint8))
+
+    def _note(self, what: str, before: int) -> None:
+        self.most[what] = max(self.most[what], tracemalloc.get_traced_memory()[1] - before)
+
+
+def _start_counting() -> int:
+    tracemalloc.reset_peak()
+    return tracemalloc.get_traced_memory()[0]
+
+
+def tile_figures() -> Iterator[tuple[str, dict[str, int]]]:
+    """Yield what `Upscaler` allocates at once to cut a batch and to keep its result, beyond what it holds."""
+    model = read_metadata(shipped_onnx(scale=2))
+    for kind, shape in (("rgb", (*PICTURE, 3)), ("grey", PICTURE)):
+        backend = _Counting(BackendInfo("counting", "none", model, TILE_PX, BATCH))
+        with Upscaler(backend=backend, tile=TILE_PX, halo=HALO_PX, batch=BATCH) as upscaler:
+            picture = np.zeros(shape, np.uint8)
+            upscaler(picture)
+            backend.most = dict.fromkeys(backend.most, 0)
+            tracemalloc.start()
+            upscaler(picture)
+            tracemalloc.stop()
+            tiles = len(upscaler.grid(*PICTURE))
+        for action, most in backend.most.items():
+            yield f"{action} {kind}", {"tiles": tiles, "allocated_bytes": most}
+
+
+class _CountingCuda(SimulatedCuda):
+    """A simulated GPU that adds up what is copied."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.copied = Counter[str]()
+
+    def bytes_at(self, address: int, size: int, *, device: int | None, what: str) -> Any:
+        if what == "copy to":
+            self.copied["bytes_to_host" if device is None else "bytes_to_device"] += size
+        return super().bytes_at(address, size, device=device, what=what)
+
+
+def runtime_figures(name: str) -> dict[str, int]:
+    """Count what the TensorRT runtime does for a picture, once it is warm: calls, copies, allocations."""
+    cuda = _CountingCuda()
+    module = SimulatedTensorRT(cuda, rtx=name == "trt-rtx")
+    model = read_metadata(shipped_onnx(scale=2, precision="fp16"))
+    plan = module.plan(SimulatedPlan(no_kernel, 2, BATCH, TILE_PX))
+    settings = TrtSettings(name, replace(model, halo=HALO_PX), tile=TILE_PX)
+    with Upscaler(backend=TrtBackend({0: plan}, settings, module=module, cudart=cuda)) as upscaler:
+        picture = np.zeros((*PICTURE, 3), np.uint8)
+        upscaler(picture)
+        calls, allocations = len(cuda.calls), cuda.allocations
+        cuda.copied = Counter()
+        upscaler(picture)
+        made = Counter(cuda.calls[calls:])
+        return {
+            "tiles": len(upscaler.grid(*PICTURE)),
+            "allocations": cuda.allocations - allocations,
+            **cuda.copied,
+            **dict(sorted(made.items())),
+        }
+
+
+def violations(found: Mapping[str, Figures], baseline: Mapping[str, Figures]) -> list[str]:
+    """Say what differs from the baseline by more than its tolerance, a line each.
+
+    Whole sections that were not counted here are left out.
+    """
+    said = []
+    for section, things in found.items():
+        known = baseline.get(section, {})
+        for thing in sorted(things.keys() | known.keys()):
+            if thing not in known or thing not in things:
+                said.append(f"{section}, {thing}: {'not in the baseline' if thing in things else 'is gone'}")
+                continue
+            now, then = things[thing], known[thing]
+            for name in sorted(now.keys() | then.keys()):
+                is_, was = now.get(name, 0), then.get(name, 0)
+                share, number = TOLERANCES.get(name, (0, 0))
+                if abs(is_ - was) > share * was + number:
+                    change = f" ({100 * (is_ / was - 1):+.1f} %)" if was else ""
+                    said.append(f"{section}, {thing}: {name} {is_:,}, baseline {was:,}{change}")
+    return said
+
+
+def read_baseline(path: Path) -> dict[str, Figures]:
+    """Return the stored figures.
+
+    Raises:
+        DataError: there are none, or they cannot be read.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path}: no baseline ({error}); store one with --update") from error
+
+
+@click.command(cls=Script, help=__doc__)
+@click.option("--update", is_flag=True, help="Store what is counted now as the baseline.")
+@click.option(
+    "--baseline", type=click.Path(dir_okay=False, path_type=Path), default=BASELINE, help="Another file."
+)
+def main(update: bool, baseline: Path) -> None:
+    found = run()
+    if update:
+        if "engines" not in found:
+            raise MissingExtraError("tensorrt-rtx", "trt-rtx", "the baseline's engines")
+        write_json(baseline, found)
+        click.echo(f"stored in {baseline.name}")
+        return
+    said = violations(found, read_baseline(baseline))
+    for line in said:
+        click.echo(line)
+    if "engines" not in found:
+        click.echo("engines were not counted: TensorRT-RTX is not installed")
+    click.echo(f"{len(said)} figures differ; {REMEDY}" if said else "as the baseline says")
+    sys.exit(1 if said else 0)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,131 @@
+"""What 8 bits cost and gain on a CPU: ways to quantise, scored on test sets, and timed in turn.
+
+    python -m benchmarks.int8 --calibrate PAIRS/x2/LR Set5=PAIRS/Set5 Set14=PAIRS/Set14
+
+A test set is a folder of pair lists, as `srup prepare --whole` makes it. Times are of one picture of
+`SIZE` on OpenVINO, all in one process, each round as a ratio to ONNX Runtime's fp32 in that round.
+"""
+
+from __future__ import annotations
+
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+import onnx
+
+from benchmarks.common import store_result
+from deploy.quantize import INSIDE_BLOCKS, QuantizeSpec, calibration_pictures, quantized
+from sr.backends.base import Backend
+from sr.backends.ort import OrtBackend
+from sr.backends.ov import OpenVinoBackend
+from sr.modelfile import shipped_onnx, shipped_scales
+from train.evaluate import evaluate
+
+SIZE = (180, 320)  # lr pixels
+ROUNDS = 15
+PAUSE_S = 0.05  # until the threads of one engine no longer spin
+
+# What of the network is quantised: patterns of weight names.
+ALL = r"net\..*"
+BUT_ENDS = r"net\.(blocks\..*|upsampler\.widen\.weight)"  # all but what reads or writes the picture
+BLOCKS = r"net\.blocks\..*"
+VARIANTS = {
+    "all, min-max": QuantizeSpec(ALL, "minmax"),
+    "all but the ends, percentile": QuantizeSpec(BUT_ENDS),
+    "blocks, min-max": QuantizeSpec(BLOCKS, "minmax"),
+    "blocks, percentile": QuantizeSpec(BLOCKS),
+    "blocks, entropy": QuantizeSpec(BLOCKS, "entropy"),
+    "inside blocks, min-max": QuantizeSpec(INSIDE_BLOCKS, "minmax"),
+    "inside blocks, percentile (ships)": QuantizeSpec(INSIDE_BLOCKS),
+}
+
+
+@click.command(help=__doc__)
+@click.argument("sets", nargs=-1, required=True, metavar="NAME=FOLDER...")
+@click.option("--calibrate", type=click.Path(path_type=Path, exists=True), required=True)
+@click.option("--scale", "scales", type=int, multiple=True)
+@click.option("--no-scores", is_flag=True, help="Times only.")
+@click.option("--no-times", is_flag=True, help="Scores only.")
+def main(
+    sets: tuple[str, ...], calibrate: Path, scales: tuple[int, ...], no_scores: bool, no_times: bool
+) -> None:
+    folders = {name: Path(folder) for name, _, folder in (entry.partition("=") for entry in sets)}
+    pictures, results = calibration_pictures(calibrate), []
+    for scale in scales or shipped_scales():
+        with tempfile.TemporaryDirectory() as scratch, ExitStack() as stack:
+            backends = {
+                name: stack.enter_context(backend)
+                for name, backend in opened(scale, pictures, Path(scratch)).items()
+            }
+            ratios = {} if no_times else times(backends)
+            for name, backend in backends.items():
+                scores = {} if no_scores else psnr_of(backend, folders, scale)
+                results.append({"scale": scale, "what": name, "time": ratios.get(name), **scores})
+                click.echo(results[-1])
+    part = "times" if no_scores else "scores" if no_times else "all"
+    store_result(f"int8-{part}", {"size": SIZE, "rounds": ROUNDS, "rows": results})
+
+
+def opened(scale: int, pictures: list[np.ndarray], scratch: Path) -> dict[str, Backend]:
+    """Open the float file as it can be computed, and each variant, quantised."""
+    file = shipped_onnx(scale=scale)
+    found: dict[str, Backend] = {
+        "fp32, ONNX Runtime": OrtBackend(file, device="cpu"),
+        "fp32": OpenVinoBackend(file),
+        "bf16": OpenVinoBackend(file, precision="bf16"),
+    }
+    model = onnx.load(file)
+    for index, (name, spec) in enumerate(VARIANTS.items()):
+        made = quantized(model, pictures, spec)
+        for entry in made.metadata_props:
+            if entry.key == "srup.precision":
+                entry.value = '"int8"'
+        path = scratch / f"{index}.onnx"
+        onnx.save(made, path)
+        found[name] = OpenVinoBackend(path)
+        if name.endswith("(ships)"):
+            found["the same, ONNX Runtime"] = OrtBackend(path, device="cpu")
+    return found
+
+
+def whole(backend: Backend) -> Callable[[np.ndarray], np.ndarray]:
+    """Return what upscales a picture (H, W, 3) without tiles."""
+    return lambda lr: next(iter(backend.run([lr[None]])))[0]
+
+
+def psnr_of(backend: Backend, folders: dict[str, Path], scale: int) -> dict[str, Any]:
+    """Return Y-PSNR in dB on each test set."""
+    upscale = whole(backend)
+    return {
+        name: round(evaluate(upscale, folder / f"x{scale}.json", scale=scale).psnr_y, 3)
+        for name, folder in folders.items()
+    }
+
+
+def times(backends: dict[str, Backend]) -> dict[str, float]:
+    """Return the median of each one's time as a ratio to the first one's in the same round."""
+    picture = np.random.default_rng(0).integers(0, 256, (*SIZE, 3), np.uint8)
+    seconds: dict[str, list[float]] = {name: [] for name in backends}
+    for turn in range(ROUNDS + 1):
+        for name, backend in backends.items():
+            time.sleep(PAUSE_S)
+            started = time.perf_counter()
+            whole(backend)(picture)
+            if turn > 0:
+                seconds[name].append(time.perf_counter() - started)
+    first = next(iter(seconds.values()))
+    return {
+        name: round(statistics.median(a / b for a, b in zip(taken, first, strict=True)), 3)
+        for name, taken in seconds.items()
+    }
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,184 @@
+"""Kill -9 at random moments in a folder run, again and again: nothing partial, nothing lost.
+
+Crops of the photographs in examples/, in several formats and sizes, animations and pages among them,
+are upscaled once undisturbed. Then `srup upscale FOLDER --skip-existing` is started and killed at a
+random moment, as often as asked for; most moments lie after the first output, a few in the start. After
+each kill every file under a final name must equal the undisturbed run's, byte for byte. Where the folder
+is complete, its output is emptied for the next kills. In the end one run is let through: the folder
+must equal the undisturbed one, with no temporary file left.
+
+    python -m benchmarks.kills --kills 200
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import click
+from PIL import Image
+
+from benchmarks.common import ROOT, Script, write_result
+from sr.errors import DataError
+from sr.files import TEMPORARY_PREFIX
+from sr.ledger import NAME
+
+EXAMPLES = ROOT / "examples"
+PICTURES = 24
+_FORMATS = (".png", ".jpg", ".webp", ".tif", ".gif", ".bmp")
+_IN_START_SHARE = 0.2  # of the kills
+_POLL_SECONDS = 0.002
+
+
+@dataclass
+class Tally:
+    """What happened.
+
+    Attributes:
+        kills: that met a running process.
+        started_over: how often the folder was complete and its output was emptied.
+        whole_files_compared: files under final names, over all kills.
+        kills_that_left_a_temporary_file: so they fell into the writing of a picture.
+        final_files: in the folder after the last run.
+    """
+
+    kills: int = 0
+    started_over: int = 0
+    whole_files_compared: int = 0
+    kills_that_left_a_temporary_file: int = 0
+    final_files: int = 0
+
+
+def run(kills: int, *, pictures: int = PICTURES, seed: int = 0) -> Tally:
+    """Kill so many runs; return what happened.
+
+    Raises:
+        DataError: a file is partial, wrong, missing or left over.
+    """
+    moments, tally = random.Random(seed), Tally()
+    with tempfile.TemporaryDirectory() as scratch:
+        source, expected, target = (Path(scratch) / name for name in ("in", "undisturbed", "out"))
+        make_pictures(source, pictures, seed=seed)
+        seconds = _timed(source, expected)
+        reference = _finished_files(expected)
+        while tally.kills < kills:
+            before = _finished_files(target).keys()
+            if len(before) == len(reference):
+                shutil.rmtree(target)
+                tally.started_over += 1
+                before = {}.keys()
+            if not _killed(source, target, seconds, moments):
+                continue
+            tally.kills += 1
+            tally.whole_files_compared += _compare(target, reference)
+            if lost := before - _finished_files(target).keys():
+                raise DataError(f"{sorted(lost)[0]}: was there before, and has gone")
+            tally.kills_that_left_a_temporary_file += bool(_temporaries(target))
+        _upscale(source, target).wait()
+        tally.final_files = _compare(target, reference)
+        if tally.final_files != len(reference) or _temporaries(target):
+            raise DataError(
+                f"{tally.final_files} of {len(reference)} files after the last run, "
+                f"{len(_temporaries(target))} temporary files left"
+            )
+    return tally
+
+
+def make_pictures(folder: Path, number: int, *, seed: int) -> None:
+    """Write crops of photographs, each of another size; one in eight moves or has pages."""
+    chance = random.Random(seed)
+    photographs = [Image.open(path).convert("RGB") for path in sorted(EXAMPLES.glob("*.png"))]
+    for index in range(number):
+        photograph, suffix = photographs[index % len(photographs)], _FORMATS[index % len(_FORMATS)]
+        width, height = chance.randint(40, 160), chance.randint(40, 160)
+        left = chance.randint(0, photograph.width - width)
+        top = chance.randint(0, photograph.height - height)
+        crop = photograph.crop((left, top, left + width, top + height))
+        path = folder / f"part {index % 3}" / f"{index:04}{suffix}"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        several = {"save_all": True, "append_images": [crop.rotate(180)]} if index % 8 == 4 else {}
+        crop.save(path, **(several if suffix in (".gif", ".webp", ".tif", ".png") else {}))
+
+
+def _upscale(source: Path, target: Path) -> subprocess.Popen[bytes]:
+    command = [sys.executable, "-m", "sr.cli", "upscale", str(source), "-o", str(target), "--skip-existing"]
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    return subprocess.Popen(command, cwd=ROOT, env=os.environ | {"PYTHONPATH": str(ROOT)}, **quiet)
+
+
+def _timed(source: Path, target: Path) -> float:
+    """Run to the end; return the seconds from the first output to the last."""
+    process = _upscale(source, target)
+    _wait_for_output(process, target)
+    started = time.perf_counter()
+    if process.wait() != 0:
+        raise DataError(f"the undisturbed run ended with {process.returncode}")
+    return time.perf_counter() - started
+
+
+def _wait_for_output(process: subprocess.Popen[bytes], folder: Path) -> None:
+    """Wait until the process begins, or has ended: something new is in the folder."""
+    before = set(_everything(folder))
+    while process.poll() is None and set(_everything(folder)) <= before:
+        time.sleep(_POLL_SECONDS)
+
+
+def _killed(source: Path, target: Path, seconds: float, moments: random.Random) -> bool:
+    """Start a run and kill it at a random moment; say whether it was still running."""
+    process = _upscale(source, target)
+    if moments.random() >= _IN_START_SHARE:
+        _wait_for_output(process, target)
+    time.sleep(moments.uniform(0, seconds) * moments.random())  # rather early: later it may be done
+    running = process.poll() is None
+    process.kill()
+    process.wait()
+    return running
+
+
+def _compare(folder: Path, reference: dict[str, bytes]) -> int:
+    """Compare what has a final name with the undisturbed run; return how many files there are."""
+    found = _finished_files(folder)
+    for name, content in found.items():
+        if content != reference.get(name):
+            raise DataError(f"{name}: {len(content):,} bytes that are not the undisturbed run's")
+    return len(found)
+
+
+def _everything(folder: Path) -> list[Path]:
+    return [Path(where) / name for where, _, names in os.walk(folder) for name in names]
+
+
+def _finished_files(folder: Path) -> dict[str, bytes]:
+    return {
+        path.relative_to(folder).as_posix(): path.read_bytes()
+        for path in _everything(folder)
+        if not path.name.startswith(TEMPORARY_PREFIX)
+    }
+
+
+def _temporaries(folder: Path) -> list[Path]:
+    return [
+        path for path in _everything(folder) if path.name.startswith(TEMPORARY_PREFIX) and path.name != NAME
+    ]
+
+
+@click.command(cls=Script)
+@click.option("--kills", type=click.IntRange(1), default=200, show_default=True)
+@click.option("--pictures", type=click.IntRange(1), default=PICTURES, show_default=True)
+@click.option("--seed", default=0, show_default=True, help="Of the pictures and the moments.")
+def main(kills: int, pictures: int, seed: int) -> None:
+    """Kill a folder run at random moments, and compare what it leaves with an undisturbed one."""
+    write_result(
+        "kills", {"pictures": pictures, "seed": seed, **asdict(run(kills, pictures=pictures, seed=seed))}
+    )
+
+
+if __name__ == "__main__":
+    main()

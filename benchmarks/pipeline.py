@@ -1,0 +1,262 @@
+"""Files to files: decoding, inference and encoding each alone, and all of it over a folder.
+
+No pipeline is faster than its slowest stage alone, nor than all its work on all cores: the bound is
+max(slowest stage, core-seconds / cores), and what is reported is the share of it that `srup upscale
+FOLDER` reaches. Alone, decoding and encoding run on as many threads as there are cores.
+FOLDER holds photographs; without one crops of those in examples/ are taken. They are brought to one
+size and written in each format first, so that every format decodes and encodes the same pictures. The
+four measurements are run in turn.
+
+    python -m benchmarks.pipeline PHOTOGRAPHS --count 50
+"""
+
+from __future__ import annotations
+
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import click
+from PIL import Image, ImageOps
+
+from benchmarks.common import Script, store_result
+from benchmarks.parity import EXAMPLES
+from sr.errors import DataError
+from sr.image import PICTURE_SUFFIXES, Picture, read_picture, write_options, write_picture
+from sr.pipeline import FileJob, upscale_files
+from sr.processor import available_cores
+from sr.upscale import Upscaler
+
+FORMATS = ("png", "jpg", "webp")
+STAGES = ("decode", "infer", "encode")
+INPUT_QUALITY = 92  # of the lossy inputs: about what cameras write
+
+
+@dataclass(frozen=True)
+class PipelineSpec:
+    """What to measure.
+
+    Attributes:
+        scale: of the network.
+        count: pictures.
+        long_side: in lr pixels, to which larger ones are reduced.
+        rounds: how often each measurement is run.
+        backend: as of `srup upscale`.
+        device: as of `srup upscale`.
+    """
+
+    scale: int = 2
+    count: int = 50
+    long_side: int = 480
+    rounds: int = 3
+    backend: str = "auto"
+    device: str = "auto"
+
+
+@dataclass(frozen=True)
+class Spent:
+    """What an action took: seconds on the clock, and of all cores together."""
+
+    wall: float
+    cores: float
+
+
+def run(
+    folder: Path | None = None, *, formats: Sequence[str] = FORMATS, spec: PipelineSpec | None = None
+) -> dict[str, Any]:
+    """Measure a folder of photographs in each format.
+
+    Raises:
+        SrupError: there are no pictures, or one cannot be read; the backend cannot be had.
+    """
+    spec = spec or PipelineSpec()
+    pictures = photographs(folder, spec)
+    with Upscaler(scale=spec.scale, backend=spec.backend, device=spec.device) as upscaler:
+        info = upscaler.backend.info
+        rows = []
+        for suffix in formats:
+            with tempfile.TemporaryDirectory() as scratch:
+                rows.append({"format": suffix, **measure(pictures, suffix, Path(scratch), upscaler, spec)})
+    return {
+        "photographs": "crops of examples/" if folder is None else folder.name,
+        "count": len(pictures),
+        "scale": spec.scale,
+        "megapixels_in": round(sum(p.width * p.height for p in pictures) / 1e6, 2),
+        "backend": f"{info.name} {info.model.precision}, {info.device}",
+        "cores": available_cores(),
+        "rounds": spec.rounds,
+        "rows": rows,
+    }
+
+
+def photographs(folder: Path | None, spec: PipelineSpec) -> list[Image.Image]:
+    """Return pictures spread evenly over a folder, RGB, at most `spec.long_side` px long.
+
+    Raises:
+        DataError: there are none, or one cannot be read.
+    """
+    if folder is None:
+        return _crops(spec)
+    found = sorted(path for path in folder.rglob("*") if path.suffix.lower() in PICTURE_SUFFIXES)
+    if not found:
+        raise DataError(f"{folder}: no pictures there; name a folder of photographs")
+    chosen = (
+        found
+        if len(found) <= spec.count
+        else [found[i * len(found) // spec.count] for i in range(spec.count)]
+    )
+    pictures = []
+    for path in chosen:
+        try:
+            with Image.open(path) as opened:
+                picture = ImageOps.exif_transpose(opened).convert("RGB")
+        except (OSError, SyntaxError) as error:
+            raise DataError(f"{path}: cannot read the picture ({error})") from error
+        picture.thumbnail((spec.long_side, spec.long_side), Image.Resampling.LANCZOS)
+        pictures.append(picture)
+    return pictures
+
+
+def _crops(spec: PipelineSpec) -> list[Image.Image]:
+    """Return crops of two thirds of the examples' sides, at different places."""
+    sources = [Image.fromarray(read_picture(path).pixels) for path in EXAMPLES]
+    pictures = []
+    for index in range(spec.count):
+        source = sources[index % len(sources)]
+        width, height = (min(spec.long_side, 2 * side // 3) for side in source.size)
+        left, top = (index * 17 % (source.width - width), index * 11 % (source.height - height))
+        pictures.append(source.crop((left, top, left + width, top + height)))
+    return pictures
+
+
+def measure(
+    pictures: Sequence[Image.Image], suffix: str, scratch: Path, upscaler: Upscaler, spec: PipelineSpec
+) -> dict[str, Any]:
+    """Return what each stage and the whole take, with the bound and the share of it."""
+    sources = [scratch / "in" / f"{index:04}.{suffix}" for index in range(len(pictures))]
+    alone, together = scratch / "alone", scratch / "together"
+    for made in (sources[0].parent, alone, together):
+        made.mkdir()
+    for picture, path in zip(pictures, sources, strict=True):
+        picture.save(path, **({} if suffix == "png" else {"quality": INPUT_QUALITY}))
+    options = write_options(f".{suffix}")
+    decoded = [read_picture(path) for path in sources]
+    upscaled = [upscaler.picture(picture) for picture in decoded]
+    jobs = [FileJob(path, together / path.name) for path in sources]
+
+    targets = [alone / path.name for path in sources]
+    encode = partial(write_picture, options=options)
+
+    def end_to_end() -> None:
+        for result in upscale_files(jobs, upscaler, write_options=options):
+            if result.error is not None:
+                raise result.error
+
+    actions: dict[str, Callable[[], object]] = {
+        "decode": lambda: on_all_cores(read_picture, sources),
+        "infer": lambda: [upscaler.picture(picture) for picture in decoded],
+        "encode": lambda: on_all_cores(encode, targets, upscaled),
+        "end to end": end_to_end,
+    }
+    rounds = [{name: spent(action) for name, action in actions.items()} for _ in range(spec.rounds)]
+    figures = summary(rounds, cores=available_cores())
+    megapixels = _megapixels(upscaled)
+    return {
+        **figures,
+        "pictures_per_second": round(len(pictures) / figures["seconds"]["end to end"], 2),
+        "megapixels_out_per_second": round(megapixels / figures["seconds"]["end to end"], 2),
+        "megabytes_in": round(sum(path.stat().st_size for path in sources) / 1e6, 2),
+        "megabytes_out": round(sum(job.target.stat().st_size for job in jobs) / 1e6, 2),
+    }
+
+
+def _megapixels(pictures: Sequence[Picture]) -> float:
+    return sum(picture.width * picture.height for picture in pictures) / 1e6
+
+
+def on_all_cores(action: Callable[..., object], *arguments: Iterable[Any]) -> None:
+    """Call an action with each of the arguments, on as many threads as there are cores."""
+    with ThreadPoolExecutor(available_cores()) as pool:
+        for _ in pool.map(action, *arguments):
+            pass
+
+
+def spent(action: Callable[[], object]) -> Spent:
+    """Run an action and say what it took; core-seconds are those of all threads of this process."""
+    started, used = time.perf_counter(), time.process_time()
+    action()
+    return Spent(time.perf_counter() - started, time.process_time() - used)
+
+
+def summary(rounds: Sequence[dict[str, Spent]], *, cores: int) -> dict[str, Any]:
+    """Return medians over rounds; bound and share are computed within each round.
+
+    Args:
+        rounds: for each stage and "end to end", what it took.
+        cores: that the process may use.
+    """
+    bounds, shares = [], []
+    for one in rounds:
+        slowest = max(one[stage].wall for stage in STAGES)
+        work = sum(one[stage].cores for stage in STAGES) / cores
+        bounds.append(max(slowest, work))
+        shares.append(bounds[-1] / one["end to end"].wall)
+    seconds = {name: statistics.median(one[name].wall for one in rounds) for name in rounds[0]}
+    core_seconds = {name: statistics.median(one[name].cores for one in rounds) for name in rounds[0]}
+    bottleneck = max(STAGES, key=lambda stage: seconds[stage])
+    work = sum(core_seconds[stage] for stage in STAGES) / cores
+    return {
+        "seconds": {name: round(value, 4) for name, value in seconds.items()},
+        "core_seconds": {name: round(value, 4) for name, value in core_seconds.items()},
+        "bottleneck": bottleneck,
+        "bound_by": f"{bottleneck} alone" if seconds[bottleneck] >= work else f"{cores} cores",
+        "bound_seconds": round(statistics.median(bounds), 4),
+        "share_of_bound": round(statistics.median(shares), 4),
+        "share_of_bound_by_round": [round(share, 4) for share in shares],
+    }
+
+
+def lines(result: dict[str, Any]) -> list[str]:
+    """Return the result in words."""
+    said = [
+        f"{result['count']} pictures ({result['photographs']}), {result['megapixels_in']} megapixels, "
+        f"x{result['scale']}, {result['backend']}"
+    ]
+    for row in result["rows"]:
+        took = ", ".join(
+            f"{name} {row['seconds'][name]:.2f} s ({row['core_seconds'][name]:.2f} core-s)"
+            for name in row["seconds"]
+        )
+        said.append(f"{row['format']:4} {took}")
+        said.append(
+            f"     bottleneck {row['bottleneck']}; bound {row['bound_seconds']:.2f} s by {row['bound_by']}, "
+            f"{100 * row['share_of_bound']:.1f} % reached; {row['pictures_per_second']} pictures a second"
+        )
+    return said
+
+
+@click.command(cls=Script, help=__doc__)
+@click.argument("folder", required=False, type=click.Path(exists=True, file_okay=False, path_type=Path))
+@click.option("--format", "formats", type=click.Choice(FORMATS), multiple=True, help="Only these.")
+@click.option("--scale", type=int, default=PipelineSpec.scale, show_default=True)
+@click.option("--count", type=click.IntRange(1), default=PipelineSpec.count, show_default=True)
+@click.option("--long-side", type=click.IntRange(8), default=PipelineSpec.long_side, show_default=True)
+@click.option("--rounds", type=click.IntRange(1), default=PipelineSpec.rounds, show_default=True)
+@click.option("--backend", default=PipelineSpec.backend, show_default=True)
+@click.option("--device", default=PipelineSpec.device, show_default=True)
+@click.option("--store", is_flag=True, help="Keep the result in benchmarks/results/.")
+def main(folder: Path | None, formats: tuple[str, ...], store: bool, **settings: Any) -> None:
+    result = run(folder, formats=formats or FORMATS, spec=PipelineSpec(**settings))
+    click.echo("\n".join(lines(result)))
+    if store:
+        store_result("pipeline", result)
+
+
+if __name__ == "__main__":
+    main()

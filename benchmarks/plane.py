@@ -1,0 +1,418 @@
+"""The quality-speed plane: Set14 PSNR against time for each megapixel of output, ours among fixed peers.
+
+The rule, the same for all: one lr picture whole, uint8 in and uint8 out, one engine with its default
+threads, interleaved rounds. Luma networks (FSRCNN, ECBSR) are given luma alone and the chroma
+is not charged to them. Quality is ours as measured and theirs as published (`benchmarks.peers`). A peer
+without a published figure at a scale is timed and listed, but is no point of the plane.
+
+One picture of Set14, `bridge`, is a grey file. Our protocol takes it as RGB like all others, as the
+PyTorch code of the field does; MATLAB scripts take it as luma as it is, which costs 20 log10(255 / 219)
+dB there and 0.094 dB of the mean (bicubic: 30.32 dB at x2, published as 30.24). Papers do not say
+which they did, so each gap is given both ways.
+
+    python -m benchmarks.plane --store
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+import onnx
+from PIL import Image
+
+from benchmarks.common import RESULTS, Script, store_result
+from benchmarks.peers import LUMA, NETWORKS, peer_onnx, published
+from benchmarks.runners import Runner, onnxruntime_runner, openvino_runner
+from benchmarks.timing import interleaved
+from benchmarks.work import counted_work
+from sr.errors import DataError, SrupError, require_extra
+from sr.files import atomic_write
+from sr.model import PRESETS
+from sr.modelfile import SHIPPED_DIR, onnx_name, shipped_scales
+
+# Divisible by 8, which SAFMN's pooling is exported for; 1280x704 at x4.
+LR_HEIGHT, LR_WIDTH = 176, 320
+ROUNDS = 15
+ENGINES: dict[str, Callable[[bytes], Runner]] = {
+    "onnxruntime": onnxruntime_runner,
+    "openvino": openvino_runner,
+}
+BICUBIC = "bicubic"
+OURS, THEIRS = "#c0392b", "#2c3e50"  # colours of points
+# What Set14's PSNR loses if its one grey file is compared as luma as it is: see above.
+GREY_AS_LUMA_DB = 20 * math.log10(255 / 219) / 14
+
+
+@dataclass(frozen=True)
+class Point:
+    """One method on the plane.
+
+    Attributes:
+        name: of the method.
+        ms_per_megapixel: of output: the median share of a round times the median round.
+        set14: Y-PSNR in dB; None where nobody published one.
+        set5: the same on Set5.
+        params: parameters; 0 for a filter.
+        macs_per_output_px: multiply-adds counted in the graph.
+        ours: it is srup's.
+        spread: p10 and p90 of the time over the median, over rounds.
+        source: of the PSNR.
+    """
+
+    name: str
+    ms_per_megapixel: float
+    set14: float | None
+    set5: float | None
+    params: int = 0
+    macs_per_output_px: int = 0
+    ours: bool = False
+    spread: tuple[float, float] = (1.0, 1.0)
+    source: str = "measured"
+
+
+@dataclass(frozen=True)
+class Gap:
+    """How far one of ours is from the peers' front, in dB at equal time; positive is above it.
+
+    Attributes:
+        name: of ours.
+        interpolated_db: against the line between the neighbouring points of the front, straight in the
+            logarithm of time; beyond its slowest point the front stays level. None where ours is
+            faster than everything on the front.
+        best_no_slower_db: against the best peer that takes no longer; None where there is none.
+        best_no_slower: that peer.
+        on_front: no peer is at once as fast and as good.
+        interpolated_db_grey_as_luma: the same as `interpolated_db` with ours by the other protocol.
+    """
+
+    name: str
+    interpolated_db: float | None
+    best_no_slower_db: float | None
+    best_no_slower: str
+    on_front: bool
+    interpolated_db_grey_as_luma: float | None = None
+
+
+def front(points: Sequence[Point]) -> list[Point]:
+    """Return the points that no other beats in both time and Set14 PSNR, fastest first."""
+    kept: list[Point] = []
+    rated = [point for point in points if point.set14 is not None]
+    for point in sorted(rated, key=lambda point: (point.ms_per_megapixel, -_db(point))):
+        if not kept or _db(point) > _db(kept[-1]):
+            kept.append(point)
+    return kept
+
+
+def gap(point: Point, others: Sequence[Point]) -> Gap:
+    """Return how far `point` is from the front of `others` at equal time."""
+    edge, time, quality = front(others), point.ms_per_megapixel, _db(point)
+    faster = [other for other in edge if other.ms_per_megapixel <= time]
+    if not faster:
+        return Gap(point.name, None, None, "", on_front=True)
+    best = faster[-1]
+    after = edge[len(faster)] if len(faster) < len(edge) else None
+    line = _db(best)
+    if after is not None:
+        way = math.log(time / best.ms_per_megapixel) / math.log(
+            after.ms_per_megapixel / best.ms_per_megapixel
+        )
+        line += way * (_db(after) - _db(best))
+    ahead = quality - _db(best)
+    return Gap(
+        point.name,
+        interpolated_db=round(quality - line, 3),
+        best_no_slower_db=round(ahead, 3),
+        best_no_slower=best.name,
+        on_front=ahead > 0,
+        interpolated_db_grey_as_luma=round(quality - GREY_AS_LUMA_DB - line, 3),
+    )
+
+
+def _db(point: Point) -> float:
+    return -math.inf if point.set14 is None else point.set14
+
+
+def run(
+    *,
+    ours: Mapping[int, Mapping[str, Mapping[str, float]]] | None = None,
+    scales: Sequence[int] = (),
+    engine: str = "onnxruntime",
+    rounds: int = ROUNDS,
+) -> dict[str, Any]:
+    """Measure the planes of all scales.
+
+    Args:
+        ours: Y-PSNR by scale, method and test set; None takes what is stored of the shipped weights.
+        scales: none means all that ship.
+        engine: a name of `ENGINES`.
+        rounds: how often each is timed.
+
+    Raises:
+        DataError: nothing is stored of the weights that ship.
+        BackendError: the engine is not installed.
+    """
+    planes = []
+    for scale in scales or shipped_scales():
+        known = stored_psnr(scale) if ours is None else ours[scale]
+        planes.append(measure_plane(scale, known, engine=engine, rounds=rounds))
+    return {"planes": planes}
+
+
+def stored_psnr(scale: int, folder: Path = RESULTS) -> dict[str, dict[str, float]]:
+    """Return Y-PSNR by method and test set from the newest stored quality of the weights that ship.
+
+    Raises:
+        DataError: there is none.
+    """
+    digests = {preset: weights_digest(preset, scale) for preset in _trained(scale)}
+    for path in sorted(folder.glob("quality-*.json"), key=lambda path: path.stem[-10:], reverse=True):
+        rows = [row for row in json.loads(path.read_text(encoding="utf-8"))["rows"] if row["scale"] == scale]
+        found: dict[str, dict[str, float]] = {}
+        for row in rows:
+            preset = row.get("preset")
+            current = preset in digests and row["weights"] == digests[preset] and row["precision"] == "fp32"
+            if current or row["method"] == BICUBIC:
+                found.setdefault(preset or BICUBIC, {})[row["set"]] = row["psnr_y"]
+        if digests.keys() <= found.keys():
+            return found
+    raise DataError(
+        f"no stored quality of the x{scale} weights that ship; "
+        "measure it: python -m benchmarks.quality Set5=FOLDER Set14=FOLDER --store"
+    )
+
+
+def weights_digest(preset: str, scale: int) -> str:
+    """Return the beginning of the sha256 of shipped weights, as their ONNX file has it."""
+    properties = {entry.key: entry.value for entry in onnx.load(_shipped(preset, scale)).metadata_props}
+    digest: str = json.loads(properties["srup.weights_sha256"])
+    return digest[:12]
+
+
+def measure_plane(
+    scale: int,
+    ours: Mapping[str, Mapping[str, float]],
+    *,
+    engine: str = "onnxruntime",
+    rounds: int = ROUNDS,
+    height: int = LR_HEIGHT,
+    width: int = LR_WIDTH,
+    peers: Sequence[str] = tuple(NETWORKS),
+) -> dict[str, Any]:
+    """Time everything at one scale and return points, front and gaps.
+
+    Args:
+        scale: of all networks.
+        ours: Y-PSNR by method ("bicubic" and presets) and test set ("Set5", "Set14").
+        engine: a name of `ENGINES`.
+        rounds: how often each is timed.
+        height: of the lr picture.
+        width: of the lr picture.
+        peers: names of `benchmarks.peers.NETWORKS`.
+
+    Raises:
+        BackendError: the engine is not installed.
+    """
+    lr = np.random.default_rng(0).integers(0, 256, (1, height, width, 3), np.uint8)
+    picture = Image.fromarray(lr[0])
+    actions: dict[str, Callable[[], object]] = {
+        BICUBIC: partial(picture.resize, (width * scale, height * scale), Image.Resampling.BICUBIC)
+    }
+    points = {BICUBIC: Point(BICUBIC, 0.0, *_psnr(ours.get(BICUBIC, {})))}
+    missing = []
+    for name in (*_trained(scale), *peers):
+        try:
+            model = _model(name, scale, height, width)
+        except SrupError as error:
+            missing.append({"method": name, "why": str(error)})
+            continue
+        work = counted_work(model, height=height, width=width)
+        points[name] = replace(_named(name, scale, ours), macs_per_output_px=work.macs // work.output_px)
+        fed = lr[..., :1] if name in LUMA else lr
+        actions[name] = partial(ENGINES[engine](model.SerializeToString()), np.ascontiguousarray(fed))
+    timings = interleaved(actions, rounds=rounds)
+    # Of each its share of a round, which holds while the machine's speed wanders, times the median round.
+    seconds = np.array([timings.seconds[name] for name in points])  # (methods, rounds)
+    rounds_s, megapixels = seconds.sum(axis=0), height * width * scale**2 / 1e6
+    timed = []
+    for point, shares in zip(points.values(), seconds / rounds_s, strict=True):
+        low, median, high = np.percentile(shares, (10, 50, 90))
+        ms = float(median * np.median(rounds_s)) * 1e3 / megapixels
+        spread = (round(low / median, 3), round(high / median, 3))
+        timed.append(replace(point, ms_per_megapixel=round(ms, 2), spread=spread))
+    others = [point for point in timed if not point.ours]
+    return {
+        "scale": scale,
+        "engine": engine,
+        "size": f"{width}x{height}",
+        "rounds": rounds,
+        "points": [asdict(point) for point in timed],
+        "front": [point.name for point in front(timed)],
+        "gaps": [asdict(gap(point, others)) for point in timed if point.ours and point.set14 is not None],
+        "no_figure": [point.name for point in timed if point.set14 is None],
+        "missing": missing,
+        "warnings": timings.warnings(),
+    }
+
+
+def _trained(scale: int) -> list[str]:
+    """Return our presets that ship at a scale."""
+    return [preset for preset in PRESETS if _shipped(preset, scale).is_file()]
+
+
+def _shipped(preset: str, scale: int) -> Path:
+    name = onnx_name(preset=preset, scale=scale, precision="fp32", io="uint8", attention="frozen")
+    return SHIPPED_DIR / name
+
+
+def _model(name: str, scale: int, height: int, width: int) -> onnx.ModelProto:
+    if name in NETWORKS:
+        return peer_onnx(name, scale=scale, height=height, width=width)
+    return onnx.load(_shipped(name, scale))
+
+
+def _named(name: str, scale: int, ours: Mapping[str, Mapping[str, float]]) -> Point:
+    if name in NETWORKS:
+        figures = published(name, scale=scale)
+        params = sum(parameter.numel() for parameter in NETWORKS[name](scale).parameters())
+        return Point(name, 0.0, figures.set14, figures.set5, params, source=figures.source)
+    metadata = {entry.key: entry.value for entry in onnx.load(_shipped(name, scale)).metadata_props}
+    psnr = _psnr(ours.get(name, {}))
+    return Point(f"srup {name}", 0.0, *psnr, params=int(metadata["srup.params"]), ours=True)
+
+
+def _psnr(by_set: Mapping[str, float]) -> tuple[float | None, float | None]:
+    return by_set.get("Set14"), by_set.get("Set5")
+
+
+def draw(planes: Sequence[Mapping[str, Any]], path: Path) -> None:
+    """Plot planes side by side as one SVG.
+
+    Raises:
+        MissingExtraError: matplotlib is not installed.
+        OSError: the file cannot be written.
+    """
+    require_extra("train", "matplotlib", purpose="the plot of the plane")
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(5.2 * len(planes), 4.8), layout="constrained")
+    for axes, plane in zip(figure.subplots(1, len(planes), squeeze=False)[0], planes, strict=True):
+        draw_plane(axes, plane)
+    text = io.StringIO()
+    figure.savefig(text, format="svg", metadata={"Date": None})
+    with atomic_write(path) as temporary:
+        temporary.write_text(text.getvalue(), encoding="utf-8")
+
+
+def draw_plane(axes: Any, plane: Mapping[str, Any]) -> None:
+    """Plot one plane on matplotlib's `axes`."""
+    points = [Point(**{**point, "spread": tuple(point["spread"])}) for point in plane["points"]]
+    networks = [point for point in points if point.set14 is not None and point.name != BICUBIC]
+    edge = front(points)
+    steps = [*(point.ms_per_megapixel for point in edge), 3 * max(p.ms_per_megapixel for p in points)]
+    axes.step(steps, [*map(_db, edge), _db(edge[-1])], where="post", color="#999", lw=1, zorder=1)
+    for point in networks:
+        low, high = point.spread
+        time = point.ms_per_megapixel
+        error = [[time * max(0.0, 1 - low)], [time * max(0.0, high - 1)]]
+        axes.errorbar(time, point.set14, xerr=error, fmt="o", ms=5, color=_colour(point), lw=1)
+    fastest = min(point.ms_per_megapixel for point in networks)
+    slowest = max(point.ms_per_megapixel for point in networks)
+    lowest, highest = min(map(_db, networks)), max(map(_db, networks))
+    axes.set(
+        xscale="log",
+        xlim=(fastest / 1.6, slowest * 5),
+        ylim=(lowest - 0.3, highest + 0.3),
+        xlabel="milliseconds per megapixel of output",
+        ylabel="Set14 Y-PSNR in dB",
+        title=f"x{plane['scale']}, {plane['engine']}",
+    )
+    _label(axes, networks)
+    notes = [f"{p.name}: {_db(p):.2f} dB, {p.ms_per_megapixel:.0f} ms" for p in points if p.name == BICUBIC]
+    if plane["no_figure"]:
+        timed = (p for p in points if p.set14 is None)
+        notes.append(
+            "no published figure: " + ", ".join(f"{p.name} {p.ms_per_megapixel:.0f} ms" for p in timed)
+        )
+    axes.text(0.98, 0.02, "\n".join(notes), fontsize=7, ha="right", va="bottom", transform=axes.transAxes)
+    axes.grid(alpha=0.2, which="both")
+
+
+def _label(axes: Any, points: Sequence[Point]) -> None:
+    """Write names right of the points, moved down where they would lie on one another."""
+    bottom, top = axes.get_ylim()
+    height = (top - bottom) / 28  # of a line of text
+    placed: list[tuple[float, float]] = []
+    for point in sorted(points, key=_db, reverse=True):
+        time, at = point.ms_per_megapixel, _db(point)
+        near = [y for other, y in placed if 1 / 4 < other / time < 4]
+        at = min([at - 0.7 * height, *(y - height for y in near)])
+        placed.append((time, at))
+        axes.annotate(
+            f"{point.name}, {point.params / 1e3:.0f} K",
+            (time, _db(point)),
+            xytext=(time * 1.25, at),
+            fontsize=8,
+            color=_colour(point),
+            va="center",
+            arrowprops={"arrowstyle": "-", "lw": 0.4, "color": "#999"},
+        )
+
+
+def _colour(point: Point) -> str:
+    return OURS if point.ours else THEIRS
+
+
+def lines(result: Mapping[str, Any]) -> Iterator[str]:
+    """Yield the result in words."""
+    for plane in result["planes"]:
+        yield f"x{plane['scale']}, {plane['size']} whole, {plane['engine']}, {plane['rounds']} rounds:"
+        for point in sorted(plane["points"], key=lambda point: point["ms_per_megapixel"]):
+            quality = "no figure" if point["set14"] is None else f"{point['set14']:.2f} dB"
+            mark = "on the front" if point["name"] in plane["front"] else ""
+            yield (
+                f"  {point['name']:14} {point['ms_per_megapixel']:8.1f} ms/MP  Set14 {quality:9} "
+                f"{point['params']:9,} parameters {point['macs_per_output_px']:8,} multiply-adds/px  {mark}"
+            )
+        for entry in plane["gaps"]:
+            yield "  " + gap_in_words(entry)
+        yield from (f"  {entry['method']}: {entry['why']}" for entry in plane["missing"])
+        yield from (f"  warning: {text}" for text in plane["warnings"])
+
+
+def gap_in_words(entry: Mapping[str, Any]) -> str:
+    """Return a gap as a sentence."""
+    if entry["interpolated_db"] is None:
+        return f"{entry['name']}: faster than everything else"
+    return (
+        f"{entry['name']}: {entry['interpolated_db']:+.2f} dB from the front at equal time "
+        f"({entry['interpolated_db_grey_as_luma']:+.2f} dB with Set14's grey file as luma); "
+        f"{entry['best_no_slower_db']:+.2f} dB from {entry['best_no_slower']}, the best that is no slower"
+    )
+
+
+@click.command(cls=Script, help=__doc__)
+@click.option("--scale", "scales", type=click.Choice(shipped_scales()), multiple=True, help="Only these.")
+@click.option("--engine", default="onnxruntime", show_default=True, type=click.Choice(list(ENGINES)))
+@click.option("--rounds", default=ROUNDS, show_default=True, type=click.IntRange(1))
+@click.option("--store", is_flag=True, help="Keep result and plot in benchmarks/results/.")
+def main(store: bool, engine: str, **what: Any) -> None:
+    result = run(engine=engine, **what)
+    for line in lines(result):
+        click.echo(line)
+    if store:
+        theme = "plane" if engine == "onnxruntime" else f"plane-{engine}"
+        path = store_result(theme, result)
+        draw(result["planes"], path.with_suffix(".svg"))
+
+
+if __name__ == "__main__":
+    main()
