@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import functools
 import random
+import threading
 import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -152,7 +153,7 @@ class SimulatedCuda:
         self._fail_at, self._status, self._sticky = fail_at, status, sticky
         self._failing_allocations = failing_allocations
         self._random = random.Random(schedule) if isinstance(schedule, int) else None
-        self._device = 0
+        self._thread = threading.local()
         self._next_address = 0x7D0000000000
         self._next_handle = 0x1000
         self._blocks: dict[int, Block] = {}
@@ -308,11 +309,16 @@ class SimulatedCuda:
 
     # --- devices, streams, events ---------------------------------------------------------------
 
+    @property
+    def _device(self) -> int:
+        """The current one, which each thread has for itself."""
+        return getattr(self._thread, "device", 0)
+
     @api()
     def cudaSetDevice(self, device: int) -> int:
         if not 0 <= device < len(self._memory):
             return INVALID_DEVICE
-        self._device = device
+        self._thread.device = device
         return SUCCESS
 
     @api(1)

@@ -30,11 +30,14 @@ ABOVE_UPSCALE = {
     "sr.options_engine",
     "sr.options_train",
     "sr.ledger",
+    "sr.large",
     "sr.pipeline",
     "sr.sized",
     "sr.report",
     "sr.report_engines",
     "sr.folders",
+    "sr.order",
+    "sr.streams",
 }
 
 # Slow to import, or absent where only part of srup is installed.

@@ -16,7 +16,7 @@ import sr
 
 pytestmark = pytest.mark.slow
 
-PACKAGES = ("sr", "sr/backends", "train", "deploy")
+PACKAGES = ("sr", "sr/backends", "sr/image", "train", "deploy")
 BASE_DEPENDENCIES = {"numpy", "pillow", "click", "onnxruntime", "rich", "platformdirs"}
 TORCH_MODULES = {"sr.model", "sr.checkpoint", "sr.colour", "sr.backends.pytorch"}
 MAX_WHEEL_MB = 16

@@ -1,5 +1,7 @@
 """What the README shows works: every command line, the Python example, every link."""
 
+import doctest
+import importlib
 import os
 import re
 import shlex
@@ -19,6 +21,7 @@ FENCED = re.findall(r"^```(\w*)\n(.*?)^```$", README, flags=re.DOTALL | re.MULTI
 BLOCKS = [text for language, text in FENCED if not language]
 LINES = [line for block in BLOCKS for line in block.splitlines()]
 COMMANDS = [shlex.split(line, comments=True)[1:] for line in LINES if line.startswith("srup ")]
+PIPELINES = [line for line in LINES if "| srup " in line]
 # Of the other pages the command lines are checked, not run: many need a GPU or files of one's own.
 PAGES = "\n".join(path.read_text(encoding="utf-8") for path in sorted((ROOT / "docs").glob("*.md")))
 SHOWN_ELSEWHERE = [
@@ -69,11 +72,17 @@ def test_the_command_lines_run(tmp_path):
             text=True,
         )
         assert result.returncode == 0, (words, result.stderr)
+    for line in PIPELINES:
+        command = line.replace("| srup ", f"| {shlex.quote(sys.executable)} -m sr.cli ")
+        subprocess.run(
+            command, shell=True, check=True, cwd=tmp_path, env=os.environ | {"PYTHONPATH": str(ROOT)}
+        )
     made = {path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*") if path.is_file()}
     assert {
         "photo_x2.png",
         "photo_tiled.png",
         "big.webp",
+        "large.png",
         "holiday_x3/day 1/c_x3.png",
         "out/a_x2.webp",
         "out/b_x2.webp",
@@ -89,6 +98,19 @@ def test_the_python_example_runs():
     assert scope["big"].shape == (60, 90, 3)
 
 
+def test_the_python_page_runs(tmp_path, monkeypatch):
+    """Its examples, one after the other, in a folder with the files that they name."""
+    page = (ROOT / "docs" / "python.md").read_text(encoding="utf-8")
+    examples = re.findall(r"^```python\n(.*?)^```$", page, flags=re.DOTALL | re.MULTILINE)
+    assert len(examples) > 3
+    monkeypatch.chdir(tmp_path)
+    with Image.open(ROOT / "examples" / "colosseum.png") as picture:
+        picture.crop((0, 0, 45, 30)).save("photo.jpg")
+    scope: dict = {}
+    for example in examples:
+        exec(example, scope)
+
+
 @pytest.mark.parametrize("document", sorted(ROOT.glob("*.md")) + sorted(ROOT.glob("*/*.md")), ids=str)
 def test_links_lead_somewhere(document):
     text = document.read_text(encoding="utf-8")
@@ -97,11 +119,20 @@ def test_links_lead_somewhere(document):
             assert (document.parent / target).exists(), target
 
 
-def test_the_doctests_hold():
-    import doctest
+WITH_DOCTESTS = [
+    ".".join(path.relative_to(ROOT).with_suffix("").parts)
+    for package in ("sr", "train", "deploy")
+    for path in sorted((ROOT / package).rglob("*.py"))
+    if "\n    >>> " in path.read_text(encoding="utf-8")
+]
 
-    import sr.upscale
 
-    results = doctest.testmod(sr.upscale)
+@pytest.mark.parametrize("name", WITH_DOCTESTS)
+def test_the_doctests_hold(name):
+    results = doctest.testmod(importlib.import_module(name))
     assert results.attempted > 0
     assert results.failed == 0
+
+
+def test_upscalers_have_doctests():
+    assert {"sr.upscale", "sr.sized"} <= set(WITH_DOCTESTS)

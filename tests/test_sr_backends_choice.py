@@ -31,7 +31,7 @@ class Stub(Backend):
     """A backend that was opened and does nothing."""
 
     def __init__(self, name: str, request: BackendRequest) -> None:
-        model = read_metadata(shipped_onnx(scale=2))
+        model = replace(read_metadata(shipped_onnx(scale=2)), precision=request.precision or "fp32")
         self.request = request
         self.info = BackendInfo(name, request.device, model, default_tile=64, default_batch=1)
 
@@ -80,6 +80,36 @@ def test_auto_takes_the_fastest_that_works_and_says_why(machine, setup, device, 
     assert why in backend.info.why
     assert bool(backend.info.why) == bool(why)
     assert "\n" not in backend.info.why
+
+
+@pytest.mark.parametrize(
+    ("precision", "gpus", "name", "on", "why"),
+    [
+        ("fp32", 0, "onnx", "cpu", "no NVIDIA GPU found"),
+        ("int8", 0, "openvino", "cpu", "the fastest in int8"),
+        ("bf16", 1, "openvino", "cpu", "the fastest in bf16"),
+        ("fp16", 1, "trt", "cuda", "the fastest on this GPU"),
+        ("fp32", 1, "trt", "cuda", "the fastest on this GPU"),
+    ],
+)
+def test_auto_takes_what_computes_in_the_precision_that_is_named(machine, precision, gpus, name, on, why):
+    machine(gpus=gpus)
+    backend = open_backend("auto", replace(REQUEST, precision=precision))
+    assert (backend.info.name, backend.request.device, backend.info.why) == (name, on, why)
+
+
+def test_a_precision_that_is_named_is_taken_or_fails(machine):
+    with pytest.raises(BackendError, match=r"small_x2_int8_uint8.onnx: is int8, not fp32; drop --precision"):
+        open_backend(
+            "onnx", replace(REQUEST, precision="fp32", model=shipped_onnx(scale=2, precision="int8"))
+        )
+    machine()
+    with pytest.raises(
+        BackendError, match="backend torch computes fp32, not int8; use --backend onnx or openv"
+    ):
+        open_backend("torch", replace(REQUEST, precision="int8"))
+    with pytest.raises(BackendError, match="no backend computes bf16 on a GPU; drop --device"):
+        open_backend("auto", replace(REQUEST, precision="bf16", device="0"))
 
 
 def test_a_device_that_is_named_is_taken_or_fails(machine):
@@ -296,16 +326,19 @@ def test_gpu_check_leaves_one_report_and_counts_what_failed(tmp_path):
     )
     for name in ("python", "srup"):
         (programs / name).write_text(
-            '#!/bin/sh\necho "ran $*"\ncase "$*" in *benchmarks.gpu) exit 3;; esac\n'
+            '#!/bin/sh\necho "ran $*"\ncase "$*" in *benchmarks.report*) exit 3;; esac\n'
         )
         (programs / name).chmod(0o755)
     answer = subprocess.run(
-        [tmp_path / "bin" / "gpu-check", tmp_path / "my report.txt"], capture_output=True, text=True
+        [tmp_path / "bin" / "gpu-check", "--quick", tmp_path / "my report.txt"],
+        capture_output=True,
+        text=True,
     )
     report = (tmp_path / "my report.txt").read_text()
     assert answer.returncode == 1
-    assert f"send back {tmp_path}/my report.txt" in answer.stderr
+    base = f"{tmp_path}/my report"
+    assert f"send back {base}.txt, {base}.html and {base}.json" in answer.stderr
     assert report.splitlines()[0].startswith("srup gpu-check, 20")
-    assert "ran -m pytest -m gpu -ra tests/test_gpu.py" in report
-    assert "ran -m benchmarks.gpu\n(exit status 3)" in report
+    assert "ran -m pytest -m gpu -ra\n" in report
+    assert f"ran -m benchmarks.report --quick -o {base}.html\n(exit status 3)" in report
     assert report.rstrip().endswith("failed sections: 1")

@@ -12,7 +12,6 @@ import pytest
 from PIL import Image
 
 from sr import __version__
-from sr.files import TEMPORARY_PREFIX
 
 ROOT = Path(__file__).resolve().parent.parent
 EXAMPLES = ROOT / "examples"
@@ -243,12 +242,46 @@ def test_info_describes_models_and_the_environment():
 
 
 def test_missing_file_and_not_a_picture(tmp_path):
-    assert_refused(srup("upscale", tmp_path / "none.png"), "none.png")
+    assert_refused(srup("upscale", tmp_path / "none.png"), "none.png", "no such file or folder")
     (tmp_path / "text.png").write_text("hello")
     assert_refused(srup("upscale", tmp_path / "text.png"), "text.png")
     (tmp_path / "empty.png").touch()
     assert_refused(srup("upscale", tmp_path / "empty.png"), "empty.png")
     assert_nothing_left(tmp_path, "text.png", "empty.png")
+
+
+def test_names_are_looked_at_before_a_backend_is_opened(photo):
+    """A backend may build an engine for minutes when it is opened; this one cannot be opened at all."""
+    backend = ("--backend", "trt", "--device", "cpu")
+    assert_refused(srup("upscale", photo, *backend), "runs on GPUs only")
+    listed = srup("upscale", photo.parent, *backend, "--dry-run")
+    assert (listed.returncode, listed.stdout.splitlines()[-1]) == (0, "1 picture to upscale")
+    assert_refused(srup("upscale", photo.parent / "wrong.png", *backend), "wrong.png", "no such file")
+    photo.with_name("photo_x2.png").touch()
+    assert_refused(srup("upscale", photo, *backend), "exists already")
+    nothing = srup("upscale", photo, *backend, "--skip-existing")
+    assert (nothing.returncode, nothing.stderr) == (0, "")
+    assert nothing.stdout == "0 pictures to upscale; 1 picture skipped, their outputs exist\n"
+
+
+def test_a_dry_run_loads_no_runtime(photo):
+    program = (
+        "import sys; from sr.cli import main\n"
+        "try: main()\n"
+        "except SystemExit as end: print(end.code, [n for n in ('onnxruntime', 'torch') if n in sys.modules])"
+    )
+    command = [sys.executable, "-c", program, "upscale", str(photo), "--scale", "2.5", "--dry-run"]
+    answer = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert answer.stdout.splitlines()[-1] == "0 []"
+
+
+def test_the_scale_of_a_model_is_known_before_it_is_opened(photo):
+    onnx = ROOT / "sr" / "weights" / "small_x3_fp16_uint8.onnx"
+    for model in (onnx, ROOT / "sr" / "weights" / "small_x4.safetensors"):
+        listed = srup("upscale", photo, "--model", model, "--dry-run")
+        assert f"photo_x{3 if model == onnx else 4}.png" in listed.stdout
+    missing = srup("upscale", photo, "--model", "missing.onnx", "--scale", 2, "--dry-run")
+    assert_refused(missing, "missing.onnx", "cannot be read")
 
 
 def test_folder_without_pictures(tmp_path):
@@ -292,15 +325,14 @@ def test_kinds_of_pictures_that_used_to_be_trouble(photo, tmp_path):
     frames[0].save(tmp_path / "moving.gif", save_all=True, append_images=frames[1:], duration=70)
     frames[0].save(tmp_path / "pages.tif", save_all=True, append_images=frames[1:])
     out = tmp_path / "out"
-    single = ("deep.png", "cmyk.jpg", "moving.gif")
-    assert srup("upscale", *(tmp_path / name for name in single), "-o", out).returncode == 0
-    assert srup("upscale", tmp_path / "pages.tif", "-o", out, "--format", "tif").returncode == 0
+    names = ("deep.png", "cmyk.jpg", "moving.gif", "pages.tif")
+    assert srup("upscale", *(tmp_path / name for name in names), "-o", out).returncode == 0
     with Image.open(out / "deep_x2.png") as picture:
         assert picture.mode.startswith("I;16")
         assert int(np.asarray(picture).max()) > 255 * 200
     with Image.open(out / "cmyk_x2.png") as picture:
         assert (picture.mode, picture.size) == ("RGB", (40, 32))
-    for name in ("moving_x2.png", "pages_x2.tif"):
+    for name in ("moving_x2.gif", "pages_x2.tif"):
         with Image.open(out / name) as picture:
             assert (picture.n_frames, picture.size) == (2, (40, 32))
 
@@ -419,25 +451,3 @@ def test_wrong_usage_is_exit_status_2(arguments):
 
 def test_tile_too_small_for_the_halo(photo):
     assert_refused(srup("upscale", photo, "--tile", 4), "tile 4", "--tile")
-
-
-def test_an_interrupt_leaves_nothing_partial(tmp_path):
-    """SIGINT in the middle of the work: no output under the final name, no temporary file."""
-    import signal
-    import time
-
-    with Image.open(EXAMPLES / "kitten.png") as picture:
-        picture.resize((2040, 1356)).save(tmp_path / "large.png", compress_level=1)
-    command = [sys.executable, "-m", "sr.cli", "upscale", "large.png", "--scale", "3"]
-    process = subprocess.Popen(
-        command, cwd=tmp_path, env=os.environ | {"PYTHONPATH": str(ROOT)}, stderr=subprocess.PIPE, text=True
-    )
-    time.sleep(3)
-    process.send_signal(signal.SIGINT)
-    _, errors = process.communicate(timeout=120)
-    if process.returncode == 0:
-        pytest.skip("the work was done before the signal came")
-    assert "Traceback" not in errors
-    names = sorted(path.name for path in tmp_path.iterdir())
-    assert names == ["large.png"]
-    assert not any(name.startswith(TEMPORARY_PREFIX) for name in names)

@@ -4,12 +4,15 @@ import os
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from sr.errors import ImageError
-from sr.folders import OutputRules, plan_jobs
+from sr.folders import OutputRules, Plan, check_inputs, plan_jobs
 from sr.ledger import NAME, Ledger
 from sr.pipeline import FileJob
+from tests.pictures import apng, encoded, gif, tiff_16
 
 RULES = OutputRules(suffix="_x3")
 
@@ -26,6 +29,14 @@ def planned(root: Path, inputs: list[str], rules: OutputRules = RULES) -> dict[s
     return {
         job.source.relative_to(root).as_posix(): job.target.relative_to(root).as_posix() for job in plan.jobs
     }
+
+
+def record(plan: Plan) -> None:
+    """Put what is there already on record, as a run does."""
+    for job in plan.done:
+        assert job.ledger is not None
+        plan.ledgers[job.ledger].begin([job])
+        plan.ledgers[job.ledger].add(job)
 
 
 def refused(root: Path, inputs: list[str], rules: OutputRules = RULES) -> str:
@@ -111,9 +122,7 @@ def test_a_picture_or_setting_that_changed_is_redone(tmp_path: Path) -> None:
     touch(tmp_path, "in/a.jpg", "in/b.jpg", "in_x3/a_x3.png", "in_x3/b_x3.png")
     rules = replace(RULES, existing="skip", settings="x3 small fp32")
     done = plan_jobs([tmp_path / "in"], rules)
-    for job in done.done:
-        assert job.ledger is not None
-        done.ledgers[job.ledger].add(job)
+    record(done)
     assert planned(tmp_path, ["in"], rules) == {}
 
     (tmp_path / "in/b.jpg").write_bytes(b"changed")
@@ -126,7 +135,7 @@ def test_other_settings_redo_everything(tmp_path: Path) -> None:
     touch(tmp_path, "in/a.jpg", "in_x3/a_x3.png")
     rules = replace(RULES, existing="skip", settings="one")
     plan = plan_jobs([tmp_path / "in"], rules)
-    plan.ledgers[tmp_path / "in_x3"].add(plan.done[0])
+    record(plan)
     assert planned(tmp_path, ["in"], rules) == {}
     assert set(planned(tmp_path, ["in"], replace(rules, settings="other"))) == {"in/a.jpg"}
 
@@ -135,6 +144,7 @@ def test_a_ledger_that_a_crash_cut_off_keeps_its_whole_lines(tmp_path: Path) -> 
     touch(tmp_path, "in/a.jpg", "in/b.jpg")
     jobs = [FileJob(tmp_path / f"in/{n}.jpg", tmp_path / f"{n}.png", ledger=tmp_path) for n in "ab"]
     ledger = Ledger(tmp_path, settings="s")
+    ledger.begin(jobs)
     for job in jobs:
         ledger.add(job)
     path = tmp_path / NAME
@@ -144,3 +154,102 @@ def test_a_ledger_that_a_crash_cut_off_keeps_its_whole_lines(tmp_path: Path) -> 
     again = Ledger(tmp_path, settings="s")
     assert not again.is_done(jobs[0])
     assert again.is_done(jobs[1]), "without a record an output counts by its name"
+
+
+def test_a_picture_that_changes_while_it_is_upscaled_is_redone(tmp_path: Path) -> None:
+    touch(tmp_path, "in/a.jpg", "in_x3/a_x3.png")
+    rules = replace(RULES, existing="skip", settings="s")
+    plan = plan_jobs([tmp_path / "in"], rules)
+    ledger = plan.ledgers[tmp_path / "in_x3"]
+    ledger.begin(plan.done)
+    (tmp_path / "in/a.jpg").write_bytes(b"changed")
+    ledger.add(plan.done[0])
+    assert set(planned(tmp_path, ["in"], rules)) == {"in/a.jpg"}
+
+
+def test_what_a_killed_run_may_have_replaced_is_redone_by_the_settings_before(tmp_path: Path) -> None:
+    touch(tmp_path, "in/a.jpg", "in_x3/a_x3.png")
+    first, second = (replace(RULES, existing="skip", settings=name) for name in ("first", "second"))
+    record(plan_jobs([tmp_path / "in"], first))
+    killed = plan_jobs([tmp_path / "in"], second)
+    killed.ledgers[tmp_path / "in_x3"].begin(killed.jobs)
+    (tmp_path / "in_x3/a_x3.png").write_bytes(b"made with the second settings")
+    assert set(planned(tmp_path, ["in"], first)) == {"in/a.jpg"}
+    assert set(planned(tmp_path, ["in"], second)) == {"in/a.jpg"}
+
+
+def test_an_input_that_vanished_is_not_recorded(tmp_path: Path) -> None:
+    ledger, job = Ledger(tmp_path, settings="s"), FileJob(tmp_path / "absent.jpg", tmp_path / "a.png")
+    ledger.begin([job])
+    ledger.add(job)
+    assert not (tmp_path / NAME).exists()
+
+
+def test_a_missing_input_is_refused_by_name(tmp_path: Path) -> None:
+    touch(tmp_path, "a.png")
+    check_inputs([tmp_path, tmp_path / "a.png"])
+    (tmp_path / "link.png").symlink_to(tmp_path / "absent")
+    with pytest.raises(ImageError, match=r"b\.png and 1 more: no such file or folder"):
+        check_inputs([tmp_path / name for name in ("a.png", "b.png", "link.png")])
+
+
+def animated(kind: str, frames: int) -> bytes:
+    images = [Image.new("RGB", (8, 8), (40 * number, 0, 0)) for number in range(frames)]
+    return encoded(images[0], kind, save_all=True, append_images=images[1:])
+
+
+def test_animations_and_pages_keep_their_kind(tmp_path: Path) -> None:
+    still = [np.zeros((8, 8), np.uint8)] * 2
+    contents = {
+        "g.gif": encoded(still[0], "GIF"),
+        "g2.gif": gif([(frame, (0, 0), 0, None, 5) for frame in still], size=(8, 8), palette=bytes(12)),
+        "w.webp": animated("WEBP", 1),
+        "w2.WEBP": animated("WEBP", 3),
+        "a.avif": animated("AVIF", 1),
+        "a2.avif": animated("AVIF", 3),
+        "t.tif": animated("TIFF", 1),
+        "deep.tif": tiff_16(np.zeros((4, 4, 1), np.uint16), photometric=1),
+        "t2.tiff": animated("TIFF", 2),
+        "p2.png": apng(3),
+        "cut.gif": animated("GIF", 3)[:40],
+        "text.webp": b"no picture",
+        "gif.tif": animated("GIF", 3),  # the content says what it is
+        "empty.tif": b"",
+    }
+    for name, content in contents.items():
+        (tmp_path / name).write_bytes(content)
+    kept = {
+        "g2.gif": "gif",
+        "w2.WEBP": "webp",
+        "a2.avif": "avif",
+        "t2.tiff": "tif",
+        "gif.tif": "gif",
+    }
+    inputs = sorted(contents)
+    plan = plan_jobs([tmp_path / name for name in inputs], OutputRules(output=tmp_path / "out", suffix=""))
+    formats = {job.source.name: job.target.suffix[1:] for job in plan.jobs}
+    assert formats == {name: kept.get(name, "png") for name in inputs}
+    assert plan.suffixes == {".png", *(f".{suffix}" for suffix in kept.values())}
+    named = plan_jobs([tmp_path / "g2.gif"], OutputRules(format=".webp"))
+    assert named.jobs[0].target.name == "g2_x2.webp"
+
+
+def test_pictures_that_are_not_read_are_counted(tmp_path: Path) -> None:
+    touch(tmp_path, "in/a.jpg", "in/b.HEIC", "in/raw/c.cr3", "in/notes.txt", "other/d.jxl", "other/e.png")
+    plan = plan_jobs([tmp_path / "in", tmp_path / "other"], RULES)
+    assert [path.name for path in plan.unread] == ["b.HEIC", "c.cr3", "d.jxl"]
+    only = plan_jobs([tmp_path / "in"], replace(RULES, include=("*.jpg",)))
+    assert only.unread == []
+
+
+def test_a_folder_that_cannot_be_listed_is_noted(tmp_path: Path) -> None:
+    touch(tmp_path, "in/a.jpg", "in/closed/b.jpg")
+    (tmp_path / "in/closed").chmod(0)
+    try:
+        if os.access(tmp_path / "in/closed", os.R_OK):
+            pytest.skip("permissions do not bind this user")
+        plan = plan_jobs([tmp_path / "in"], RULES)
+    finally:
+        (tmp_path / "in/closed").chmod(0o755)
+    assert [job.source.name for job in plan.jobs] == ["a.jpg"]
+    assert [Path(error.filename).name for error in plan.unlisted] == ["closed"]

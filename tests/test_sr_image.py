@@ -32,8 +32,8 @@ from sr.image import (
     read_picture,
     write_picture,
 )
-from sr.image_decode import _PILLOW_LIMITS_LIFTED
-from sr.image_metadata import add_to_tiff, exif_from_tiff, resized_exif, upright_exif
+from sr.image.decode import _PILLOW_LIMITS_LIFTED
+from sr.image.metadata import add_to_tiff, exif_from_tiff, resized_exif, upright_exif
 from tests.pictures import (
     ARTIST,
     MAKER_NOTE,
@@ -942,7 +942,7 @@ def test_a_missing_folder_and_a_folder_in_the_way(tmp_path: Path, suffix: str) -
     (tmp_path / f"out{suffix}").mkdir()
     assert "cannot be written" in refusal(lambda: write_picture(tmp_path / f"out{suffix}", picture))
     long_name = "x" * 300 + suffix
-    assert "choose a shorter name" in refusal(lambda: write_picture(tmp_path / long_name, picture))
+    assert "choose a shorter one" in refusal(lambda: write_picture(tmp_path / long_name, picture))
     assert [path.name for path in tmp_path.iterdir()] == [f"out{suffix}"]
 
 

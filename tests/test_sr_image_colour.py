@@ -14,7 +14,7 @@ from PIL import Image
 from sr.cli import main
 from sr.errors import ImageError
 from sr.image import Metadata, Picture, WriteOptions, read_picture, write_options, write_picture
-from sr.image_arrays import BY_COMPLEMENT, BY_PROFILE
+from sr.image.arrays import BY_COMPLEMENT, BY_PROFILE
 from sr.upscale import Upscaler
 from tests.pictures import (
     MAKER_NOTE,

@@ -16,7 +16,7 @@ from sr.backends import open_deep_backend
 from sr.backends.base import BackendRequest
 from sr.errors import BackendError, ImageError, MissingExtraError
 from sr.image import Metadata, Picture, WriteOptions, open_picture, read_picture, write_picture
-from sr.image_picture import to_8_bits
+from sr.image.picture import to_8_bits
 from sr.modelfile import INPUT_NAME, shipped_onnx
 from sr.pipeline import FileJob, upscale_files
 from sr.upscale import Upscaler
@@ -176,6 +176,16 @@ def test_metadata_is_kept_byte_for_byte(tmp_path: Path, suffix: str) -> None:
     with Image.open(tmp_path / f"b{suffix}") as image:
         photo = image.getexif().get_ifd(0x8769)
         assert (photo[0xA002], photo[0xA003]) == (21, 15)
+
+
+@pytest.mark.parametrize("side", [1, 8, 30, 100])
+def test_metadata_larger_than_a_buffer_is_read_behind_pixels_of_any_size(tmp_path: Path, side: int) -> None:
+    """libvips reads through the same descriptor, and must not move where buffered reading goes on."""
+    xmp = b'<x:xmpmeta xmlns:x="adobe:ns:meta/">' + b"0123456789" * 5000 + b"</x:xmpmeta>"
+    samples = np.zeros((side, side, 3), np.uint16)
+    for suffix in (".tif", ".png"):
+        write_picture(tmp_path / f"deep{suffix}", Picture(samples, metadata=Metadata(xmp=xmp)))
+        assert read_picture(tmp_path / f"deep{suffix}").metadata.xmp == xmp
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))

@@ -13,7 +13,7 @@ from sr.errors import ImageError
 from sr.image import Picture, read_picture
 from sr.metrics import psnr_y
 from sr.resample import resample
-from sr.sized import SizedUpscaler, open_upscaler
+from sr.sized import SizedUpscaler, Upscaling
 from sr.sizing import SizeRequest
 from sr.upscale import Upscaler
 
@@ -115,7 +115,7 @@ def test_the_same_size_is_the_same_array(photo: Picture) -> None:
 
 
 def test_one_network_where_one_suffices() -> None:
-    with open_upscaler(scale=3) as plain, open_upscaler(scale=2.5) as sized, open_upscaler() as default:
+    with Upscaling(scale=3).open() as plain, Upscaling(2.5).open() as sized, Upscaling().open() as default:
         assert isinstance(plain, Upscaler)
         assert isinstance(default, Upscaler)
         assert isinstance(sized, SizedUpscaler)

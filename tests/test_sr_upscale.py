@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from deploy.verify import MAX_TILING_LEVELS, MAX_TILING_SHARE, difference
-from sr.errors import BackendError, ImageError, ModelError, TilingError
+from sr.errors import BackendError, ModelError, TilingError
 from sr.image import Picture, read_picture
 from sr.modelfile import shipped_onnx, shipped_scales
 from sr.pipeline import FileJob, upscale_files
@@ -139,15 +139,6 @@ def test_the_input_is_not_changed(upscaler, photograph):
     before = image.copy()
     upscaler(image)
     assert (image == before).all()
-
-
-@pytest.mark.parametrize(
-    "array",
-    [np.zeros((4, 4, 4), np.uint8), np.zeros((4, 4, 3), np.float32), np.zeros((4,), np.uint8)],
-)
-def test_other_arrays_are_refused(upscaler, array):
-    with pytest.raises(ImageError, match="need uint8"):
-        upscaler(array)
 
 
 def test_progress_counts_every_tile(photograph):

@@ -165,6 +165,7 @@ def test_settings_of_the_network() -> None:
     assert changed.preset == "custom"
     assert changed.model == replace(PRESETS["tiny"], num_feats=16)
     assert TrainConfig.from_settings({"preset": "tiny", "num_feats": 32}).preset == "tiny"
+    assert TrainConfig.from_settings({"preset": "tiny", "norm": "none"}).preset == "tiny"
     luma = TrainConfig.from_settings({"colour": "Y"})
     assert (luma.model.colour, luma.model.img_channels, luma.preset) == ("Y", 1, "small")
     assert "'huge'" in refused(TrainConfig.from_settings, {"preset": "huge"}, error=ModelError)

@@ -87,12 +87,13 @@ def copied(model: nn.Module) -> dict[str, Tensor]:
         {"loss": "charbonnier+0.1*fftloss", "fft_cutoff": 0.1},
         {"optimizer": "AdamW", "weight_decay": 1e-4, "ema": 0.9},
         {"optimizer": "SGD", "learning_rate": 0.1},
+        {"optimizer": "Muon", "learning_rate": 0.02, "model": replace(NETWORK, norm="none")},
         {"amp": "bf16"},
         {"amp": "fp16"},
         {"model": replace(NETWORK, colour="YCbCr")},
         {"model": replace(NETWORK, colour="Y", img_channels=1)},
     ],
-    ids=["batch norm", "l2", "smooth_l1", "fft", "AdamW", "SGD", "bf16", "fp16", "YCbCr", "Y"],
+    ids=["batch norm", "l2", "smooth_l1", "fft", "AdamW", "SGD", "Muon", "bf16", "fp16", "YCbCr", "Y"],
 )
 def test_loss_falls_and_what_ships_upscales(
     config: TrainConfig, pairs: dict[int, Path], changes: dict[str, Any]
@@ -400,7 +401,7 @@ def test_origin_of_the_weights_is_recorded_as_it_was_read(
 
 @pytest.mark.parametrize(
     "changes",
-    [{"num_feats": 16}, {"num_blocks": 2}, {"attention": "none"}, {"norm": "none"}, {"asymmetric": False}],
+    [{"num_feats": 16}, {"num_blocks": 2}, {"attention": "none"}, {"norm": "batch"}, {"asymmetric": False}],
     ids=str,
 )
 @pytest.mark.parametrize("scale", [2, 3])
@@ -414,6 +415,19 @@ def test_weights_of_another_network_are_refused(
         Trainer(other, group=CPU, log=silent)
     assert str(caught.value).startswith(f"{init}: ")
     assert "\n" not in str(caught.value)
+
+
+def test_weight_norm_is_put_on_and_multiplied_in(config: TrainConfig, init: Path, tmp_path: Path) -> None:
+    plain = replace(config, model=replace(NETWORK, norm="none"), init_weights=init)
+    without = Trainer(plain, group=CPU, log=silent)
+    without.save()
+    saved = plain.file("last.safetensors")
+    again = Trainer(replace(config, init_weights=saved), group=CPU, log=silent)
+    lr = torch.rand(1, 3, 9, 11)
+    expected = load_weights(init).build()(lr)
+    for trainer, norm in ((without, "none"), (again, "weight")):
+        assert trainer.model.config.norm == norm
+        torch.testing.assert_close(trainer.model.eval()(lr), expected, atol=1e-6, rtol=0)
 
 
 def test_missing_weights_are_named(config: TrainConfig, tmp_path: Path) -> None:

@@ -1,0 +1,23 @@
+"""The measurement of a folder's memory, in small; the figure itself is that of `benchmarks.folder_memory`."""
+
+import sys
+
+import pytest
+
+from benchmarks import folder_memory
+from sr.errors import DataError
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+
+
+def test_memory_is_read_after_each_picture() -> None:
+    growth = folder_memory.run(30, settled=20)
+    assert 20 < growth.settled <= growth.largest
+    assert len(growth.curve) == 10
+    assert growth.curve[-1] == growth.last
+    assert growth.grown < 20  # of which a leak of one output each would take the most
+
+
+def test_a_run_that_fails_is_no_measurement() -> None:
+    with pytest.raises(DataError, match="ended with 2"):
+        folder_memory.run(2, settled=1, arguments=["--no-such-option"])

@@ -1,0 +1,28 @@
+"""The measurement of gigapixels, on a small mosaic."""
+
+from pathlib import Path
+
+import pytest
+
+from benchmarks import large
+from sr.errors import DataError, ImageError
+
+pyvips = pytest.importorskip("pyvips")
+
+EXAMPLES = Path(__file__).resolve().parent.parent / "examples"
+
+
+def test_a_mosaic_is_upscaled_and_checked(tmp_path):
+    spec = large.LargeSpec(width=700, height=600, scale=2)
+    result = large.run(EXAMPLES, spec, folder=tmp_path)
+    assert [each["killed"] for each in result["runs"]] == [False]
+    assert result["peak_rss_mib"] > 0
+    source = pyvips.Image.new_from_file(str(tmp_path / "mosaic.tif"))
+    source.invert().tiffsave(str(tmp_path / "other.tif"))
+    with pytest.raises(ImageError, match="differs from the repeated input"):
+        large.check(tmp_path / "other.tif", tmp_path / "upscaled.tif", spec)
+
+
+def test_without_photographs_it_says_so(tmp_path):
+    with pytest.raises(DataError, match="no pictures in this folder"):
+        large.make_mosaic(tmp_path, tmp_path / "mosaic.tif", height=10, width=10)

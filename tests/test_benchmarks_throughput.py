@@ -1,0 +1,147 @@
+"""Interleaved timing, peaks and throughput, with tiny sizes; and the split of an engine, simulated."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+pytest.importorskip("torch")
+
+from benchmarks import throughput
+from benchmarks.common import click_size
+from benchmarks.limits import Peaks, cpu_peaks
+from benchmarks.runners import RUNNERS, Case, open_runner
+from benchmarks.throughput import Spec
+from benchmarks.timing import Timings, interleaved
+from benchmarks.trt_split import PARTS, measured_split, split_warnings
+from sr.backends import BACKENDS
+from sr.errors import BackendError
+from tests.simulated_device import SUCCESS, Event, SimulatedCuda, api, nothing_left
+from tests.simulated_tensorrt import SimulatedPlan, SimulatedTensorRT, no_kernel
+
+PEAKS = Peaks(200e9, "given", 30e9, "given")
+
+
+def timings(**seconds: list[float]) -> Timings:
+    rounds = len(next(iter(seconds.values())))
+    return Timings(seconds, [0.01] * rounds, load_before=0.0)
+
+
+def test_ratios_are_taken_within_rounds() -> None:
+    """A machine that halves its speed in every second round changes no ratio."""
+    base = np.array([1.0, 2.0] * 10)
+    found = timings(a=list(base), b=list(3 * base))
+    assert found.ratio("b", "a") == {"median": 3.0, "p10": 3.0, "p90": 3.0}
+    assert found.latency_ms("a") == {"median": 1500.0, "p90": 2000.0, "p95": 2000.0, "p99": 2000.0}
+    assert found.variation("a") == pytest.approx(1 / 3)
+    assert any("a: times vary by 33.3%" in text for text in found.warnings())
+
+
+def test_a_quiet_machine_gives_no_warning_and_a_wandering_one_does() -> None:
+    quiet = timings(a=[1.0, 1.01, 0.99])
+    assert quiet.warnings() == []
+    quiet.calibration = [0.01, 0.01, 0.02]
+    assert any("speed wandered" in text for text in quiet.warnings())
+    quiet.clock_mhz = (3000.0, 2000.0)
+    assert any("clock went from 3000 to 2000" in text for text in quiet.warnings())
+    quiet.load_before = 99.0
+    assert any("other work was running: load 99.0" in text for text in quiet.warnings())
+
+
+def test_actions_run_in_turn_and_none_is_always_first() -> None:
+    order: list[str] = []
+    found = interleaved({name: lambda name=name: order.append(name) for name in "ab"}, rounds=4)
+    assert order[-8:] == list("abbaabba")
+    assert all(len(values) == 4 for values in (*found.seconds.values(), found.calibration))
+
+
+def test_measured_peaks_are_of_a_real_product_and_copy() -> None:
+    peaks = cpu_peaks(sides=(64, 128), tries=2, copy_bytes=2**16)
+    assert peaks.flops > 0
+    assert peaks.bytes_per_s > 0
+    assert peaks.flops_by.endswith(("64x64", "128x128"))
+    assert PEAKS.share(macs=50_000_000_000, seconds=1.0) == 0.5
+
+
+def test_engines_agree_on_the_same_weights_and_are_compared() -> None:
+    spec = Spec(
+        ("torch-eager", "torch-channels-last", "onnxruntime", "srup-onnx", "srup-trt"), rounds=2, peaks=PEAKS
+    )
+    result = throughput.run(scales=[3], size=(20, 28), batch=2, device="cpu", spec=spec)
+    (case,) = result["cases"]
+    rows = {row["backend"]: row for row in case["rows"]}
+    assert rows.keys() == {"torch-eager", "torch-channels-last", "onnxruntime", "srup-onnx"}
+    assert all(row["differs_by_levels"] <= 1 for row in rows.values())
+    assert rows["srup-onnx"]["time_ratio"]["median"] == 1
+    for row in rows.values():
+        ms = row["latency_ms"]["median"]
+        assert row["megapixels_per_s"] == pytest.approx(2 * 20 * 28 * 9 / 1e3 / ms, rel=0.01)
+        assert row["share_of_flops"] == pytest.approx(2 * case["gmacs"] / ms * 1e3 / 200, abs=2e-3)
+    assert case["gmacs"] == pytest.approx(2 * 20 * 28 * 137_136 / 1e9, abs=2e-3)
+    assert [entry["backend"] for entry in case["missing"]] == ["srup-trt"]
+    again = json.loads(json.dumps(result, allow_nan=False))
+    assert any("srup-trt: " in line for line in throughput.lines(again))
+
+
+def test_every_backend_of_srup_can_be_measured() -> None:
+    assert {f"srup-{name}" for name in BACKENDS if name != "auto"} <= set(RUNNERS)
+
+
+def test_what_is_not_here_says_how_to_get_it() -> None:
+    case = Case(3, 20, 28)
+    with pytest.raises(BackendError, match="there is no 'caffe' to run"), open_runner("caffe", case):
+        pass
+    with (
+        pytest.raises(BackendError, match="fp32 only"),
+        open_runner("srup-torch", Case(3, 20, 28, precision="fp16")),
+    ):
+        pass
+
+
+def test_openvino_says_how_to_install_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(BackendError, match="pip install openvino"), open_runner("openvino", Case(3, 20, 28)):
+        pass
+
+
+def test_from_the_command_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("benchmarks.throughput.cpu_peaks", lambda: PEAKS)
+    monkeypatch.setattr("benchmarks.common.result_path", lambda theme: tmp_path / f"{theme}.json")
+    monkeypatch.setattr("benchmarks.common.ROOT", tmp_path)
+    words = "--backend onnxruntime --scale 2 --size 24x16 --rounds 1 --against onnxruntime --store"
+    answer = CliRunner().invoke(throughput.main, words.split())
+    assert answer.exit_code == 0, answer.output
+    stored = (tmp_path / "throughput.json").read_text()
+    assert json.loads(stored)["cases"][0]["size"] == "24x16"
+    assert CliRunner().invoke(throughput.main, ["--size", "24"]).exit_code == 2
+    assert click_size(None, None, "24x16") == (16, 24)
+
+
+class TimedCuda(SimulatedCuda):
+    """The simulated runtime with the one function more that the split asks for."""
+
+    @api(1)
+    def cudaEventElapsedTime(self, start: Event, end: Event) -> tuple[int, float]:
+        return SUCCESS, (end.time - start.time) * 1e3
+
+
+def test_split_on_a_simulated_device_has_all_parts_and_frees_everything() -> None:
+    cuda = TimedCuda()
+    module: Any = SimulatedTensorRT(cuda)
+    plan = module.plan(SimulatedPlan(no_kernel, 3, 2, 64))
+    with nothing_left(cuda):
+        split = measured_split(plan, (4, 32, 200, 3), module, cuda, rounds=3)
+    assert tuple(split) == PARTS
+    assert all(figures["median"] >= 0 for figures in split.values())
+
+
+def test_split_warns_as_trtexec_does() -> None:
+    split = {part: {"median": 1.0} for part in PARTS} | {"copy_out": {"median": 2.0}}
+    warnings = split_warnings("srup-trt", split)
+    assert len(warnings) == 2
+    assert "enqueueing takes 1.000 ms" in warnings[0]
+    assert "copy_out takes longer" in warnings[1]
+    assert not split_warnings("srup-trt", {**split, "compute": {"median": 5.0}})

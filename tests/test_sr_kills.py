@@ -1,0 +1,45 @@
+"""Kill -9 in the middle of a folder: the short form of `python -m benchmarks.kills`."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from benchmarks import kills
+from sr.errors import DataError
+
+
+def test_killed_runs_leave_nothing_partial_and_the_last_completes() -> None:
+    tally = kills.run(6, pictures=10, seed=1)
+    assert tally.kills == 6
+    assert tally.whole_files_compared > 0
+    assert tally.final_files == 10
+
+
+def test_a_partial_file_would_be_found(tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_bytes(b"half")
+    with pytest.raises(DataError, match=r"a\.png: 4 bytes"):
+        kills._compare(tmp_path, {"a.png": b"half of it"})
+
+
+def test_two_runs_at_once_on_one_folder_both_end_well(tmp_path: Path) -> None:
+    """Each computes everything; every file is whole, and none of either's temporary files is taken away."""
+    kills.make_pictures(tmp_path / "in", 8, seed=2)
+    command = [sys.executable, "-m", "sr.cli", "upscale", str(tmp_path / "in")]
+    alone = subprocess.run([*command, "-o", str(tmp_path / "alone")], cwd=kills.ROOT, capture_output=True)
+    assert alone.returncode == 0
+    both = [
+        subprocess.Popen(
+            [*command, "-o", str(tmp_path / "both"), "--overwrite"],
+            cwd=kills.ROOT,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for _ in range(2)
+    ]
+    errors = [process.communicate(timeout=120)[1] for process in both]
+    assert [process.returncode for process in both] == [0, 0], errors
+    assert kills._finished_files(tmp_path / "both") == kills._finished_files(tmp_path / "alone")
+    assert not kills._temporaries(tmp_path / "both")

@@ -1,0 +1,171 @@
+"""How much memory there is: control groups of both versions, nested, and `ulimit -v`."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from sr import memory
+from sr.backends.base import default_tile, tile_within
+from sr.backends.ort import read_metadata
+from sr.modelfile import shipped_onnx, shipped_scales
+
+MIB = 2**20
+UNLIMITED_V1 = 0x7FFFFFFFFFFFF000  # what version 1 states without a limit
+V1 = ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")
+V2 = ("memory.max", "memory.current", "inactive_file")
+
+
+class Machine:
+    """What the kernel shows of a process and its control groups, as files in a folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self.process, self.mounted = folder / "proc", folder / "cgroup"
+        for path in (self.process, self.mounted):
+            path.mkdir()
+        self.belongs()
+        self.mounts()
+
+    def belongs(self, *lines: str) -> None:
+        (self.process / "cgroup").write_text("".join(f"{line}\n" for line in lines))
+
+    def mounts(self, *lines: str) -> None:
+        (self.process / "mountinfo").write_text("".join(f"{line}\n" for line in lines))
+
+    def mount(self, kind: str, *, root: str = "/", options: str = "rw") -> str:
+        return f"35 31 0:32 {root} {self.mounted} rw,relatime shared:9 - {kind} {kind} {options}"
+
+    def group(self, path: str, names: tuple[str, ...], *, limit: object, used: int, cache: int = 0) -> None:
+        folder = self.mounted / path
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / names[0]).write_text(f"{limit}\n")
+        (folder / names[1]).write_text(f"{used}\n")
+        (folder / "memory.stat").write_text(f"anon {used - cache}\nactive_file 0\n{names[2]} {cache}\n")
+
+    @property
+    def left(self) -> int:
+        return memory._cgroup_available(self.process)
+
+
+@pytest.fixture
+def machine(tmp_path: Path) -> Machine:
+    return Machine(tmp_path)
+
+
+@pytest.mark.parametrize("own", ["0::/a.slice/b.scope", "0::/a.slice/b.scope/inner"])
+def test_the_tightest_group_of_version_2_counts(machine: Machine, own: str) -> None:
+    machine.belongs(own)
+    machine.mounts(machine.mount("cgroup2"))
+    machine.group("a.slice/b.scope/inner", V2, limit="max", used=10 * MIB)
+    machine.group("a.slice/b.scope", V2, limit=300 * MIB, used=100 * MIB)
+    machine.group("a.slice", V2, limit=1000 * MIB, used=200 * MIB)
+    assert machine.left == 200 * MIB
+    machine.group("a.slice", V2, limit=250 * MIB, used=200 * MIB)
+    assert machine.left == 50 * MIB
+
+
+def test_page_cache_that_is_given_back_is_not_used(machine: Machine) -> None:
+    machine.belongs("0::/a")
+    machine.mounts(machine.mount("cgroup2"))
+    machine.group("a", V2, limit=512 * MIB, used=500 * MIB, cache=300 * MIB)
+    assert machine.left == 312 * MIB
+
+
+def test_where_a_group_is_slowed_down_is_its_limit(machine: Machine) -> None:
+    machine.belongs("0::/a")
+    machine.mounts(machine.mount("cgroup2"))
+    machine.group("a", V2, limit="max", used=100 * MIB)
+    (machine.mounted / "a" / "memory.high").write_text(f"{150 * MIB}\n")
+    assert machine.left == 50 * MIB
+
+
+def test_version_1_and_a_mixture(machine: Machine) -> None:
+    machine.belongs("5:cpu,cpuacct:/", "4:memory:/box/inner", "0::/")
+    machine.mounts(
+        machine.mount("cgroup", options="rw,cpu,cpuacct"), machine.mount("cgroup", options="rw,memory")
+    )
+    machine.group("box/inner", V1, limit=UNLIMITED_V1, used=1 * MIB)
+    assert machine.left > 2**60
+    machine.group("box", V1, limit=64 * MIB, used=60 * MIB, cache=20 * MIB)
+    assert machine.left == 24 * MIB
+
+
+def test_a_container_sees_its_own_group_as_the_mount(machine: Machine) -> None:
+    """Docker without a namespace of control groups: the path is the host's, the mount is the group."""
+    machine.belongs("0::/docker/1f2e")
+    machine.mounts(machine.mount("cgroup2", root="/docker/1f2e"))
+    machine.group(".", V2, limit=128 * MIB, used=28 * MIB)
+    assert machine.left == 100 * MIB
+    machine.belongs("0::/../elsewhere")  # moved out of its namespace
+    machine.mounts(machine.mount("cgroup2"))
+    assert machine.left == 100 * MIB
+
+
+def test_without_control_groups_there_is_no_bound(machine: Machine, tmp_path: Path) -> None:
+    assert machine.left > 2**60
+    assert memory._cgroup_available(tmp_path / "absent") > 2**60
+    machine.belongs("0::/a")
+    machine.mounts(machine.mount("cgroup2"))
+    (machine.mounted / "a").mkdir()  # the memory controller is not on
+    assert machine.left > 2**60
+
+
+@pytest.mark.skipif(not Path("/proc/self/cgroup").exists(), reason="no control groups here")
+def test_the_groups_of_this_process_are_found() -> None:
+    groups = [group for group, _ in memory._groups(Path("/proc/self"))]
+    assert groups
+    assert all(group.is_dir() for group in groups)
+    assert 0 < memory.available_memory() < 2**50
+
+
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="limits address space the Linux way")
+def test_a_limit_of_the_address_space_counts() -> None:
+    code = "import resource; resource.setrlimit(resource.RLIMIT_AS, (2**30, 2**30)); "
+    code += "from sr.memory import available_memory; print(available_memory())"
+    printed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert 2**28 < int(printed) < 2**30
+
+
+@pytest.mark.parametrize("scale", shipped_scales())
+def test_tiles_shrink_with_the_memory(scale: int) -> None:
+    model = read_metadata(shipped_onnx(scale=scale))
+    largest = default_tile(scale)
+    sides = [tile_within(mib * MIB, model) for mib in (0, 64, 128, 256, 512, 1024, 4096)]
+    assert sides == sorted(sides)
+    assert sides[0] == 64
+    assert sides[-1] == largest
+    assert sides[2] < largest
+
+
+# What a process has before is no measure, so the limit is set on top of it; the usual tile takes 100 MiB.
+IN_LITTLE_MEMORY = """
+import resource, sys
+import numpy as np
+from pathlib import Path
+from sr.upscale import Upscaler
+photograph = np.random.default_rng(0).integers(0, 256, (678, 1020, 3), np.uint8)
+with Upscaler(backend="onnx", device="cpu") as usual:
+    usual(photograph[:64, :64])
+pages = int(Path("/proc/self/statm").read_text().split()[0])
+limit = pages * resource.getpagesize() + 80 * 2**20
+resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+with Upscaler(backend="onnx", device="cpu", tile=int(sys.argv[1]) or None) as upscaler:
+    print(usual.spec.tile, upscaler.spec.tile, upscaler(photograph).shape)
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="limits address space the Linux way")
+def test_a_picture_is_upscaled_where_the_usual_tiles_would_not_fit() -> None:
+    def run(tile: int) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-c", IN_LITTLE_MEMORY, str(tile)]
+        return subprocess.run(command, capture_output=True, text=True, timeout=120)
+
+    planned = run(0)
+    assert planned.returncode == 0, planned.stderr
+    usual, smaller, *shape = planned.stdout.split(maxsplit=2)
+    assert int(smaller) < int(usual)
+    assert shape == ["(1356, 2040, 3)\n"]
+    forced = run(int(usual))
+    assert forced.returncode != 0
+    assert "use a smaller --tile" in forced.stderr or "MemoryError" in forced.stderr

@@ -1,0 +1,178 @@
+"""The pipeline: stages overlap, order and errors do not depend on timing, nothing partial is left."""
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import sr.pipeline
+from sr.errors import BackendError
+from sr.image import Picture, read_picture
+from sr.pipeline import FileJob, FileResult, upscale_files
+from sr.upscale import Progress
+
+
+class Doubling:
+    """Repeats pixels; `before` is called first, with how many pictures came before."""
+
+    def __init__(self, before: Callable[[int], None] = lambda _: None) -> None:
+        self.before, self.count = before, 0
+
+    def output_size(self, height: int, width: int) -> tuple[int, int]:
+        return 2 * height, 2 * width
+
+    def tile_count(self, height: int, width: int) -> int:
+        return 1
+
+    def picture(self, picture: Picture, *, progress: Progress | None = None) -> Picture:
+        self.count += 1
+        self.before(self.count - 1)
+        if progress is not None:
+            progress(1, 1)
+        return replace(picture, pixels=picture.pixels.repeat(2, 0).repeat(2, 1))
+
+
+def pixels(index: int) -> np.ndarray:
+    return np.full((4 + index, 6, 3), 10 * index, np.uint8)
+
+
+@pytest.fixture
+def jobs(tmp_path: Path) -> list[FileJob]:
+    for index in range(9):
+        Image.fromarray(pixels(index)).save(tmp_path / f"{index}.png")
+    return [FileJob(tmp_path / f"{index}.png", tmp_path / "out" / f"{index}.png") for index in range(9)]
+
+
+@pytest.fixture
+def animation(tmp_path: Path) -> FileJob:
+    frames = [Image.fromarray(np.full((5, 7, 3), 60 * index, np.uint8)) for index in range(4)]
+    frames[0].save(tmp_path / "a.webp", save_all=True, append_images=frames[1:], lossless=True)
+    return FileJob(tmp_path / "a.webp", tmp_path / "b.webp")
+
+
+def delay_writing(monkeypatch: pytest.MonkeyPatch, delays: dict[str, float]) -> None:
+    """Let the writing of the files of these names take longer."""
+    written = sr.pipeline.write_picture
+
+    def write(path: Path, *arguments: object, **options: object) -> tuple[str, ...]:
+        time.sleep(delays.get(path.name, 0))
+        return written(path, *arguments, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(sr.pipeline, "write_picture", write)
+
+
+def test_results_come_in_order_however_long_each_takes(
+    jobs: list[FileJob], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    delay_writing(monkeypatch, {"0.png": 0.3, "3.png": 0.1})
+    for index, result in enumerate(upscale_files(jobs, Doubling())):
+        assert result.job == jobs[index]
+        assert result.error is None
+        assert (read_picture(result.job.target).pixels == pixels(index).repeat(2, 0).repeat(2, 1)).all()
+    assert index == 8
+
+
+def test_pictures_are_written_side_by_side(jobs: list[FileJob], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sr.pipeline, "available_cores", lambda: 2)
+    both = threading.Barrier(2)  # broken, which raises, unless two threads write at once
+    monkeypatch.setattr(sr.pipeline, "write_picture", lambda *_, **__: (str(both.wait(timeout=5)),))
+    results = list(upscale_files(jobs[:2], Doubling()))
+    assert {result.notes for result in results} == {("0",), ("1",)}
+
+
+@pytest.mark.parametrize(("allowed_bytes", "waiting"), [(10**9, 4), (1, 2)])
+def test_what_waits_to_be_written_is_bounded(
+    jobs: list[FileJob], monkeypatch: pytest.MonkeyPatch, allowed_bytes: int, waiting: int
+) -> None:
+    monkeypatch.setattr(sr.pipeline, "available_cores", lambda: 3)
+    monkeypatch.setattr(sr.pipeline, "WAITING_BYTES", allowed_bytes)
+    go, upscaled = threading.Event(), []
+    monkeypatch.setattr(sr.pipeline, "write_picture", lambda *_, **__: (str(go.wait(timeout=5)),))
+    upscaler = Doubling(upscaled.append)
+    worker = threading.Thread(target=lambda: list(upscale_files(jobs, upscaler)))
+    worker.start()
+    time.sleep(0.3)
+    stuck = len(upscaled)
+    go.set()
+    worker.join()
+    assert stuck == waiting + 1 if allowed_bytes > 1 else stuck == waiting
+    assert len(upscaled) == 9
+
+
+def failing_at(number: int, error: BaseException) -> Doubling:
+    def fail(count: int) -> None:
+        if count == number:
+            raise error
+
+    return Doubling(fail)
+
+
+def test_a_picture_that_fails_does_not_stop_the_others(jobs: list[FileJob]) -> None:
+    jobs[5].source.write_bytes(b"no picture")
+    jobs[6].source.unlink()
+    results = list(upscale_files(jobs, failing_at(2, BackendError("the device failed; try another"))))
+    assert [index for index, result in enumerate(results) if result.error is not None] == [2, 5, 6]
+    assert sorted(path.name for path in jobs[0].target.parent.iterdir()) == [
+        f"{index}.png" for index in (0, 1, 3, 4, 7, 8)
+    ]
+
+
+def test_an_interrupt_finishes_what_was_upscaled_and_leaves_nothing_partial(
+    jobs: list[FileJob], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    delay_writing(monkeypatch, {"2.png": 0.2})
+    results: list[FileResult] = []
+    with pytest.raises(KeyboardInterrupt):
+        results += upscale_files(jobs, failing_at(4, KeyboardInterrupt()))
+    assert [result.job for result in results] == jobs[:4]
+    assert sorted(path.name for path in jobs[0].target.parent.iterdir()) == [f"{i}.png" for i in range(4)]
+
+
+def names_below(folder: Path) -> set[str]:
+    return {path.name for path in folder.iterdir()}
+
+
+def test_frames_of_an_animation_are_decoded_upscaled_and_encoded(animation: FileJob) -> None:
+    (result,) = upscale_files([animation], Doubling())
+    assert (result.error, result.frames, result.tiles, result.output_size) == (None, 4, 4, (14, 10))
+    with Image.open(animation.target) as opened:
+        values = []
+        for index in range(4):
+            opened.seek(index)
+            values.append(np.asarray(opened.convert("RGB")).max())
+    assert values == [0, 60, 120, 180]
+
+
+@pytest.mark.parametrize("frame", [0, 2])
+@pytest.mark.parametrize("error", [BackendError("the device failed; try another"), KeyboardInterrupt()])
+def test_a_frame_that_fails_leaves_no_file(animation: FileJob, frame: int, error: BaseException) -> None:
+    results: list[FileResult] = []
+    with suppress(KeyboardInterrupt):
+        results += upscale_files([animation], failing_at(frame, error))
+    assert [result.error for result in results] == ([error] if isinstance(error, BackendError) else [])
+    assert names_below(animation.source.parent) == {"a.webp"}
+
+
+def test_an_animation_that_cannot_be_written_does_not_hang(
+    animation: FileJob, jobs: list[FileJob], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def write(_path: Path, _sequence: object, frames: Iterator[object], **_: object) -> tuple[str, ...]:
+        next(frames)
+        raise BackendError("the disk is full; free some space")
+
+    monkeypatch.setattr(sr.pipeline, "write_sequence", write)
+    results: list[FileResult] = []
+    worker = threading.Thread(
+        target=lambda: results.extend(upscale_files([animation, jobs[0]], Doubling())), daemon=True
+    )
+    worker.start()
+    worker.join(timeout=20)
+    broken, whole = results
+    assert "disk is full" in str(broken.error)
+    assert whole.error is None
