@@ -2,8 +2,7 @@
 
 The network is replaced by pixel repetition, so what is left of `srup upscale FOLDER` is decoding, tiles,
 stitching and encoding. It is compared, in turn, with Pillow saving the same outputs, which are in memory
-already, on as many threads as there are cores. PNG at its default level is coded with run lengths here
-and with Pillow's search for repetitions there.
+already, on as many threads as there are cores, in the same quality or at the same level.
 
     python -m benchmarks.ceiling PHOTOGRAPHS --count 50 --store
     python -m benchmarks.ceiling PHOTOGRAPHS --format png --png-level 6
@@ -29,7 +28,7 @@ from sr.backends.base import Backend, BackendInfo, Batch, default_tile
 from sr.backends.ort import read_metadata
 from sr.image import WriteOptions, read_picture, write_options
 from sr.image.encode import save_arguments
-from sr.image.formats import OUTPUT_FORMATS
+from sr.image.formats import OUTPUT_FORMATS, PNG
 from sr.modelfile import shipped_onnx
 from sr.pipeline import FileJob, upscale_files
 from sr.processor import available_cores
@@ -93,7 +92,8 @@ def _measure(
     outputs.mkdir()
     upscaled = [upscaler.picture(read_picture(path)) for path in sources]
     arguments = save_arguments(kind, upscaled[0], options)[0]
-    arguments.pop("compress_type", None)  # Pillow's own
+    if kind is PNG:
+        arguments["compress_level"] = options.png_level
     images = [Image.fromarray(picture.pixels) for picture in upscaled]
     targets = [outputs / path.name for path in sources]
 

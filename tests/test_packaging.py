@@ -17,7 +17,7 @@ import sr
 pytestmark = pytest.mark.slow
 
 PACKAGES = ("sr", "sr/backends", "sr/image", "train", "deploy")
-BASE_DEPENDENCIES = {"numpy", "pillow", "click", "onnxruntime", "rich", "platformdirs"}
+BASE_DEPENDENCIES = {"numpy", "pillow", "click", "onnxruntime", "rich", "platformdirs", "isal"}
 TORCH_MODULES = {"sr.model", "sr.checkpoint", "sr.colour", "sr.backends.pytorch"}
 MAX_WHEEL_MB = 16
 MAX_SITE_PACKAGES_MB = 350

@@ -7,17 +7,11 @@ from typing import Any, BinaryIO
 
 import numpy as np
 from PIL import Image
-from PIL.PngImagePlugin import PngInfo
 
 from sr.image.formats import AVIF, GIF, JPEG, PNG, TIFF, WEBP, OutputFormat, WriteOptions
 from sr.image.metadata import add_to_tiff, is_grey_profile, resized_exif, without_orientation
-from sr.image.picture import Picture
-
-# Of zlib's strategies; it takes the place of the fastest search for repetitions, of which photographs have
-# few. Level 1, one core, Pillow 13: two pictures upscaled by 2 and kodim05 77 ms and 1.52 MB a megapixel,
-# searched 93 ms and 1.64 MB, level 6 369 ms and 1.52 MB. Six of Kodak's photographs 19 % faster and 2 %
-# larger than searched; a page of text 9 % faster and 38 % larger.
-_ZLIB_RUN_LENGTHS = 3
+from sr.image.picture import Picture, Samples
+from sr.image.png import metadata_chunks, write_png
 
 # A bicubic x3 of Kodak's kodim05 (1530x1017) as lossless WebP, Pillow 13, one core: method 0 at effort 0:
 # 1.68 MB in 0.11 s, method 4 at 0: 1.28 MB in 0.35 s, method 4 at 80, which Pillow takes: 1.27 MB in 1.4 s.
@@ -38,8 +32,13 @@ _LARGEST_SEGMENT = 65_533
 
 def encode(file: BinaryIO, picture: Picture, kind: OutputFormat, options: WriteOptions) -> None:
     """Encode a picture of 8 bits per channel."""
+    samples = _samples(picture, kind)
+    if kind is PNG:
+        chunks = metadata_chunks(picture.metadata, height=picture.height, width=picture.width)
+        write_png(file, samples, chunks, compress_level=options.png_level)
+        return
     arguments, exif, xmp = save_arguments(kind, picture, options)
-    image = _pillow_image(picture, kind)
+    image = Image.fromarray(samples)
     if kind is GIF:
         image = quantised(image)
     image.save(file, kind.name, **arguments)
@@ -85,14 +84,14 @@ def _exact(colours: Image.Image) -> Image.Image:
     return result
 
 
-def _pillow_image(picture: Picture, kind: OutputFormat) -> Image.Image:
-    """Wrap the arrays as the image to be saved."""
+def _samples(picture: Picture, kind: OutputFormat) -> Samples:
+    """Join the arrays to what is saved, (H, W) or (H, W, C)."""
     pixels, profile = picture.pixels, picture.metadata.icc_profile
     if picture.grey and kind.icc and profile is not None and not is_grey_profile(profile):
         pixels = np.broadcast_to(pixels[..., None], (*pixels.shape, 3))
     if picture.alpha is not None and kind.alpha:
         pixels = np.dstack((pixels, picture.alpha))
-    return Image.fromarray(pixels)
+    return pixels
 
 
 def save_arguments(
@@ -108,16 +107,7 @@ def save_arguments(
     profile = metadata.icc_profile
     if profile is not None and kind.icc and (kind.grey or not is_grey_profile(profile)):
         arguments["icc_profile"] = profile
-    if kind is PNG:
-        about = PngInfo()
-        for name, data in metadata.png_chunks:
-            about.add(name, data)
-        if xmp:
-            about.add_itxt("XML:com.adobe.xmp", xmp)
-        arguments |= {"compress_level": options.png_level, "exif": exif, "pnginfo": about}
-        if options.png_level == 1:
-            arguments["compress_type"] = _ZLIB_RUN_LENGTHS
-    elif kind is JPEG:
+    if kind is JPEG:
         extra = _iptc_segment(metadata.iptc) if metadata.iptc else b""
         subsampling = options.subsampling if picture.pixels.ndim == 3 else "4:4:4"
         arguments |= {"quality": options.jpeg_quality, "subsampling": subsampling, "extra": extra}

@@ -10,11 +10,12 @@ import zlib
 from collections.abc import Callable, Iterable, Iterator
 from fractions import Fraction
 from io import BytesIO
-from typing import BinaryIO
+from typing import BinaryIO, cast
 
 import numpy as np
 from PIL import Image
 
+from sr.image.deflate import compressed_pixels
 from sr.image.metadata import EXIF_PREFIX, Metadata, resized_exif
 from sr.image.picture import Frame, Samples, to_8_bits
 
@@ -26,7 +27,8 @@ _TEXT_TYPES = (b"tEXt", b"zTXt", b"iTXt")
 # Text that `Metadata` holds in another form: XMP, and what ImageMagick hides in text.
 _OTHERWISE_KEPT = (b"XML:com.adobe.xmp\0", b"Raw profile type ")
 _MOST_TEXT_BYTES = 1 << 20
-_RGBA = 6  # colour type
+_COLOUR_TYPES_OF_CHANNELS = {1: 0, 2: 4, 3: 2, 4: 6}
+FAST_LEVEL = 1  # of 0 to 9: no search but the shortest
 _METRES_PER_INCH = 0.0254
 
 
@@ -74,6 +76,31 @@ def metadata_chunks(metadata: Metadata, *, height: int, width: int) -> bytes:
     return result
 
 
+def write_png(file: BinaryIO, pixels: Samples, chunks: bytes, *, compress_level: int) -> None:
+    """Write a PNG.
+
+    Args:
+        file: where to.
+        pixels: uint8 (H, W), or (H, W, C): grey and alpha, RGB, RGBA.
+        chunks: what stands between IHDR and the pixels.
+        compress_level: 0 to 9; `FAST_LEVEL` is done here, the others by Pillow.
+    """
+    if compress_level != FAST_LEVEL:
+        splicer = cast(BinaryIO, ChunkSplicer(file.write, chunks))
+        Image.fromarray(pixels).save(splicer, "PNG", compress_level=compress_level)
+        return
+    file.write(SIGNATURE + _header(pixels) + chunks)
+    for data in compressed_pixels(pixels):
+        file.write(chunk(b"IDAT", data))
+    file.write(chunk(_END_TYPE, b""))
+
+
+def _header(pixels: Samples) -> bytes:
+    height, width = pixels.shape[:2]
+    colour_type = _COLOUR_TYPES_OF_CHANNELS[1 if pixels.ndim == 2 else pixels.shape[2]]
+    return chunk(_HEADER_TYPE, struct.pack(">IIBBBBB", width, height, 8, colour_type, 0, 0, 0))
+
+
 class ChunkSplicer:
     """Passes a PNG on to `write` with its own metadata replaced by `chunks`."""
 
@@ -113,15 +140,16 @@ def write_apng(
     for frame, (left, top, right, bottom), pixels in changes(frames):
         height, width = pixels.shape[:2]
         if done == 0:
-            header = struct.pack(">IIBBBBB", width, height, 8, _RGBA, 0, 0, 0)
             control = chunk(b"acTL", struct.pack(">II", count, plays))
             about = metadata_chunks(frame.picture.metadata, height=height, width=width)
-            file.write(SIGNATURE + chunk(_HEADER_TYPE, header) + about + control)
+            file.write(SIGNATURE + _header(pixels) + about + control)
         place = right - left, bottom - top, left, top
         delay = _delay(frame.duration_ms)
         file.write(chunk(b"fcTL", struct.pack(">IIIIIHHBB", number, *place, *delay, 0, 0)))
         number += 1
-        for data in _compressed(pixels[top:bottom, left:right], compress_level):
+        part = np.ascontiguousarray(pixels[top:bottom, left:right])
+        fast = compress_level == FAST_LEVEL
+        for data in compressed_pixels(part) if fast else _compressed(part, compress_level):
             if done == 0:
                 file.write(chunk(b"IDAT", data))
             else:
@@ -170,7 +198,7 @@ def _delay(duration_ms: float) -> tuple[int, int]:
 def _compressed(pixels: Samples, compress_level: int) -> list[bytes]:
     """Return the contents of the IDAT chunks that Pillow makes of RGBA pixels."""
     buffer = BytesIO()
-    Image.fromarray(np.ascontiguousarray(pixels)).save(buffer, "PNG", compress_level=compress_level)
+    Image.fromarray(pixels).save(buffer, "PNG", compress_level=compress_level)
     data, at, parts = buffer.getbuffer(), len(SIGNATURE), []
     while at < len(data):
         length, kind = struct.unpack_from(">I4s", data, at)
