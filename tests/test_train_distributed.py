@@ -8,6 +8,7 @@ import os
 import re
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -284,6 +285,35 @@ def test_sigterm_to_a_single_process(folder: Path, running: list[Running]) -> No
     assert "Traceback" not in log
     assert "go on with --resume" in log.splitlines()[-1]
     resumed_to_the_end(folder, "single")
+
+
+@needs_proc
+def test_no_thread_of_the_group_outlives_it(tmp_path: Path) -> None:
+    """One that lives on while Python ends aborts the process now and then."""
+    (tmp_path / "joins.py").write_text(
+        "from pathlib import Path\n"
+        "import torch\n"
+        "from train.distributed import joined\n"
+        "def step(group):\n"
+        "    model = group.wrap(torch.nn.Linear(3, 3))\n"
+        "    model(torch.ones(2, 3)).sum().backward()\n"
+        "with joined() as group:\n"
+        "    step(group)\n"
+        "    assert any('gloo' in path.read_text() for path in Path('/proc/self/task').glob('*/comm'))\n"
+        "threads = [path.read_text() for path in Path('/proc/self/task').glob('*/comm')]\n"
+        "assert not any('gloo' in name for name in threads), threads\n"
+        "print('alone')\n"
+    )
+    module = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone"]
+    result = subprocess.run(
+        [*module, "joins.py"],
+        cwd=tmp_path,
+        env=cpu_environment(),
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert succeeded(result).count("alone") == 2
 
 
 def test_two_processes_on_one_gpu_are_refused(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,6 +8,8 @@ PyTorch's elastic launcher.
 
 from __future__ import annotations
 
+import gc
+import importlib
 import inspect
 import logging
 import os
@@ -130,7 +132,10 @@ def single() -> Group:
 
 @contextmanager
 def joined() -> Iterator[Group]:
-    """Join the group that the launcher describes in the environment; a group of one without a launcher."""
+    """Join the group that the launcher describes in the environment; a group of one without a launcher.
+
+    What was wrapped is to be let go of before this is left.
+    """
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         yield single()
         return
@@ -140,6 +145,9 @@ def joined() -> Iterator[Group]:
     else:
         per_machine = int(os.environ.get("LOCAL_WORLD_SIZE", world))
         torch.set_num_threads(max(1, (os.cpu_count() or 1) // per_machine))
+    # DistributedDataParallel imports this, whose functions hold the group that is there then, as a default;
+    # it would never end.
+    importlib.import_module("torch.distributed.nn.functional")
     dist.init_process_group("nccl" if cuda else "gloo")
     try:
         yield Group(rank, world, local, torch.device("cuda", local) if cuda else torch.device("cpu"))
@@ -147,6 +155,9 @@ def joined() -> Iterator[Group]:
         time.sleep(_SECONDS_TO_DIE_FIRST)
         raise
     finally:
+        # The group's threads end with the last reference to it, which a wrapped model may hold in a cycle.
+        # One that lives on while Python ends, and lets go of a tensor then, aborts the process.
+        gc.collect()
         dist.destroy_process_group()
 
 

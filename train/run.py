@@ -64,9 +64,8 @@ def run_training(
 def _work(config: TrainConfig, resume: bool, log: Callable[[str], object]) -> int:
     """Be the run, or one of its processes."""
     with joined() as group:
-        trainer = Trainer(config, group=group, log=log, resume=resume)
         try:
-            trainer.run()
+            Trainer(config, group=group, log=log, resume=resume).run()
         except Stopped as stopped:
             if group.is_main:
                 log(str(stopped))
