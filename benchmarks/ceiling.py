@@ -15,6 +15,7 @@ import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -60,20 +61,20 @@ def run(
     folder: Path | None = None,
     *,
     formats: Iterable[str] = FORMATS,
+    scales: Iterable[int] = (PipelineSpec.scale,),
     spec: PipelineSpec | None = None,
     png_level: int | None = None,
 ) -> dict[str, Any]:
-    """Return megapixels out a second of a folder run and of Pillow, by format."""
+    """Return megapixels out a second of a folder run and of Pillow, by format and scale."""
     spec = spec or PipelineSpec()
     pictures = photographs(folder, spec)
-    with Upscaler(backend=Repetition(spec.scale)) as upscaler:
-        rows = []
-        for suffix in formats:
-            with tempfile.TemporaryDirectory() as scratch:
-                options = write_options(f".{suffix}", png_level=png_level if suffix == "png" else None)
-                measured = _measure(pictures, suffix, options, Path(scratch), upscaler, spec)
-                rows.append({"format": suffix, **measured})
-    settings = {"scale": spec.scale, "count": len(pictures), "png_level": png_level}
+    rows = []
+    for scale, suffix in product(scales, formats):
+        options = write_options(f".{suffix}", png_level=png_level if suffix == "png" else None)
+        with Upscaler(backend=Repetition(scale)) as upscaler, tempfile.TemporaryDirectory() as scratch:
+            measured = _measure(pictures, suffix, options, Path(scratch), upscaler, spec)
+        rows.append({"format": suffix, "scale": scale, **measured})
+    settings = {"count": len(pictures), "png_level": png_level}
     return {**settings, "cores": available_cores(), "rounds": spec.rounds, "rows": rows}
 
 
@@ -134,19 +135,26 @@ def _measure(
 @click.command(cls=Script, help=__doc__)
 @click.argument("folder", required=False, type=click.Path(exists=True, file_okay=False, path_type=Path))
 @click.option("--format", "formats", type=click.Choice(FORMATS), multiple=True, help="Only these.")
-@click.option("--scale", type=int, default=PipelineSpec.scale, show_default=True)
+@click.option("--scale", "scales", type=int, multiple=True, default=(PipelineSpec.scale,), show_default=True)
 @click.option("--count", type=click.IntRange(1), default=PipelineSpec.count, show_default=True)
 @click.option("--long-side", type=click.IntRange(8), default=1024, show_default=True)
 @click.option("--rounds", type=click.IntRange(1), default=5, show_default=True)
 @click.option("--png-level", type=click.IntRange(0, 9), help="[default: that of srup upscale]")
 @click.option("--store", is_flag=True, help="Keep the result in benchmarks/results/.")
 def main(
-    folder: Path | None, formats: tuple[str, ...], png_level: int | None, store: bool, **settings: Any
+    folder: Path | None,
+    formats: tuple[str, ...],
+    scales: tuple[int, ...],
+    png_level: int | None,
+    store: bool,
+    **settings: Any,
 ) -> None:
     spec = replace(PipelineSpec(), **settings)
-    result = run(folder, formats=formats or FORMATS, spec=spec, png_level=png_level)
+    result = run(folder, formats=formats or FORMATS, scales=scales, spec=spec, png_level=png_level)
     for row in result["rows"]:
-        click.echo(f"{row['format']:5} {row['megapixels_out_per_second']}  share {row['share_of_pillow']}")
+        click.echo(
+            f"{row['format']:5} x{row['scale']} {row['megapixels_out_per_second']}  share {row['share_of_pillow']}"
+        )
     if store:
         store_result("ceiling", result)
 
