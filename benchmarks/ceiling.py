@@ -152,9 +152,8 @@ def main(
     spec = replace(PipelineSpec(), **settings)
     result = run(folder, formats=formats or FORMATS, scales=scales, spec=spec, png_level=png_level)
     for row in result["rows"]:
-        click.echo(
-            f"{row['format']:5} x{row['scale']} {row['megapixels_out_per_second']}  share {row['share_of_pillow']}"
-        )
+        rates = row["megapixels_out_per_second"]
+        click.echo(f"{row['format']:5} x{row['scale']} {rates}  share {row['share_of_pillow']}")
     if store:
         store_result("ceiling", result)
 

@@ -9,7 +9,7 @@ four halos and of 256 px. With --write the halo, and a margin, goes into the wei
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -32,8 +32,14 @@ WIDE_TILE = 256  # beside the smallest tile that a halo allows, which has the mo
 @click.argument("pictures", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option("--write", is_flag=True, help="Store the halo in WEIGHTS.")
 def main(weights: Path, pictures: tuple[Path, ...], write: bool) -> None:
-    loaded = load_weights(weights)
-    radius = loaded.config.receptive_field_radius
+    halo = measured_halo(weights, pictures)
+    if write:
+        save_weights(weights, replace(load_weights(weights), halo=halo))
+
+
+def measured_halo(weights: Path, pictures: Sequence[Path]) -> int:
+    """Return the halo in lr pixels that suffices for all pictures, with a margin; print each one's."""
+    radius = load_weights(weights).config.receptive_field_radius
     halos = []
     with tempfile.TemporaryDirectory() as scratch:
         onnx_file = export_onnx(weights, Path(scratch), ExportSpec())
@@ -47,8 +53,7 @@ def main(weights: Path, pictures: tuple[Path, ...], write: bool) -> None:
                 )
     halo = min(radius, max(halos) + MARGIN)
     click.echo(f"halo {halo} with a margin of {MARGIN}; receptive-field radius {radius}")
-    if write:
-        save_weights(weights, replace(loaded, halo=halo))
+    return halo
 
 
 def mismatch_of(upscaler: Upscaler, picture: np.ndarray) -> Callable[[int], Difference]:

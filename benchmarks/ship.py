@@ -1,0 +1,51 @@
+"""Make the files of `sr/weights` for one scale from trained weights: halo measured, every ONNX file exported.
+
+Trained weights know what they were trained with, but for a name of the data, which --data gives. After it
+come `benchmarks.quality`, whose figures the model card has, `fp16`, `parity` and `plane`.
+
+    python -m benchmarks.ship checkpoints/x3/srup_x3_best.safetensors --calibrate pairs/train/x3/LR PICTURE...
+"""
+
+from __future__ import annotations
+
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+
+import click
+
+from benchmarks.common import Script
+from benchmarks.halo import measured_halo
+from deploy.export import ExportSpec, export_onnx
+from sr.checkpoint import load_weights, save_weights
+from sr.modelfile import SHIPPED_DIR
+
+
+@click.command(cls=Script, help=__doc__)
+@click.argument("trained", type=click.Path(path_type=Path, exists=True, dir_okay=False))
+@click.argument("pictures", nargs=-1, required=True, type=click.Path(path_type=Path, exists=True))
+@click.option("--calibrate", required=True, type=click.Path(path_type=Path, exists=True, file_okay=False))
+@click.option("--data", help="What the data are, where the training was not told.")
+@click.option("-o", "--output", default=SHIPPED_DIR, type=click.Path(path_type=Path, file_okay=False))
+def main(trained: Path, pictures: tuple[Path, ...], calibrate: Path, data: str | None, output: Path) -> None:
+    weights = load_weights(trained)
+    if data:
+        weights = replace(weights, training=weights.training | {"data": data})
+    with tempfile.TemporaryDirectory() as scratch:
+        scratch_weights = Path(scratch) / trained.name
+        save_weights(scratch_weights, weights)
+        halo = measured_halo(scratch_weights, pictures)
+    output.mkdir(parents=True, exist_ok=True)
+    shipped = output / f"{weights.preset}_x{weights.config.scale}.safetensors"
+    save_weights(shipped, replace(weights, halo=halo))
+    for spec in (
+        ExportSpec(),
+        ExportSpec(io="float32"),
+        ExportSpec(precision="fp16"),
+        ExportSpec(precision="int8", calibration=calibrate),
+    ):
+        click.echo(export_onnx(shipped, output, spec))
+
+
+if __name__ == "__main__":
+    main()
