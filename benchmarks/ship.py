@@ -11,6 +11,7 @@ from __future__ import annotations
 import tempfile
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -29,8 +30,7 @@ from sr.modelfile import SHIPPED_DIR
 @click.option("-o", "--output", default=SHIPPED_DIR, type=click.Path(path_type=Path, file_okay=False))
 def main(trained: Path, pictures: tuple[Path, ...], calibrate: Path, data: str | None, output: Path) -> None:
     weights = load_weights(trained)
-    if data:
-        weights = replace(weights, training=weights.training | {"data": data})
+    weights = replace(weights, training=_with_data(weights.training, data))
     with tempfile.TemporaryDirectory() as scratch:
         scratch_weights = Path(scratch) / trained.name
         save_weights(scratch_weights, weights)
@@ -45,6 +45,13 @@ def main(trained: Path, pictures: tuple[Path, ...], calibrate: Path, data: str |
         ExportSpec(precision="int8", calibration=calibrate),
     ):
         click.echo(export_onnx(shipped, output, spec))
+
+
+def _with_data(training: dict[str, Any], data: str | None) -> dict[str, Any]:
+    """Return the summary of a training, and of those before it, with the data named."""
+    named = {"data": training.get("data") or data or ""}
+    before = training.get("started_from")
+    return training | named | ({"started_from": _with_data(before, data)} if before else {})
 
 
 if __name__ == "__main__":
