@@ -30,7 +30,7 @@ def main() -> None:
     session = onnxruntime.InferenceSession(str(shipped_onnx(scale=SCALE)), providers=["CPUExecutionProvider"])
     with tempfile.TemporaryDirectory() as scratch:
         command = [sys.executable, "-m", "sr.cli", "upscale", str(PICTURE), "--scale", str(SCALE)]
-        command += ["--png-level", "1", "-o", str(Path(scratch) / "out.png")]
+        command += ["--overwrite", "-o", str(Path(scratch) / "out.png")]
         seconds = interleaved_seconds(
             {
                 "inference": lambda: session.run(None, {INPUT_NAME: pixels}),
