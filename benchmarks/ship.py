@@ -8,7 +8,6 @@ come `benchmarks.quality`, whose figures the model card has, `fp16`, `parity` an
 
 from __future__ import annotations
 
-import tempfile
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -31,10 +30,7 @@ from sr.modelfile import SHIPPED_DIR
 def main(trained: Path, pictures: tuple[Path, ...], calibrate: Path, data: str | None, output: Path) -> None:
     weights = load_weights(trained)
     weights = replace(weights, training=_with_data(weights.training, data))
-    with tempfile.TemporaryDirectory() as scratch:
-        scratch_weights = Path(scratch) / trained.name
-        save_weights(scratch_weights, weights)
-        halo = measured_halo(scratch_weights, pictures)
+    halo = measured_halo(trained, pictures)
     output.mkdir(parents=True, exist_ok=True)
     shipped = output / f"{weights.preset}_x{weights.config.scale}.safetensors"
     save_weights(shipped, replace(weights, halo=halo))

@@ -1,6 +1,6 @@
 """Pictures that are drawn: text, diagrams, line art. What photographs lack, for training; under no licence.
 
-Networks that have seen photographs alone ring at letters and leave flat colours noisy.
+What they are worth at which scale was measured: "Drawings" in benchmarks/README.md.
 
     python -m train.drawings -o photographs/drawn --count 24
 """

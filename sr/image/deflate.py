@@ -17,7 +17,7 @@ from sr.image.picture import Samples
 # Rows are filtered band by band: what a band needs then stays in the processor's cache. Every eighth row
 # of a band tells which filter suits it.
 _BAND_BYTES, _SAMPLED_ROWS = 1 << 18, 8
-_FILTERS = _NONE, _SUB, _UP, _AVERAGE = tuple(range(4))  # Paeth takes as long as all, and saved nothing
+_FILTERS = _NONE, _SUB, _UP, _AVERAGE = tuple(range(4))  # Paeth takes longer than all, and saved nothing
 
 
 def compressed_pixels(pixels: Samples) -> Iterator[bytes]:

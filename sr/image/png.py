@@ -147,9 +147,7 @@ def write_apng(
         delay = _delay(frame.duration_ms)
         file.write(chunk(b"fcTL", struct.pack(">IIIIIHHBB", number, *place, *delay, 0, 0)))
         number += 1
-        part = np.ascontiguousarray(pixels[top:bottom, left:right])
-        fast = compress_level == FAST_LEVEL
-        for data in compressed_pixels(part) if fast else _compressed(part, compress_level):
+        for data in _compressed(pixels[top:bottom, left:right], compress_level):
             if done == 0:
                 file.write(chunk(b"IDAT", data))
             else:
@@ -195,10 +193,12 @@ def _delay(duration_ms: float) -> tuple[int, int]:
     return seconds.numerator, seconds.denominator
 
 
-def _compressed(pixels: Samples, compress_level: int) -> list[bytes]:
-    """Return the contents of the IDAT chunks that Pillow makes of RGBA pixels."""
+def _compressed(pixels: Samples, compress_level: int) -> Iterable[bytes]:
+    """Return the contents of the IDAT chunks of RGBA pixels; see `write_png`."""
+    if compress_level == FAST_LEVEL:
+        return compressed_pixels(pixels)
     buffer = BytesIO()
-    Image.fromarray(pixels).save(buffer, "PNG", compress_level=compress_level)
+    Image.fromarray(np.ascontiguousarray(pixels)).save(buffer, "PNG", compress_level=compress_level)
     data, at, parts = buffer.getbuffer(), len(SIGNATURE), []
     while at < len(data):
         length, kind = struct.unpack_from(">I4s", data, at)
