@@ -24,7 +24,7 @@ from typing import Any
 
 import click
 
-from benchmarks.common import RESULTS, machine
+from benchmarks.lib.common import RESULTS, machine
 
 CALIBRATION_STEPS = 40
 
@@ -43,7 +43,7 @@ def train_variant(
     """Train one variant on one thread; return its figures."""
     import torch
 
-    from sr.model import model_cost
+    from sr.network.model import model_cost
     from train.config import TrainConfig
     from train.loop import Trainer
 

@@ -23,15 +23,15 @@ import click
 import numpy as np
 from PIL import Image
 
-from benchmarks.common import Script, store_result
+from benchmarks.lib.common import Script, store_result
 from benchmarks.pipeline import INPUT_QUALITY, PipelineSpec, photographs, spent
 from sr.backends.base import Backend, BackendInfo, Batch, default_tile
 from sr.backends.ort import read_metadata
 from sr.image import WriteOptions, read_picture, write_options
 from sr.image.encode import save_arguments
 from sr.image.formats import OUTPUT_FORMATS, PNG
-from sr.modelfile import shipped_onnx
-from sr.pipeline import FileJob, upscale_files
+from sr.jobs.pipeline import FileJob, upscale_files
+from sr.network.modelfile import shipped_onnx
 from sr.processor import available_cores
 from sr.upscale import Upscaler
 

@@ -15,9 +15,9 @@ from pathlib import Path
 
 import onnxruntime
 
-from benchmarks.common import ROOT, interleaved_seconds, write_result
+from benchmarks.lib.common import ROOT, interleaved_seconds, write_result
 from sr.image import read_picture
-from sr.modelfile import INPUT_NAME, shipped_onnx
+from sr.network.modelfile import INPUT_NAME, shipped_onnx
 
 PICTURE = ROOT / "examples" / "kitten.png"
 SCALE = 3

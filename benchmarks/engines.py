@@ -17,9 +17,9 @@ from typing import Any
 
 import click
 
-from benchmarks.common import Script, write_result
+from benchmarks.lib.common import Script, write_result
 from deploy.engine import EngineCache, EngineSpec, load_module, title_of
-from sr.modelfile import shipped_onnx, shipped_scales
+from sr.network.modelfile import shipped_onnx, shipped_scales
 
 TARGETS = ((75,), (80,), (86,), (89,), (120,), (75, 80, 86, 89, 120))
 LOOKUPS = 20

@@ -20,8 +20,8 @@ from typing import Any
 
 import click
 
-from benchmarks.common import ROOT, Script, write_result
 from benchmarks.kills import make_pictures
+from benchmarks.lib.common import ROOT, Script, write_result
 from sr.errors import DataError
 
 SETTLED = 100  # pictures, after which all that is set up once is there

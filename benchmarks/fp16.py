@@ -25,16 +25,16 @@ from numpy.typing import NDArray
 from onnx.reference import ReferenceEvaluator
 from torch import nn
 
-from benchmarks.common import write_result
+from benchmarks.lib.common import write_result
 from deploy.fold import fold
-from sr.checkpoint import load_weights
-from sr.colour import upscale_rgb
 from sr.image import read_picture
-from sr.model import frozen_attention
-from sr.modelfile import INPUT_NAME, OUTPUT_NAME, shipped_onnx, shipped_scales, shipped_weights
-from train.data import load_pair_list
+from sr.network.checkpoint import load_weights
+from sr.network.colour import upscale_rgb
+from sr.network.model import frozen_attention
+from sr.network.modelfile import INPUT_NAME, OUTPUT_NAME, shipped_onnx, shipped_scales, shipped_weights
+from train.data.pairs import load_pair_list
 from train.evaluate import evaluate
-from train.prepare import PrepareSpec, prepare
+from train.prepare.make import PrepareSpec, prepare
 
 Floats = NDArray[np.float32]
 REFERENCE_PX = 48  # side of the crop that onnx.reference computes; it takes seconds

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import click
 
-from sr.checkpoint import load_weights
-from sr.model import frozen_attention
+from sr.network.checkpoint import load_weights
+from sr.network.model import frozen_attention
 from train.evaluate import evaluate, upscale_with
 
 

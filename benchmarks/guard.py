@@ -25,14 +25,14 @@ import click
 import numpy as np
 import onnx
 
-from benchmarks.common import ROOT, Script, write_json
-from benchmarks.work import counted_work
+from benchmarks.lib.common import ROOT, Script, write_json
+from benchmarks.lib.work import counted_work
 from deploy.engine import EngineSpec, load_module, plan_from_onnx
 from sr.backends.base import Backend, BackendInfo, Batch
 from sr.backends.ort import read_metadata
-from sr.backends.trt import TrtBackend, TrtSettings
+from sr.backends.tensorrt.backend import TrtBackend, TrtSettings
 from sr.errors import DataError, MissingExtraError
-from sr.modelfile import SHIPPED_DIR, shipped_onnx
+from sr.network.modelfile import SHIPPED_DIR, shipped_onnx
 from sr.upscale import Upscaler
 from tests.simulated_device import SimulatedCuda
 from tests.simulated_tensorrt import SimulatedPlan, SimulatedTensorRT, no_kernel

@@ -18,8 +18,8 @@ import numpy as np
 
 from deploy.export import ExportSpec, export_onnx
 from deploy.verify import Difference, difference, smallest_halo
-from sr.checkpoint import load_weights, save_weights
 from sr.image import read_picture
+from sr.network.checkpoint import load_weights, save_weights
 from sr.tiling import MIN_HALOS_PER_TILE, TileSpec
 from sr.upscale import Upscaler
 

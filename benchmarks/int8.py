@@ -20,12 +20,12 @@ import click
 import numpy as np
 import onnx
 
-from benchmarks.common import store_result
+from benchmarks.lib.common import store_result
 from deploy.quantize import INSIDE_BLOCKS, QuantizeSpec, calibration_pictures, quantized
 from sr.backends.base import Backend
+from sr.backends.openvino import OpenVinoBackend
 from sr.backends.ort import OrtBackend
-from sr.backends.ov import OpenVinoBackend
-from sr.modelfile import shipped_onnx, shipped_scales
+from sr.network.modelfile import shipped_onnx, shipped_scales
 from train.evaluate import evaluate
 
 SIZE = (180, 320)  # lr pixels

@@ -25,10 +25,10 @@ from pathlib import Path
 import click
 from PIL import Image
 
-from benchmarks.common import ROOT, Script, write_result
+from benchmarks.lib.common import ROOT, Script, write_result
 from sr.errors import DataError
 from sr.files import TEMPORARY_PREFIX
-from sr.ledger import NAME
+from sr.jobs.ledger import NAME
 
 EXAMPLES = ROOT / "examples"
 PICTURES = 24

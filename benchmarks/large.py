@@ -23,12 +23,12 @@ from typing import Any
 import click
 
 from benchmarks.ceiling import Repetition
-from benchmarks.common import ROOT, Script, store_result
+from benchmarks.lib.common import ROOT, Script, store_result
 from sr.errors import DataError, ImageError
 from sr.image import DEFAULT_MAX_PIXELS, PICTURE_SUFFIXES, write_options
-from sr.image.bigtiff import part_files
 from sr.image.deep import vips_library
-from sr.large import large_picture, upscale_large
+from sr.image.formats.bigtiff import part_files
+from sr.jobs.large import large_picture, upscale_large
 from sr.processor import available_cores
 from sr.upscale import Upscaler
 

@@ -20,14 +20,14 @@ import onnx
 import onnxruntime
 from onnx import TensorProto, helper, numpy_helper
 
-from benchmarks.common import store_result
-from benchmarks.limits import Peaks, cpu_peaks
-from benchmarks.timing import interleaved
-from benchmarks.work import counted_work
+from benchmarks.lib.common import store_result
+from benchmarks.lib.limits import Peaks, cpu_peaks
+from benchmarks.lib.timing import interleaved
+from benchmarks.lib.work import counted_work
 from sr.backends.base import Backend
+from sr.backends.openvino import OpenVinoBackend
 from sr.backends.ort import OrtBackend
-from sr.backends.ov import OpenVinoBackend
-from sr.modelfile import INPUT_NAME, OUTPUT_NAME, shipped_onnx
+from sr.network.modelfile import INPUT_NAME, OUTPUT_NAME, shipped_onnx
 from sr.upscale import Upscaler
 
 SCALE = 3
@@ -43,7 +43,7 @@ Levers = Iterator[tuple[str, Action, float, onnx.ModelProto]]  # what, action, p
 
 def engines(stack: ExitStack) -> Levers:
     """Yield engines and precisions."""
-    from benchmarks.runners import Case, open_runner
+    from benchmarks.lib.runners import Case, open_runner
 
     graph = onnx.load(shipped_onnx(scale=SCALE))
     file = shipped_onnx(scale=SCALE)
@@ -100,8 +100,8 @@ def graph(stack: ExitStack) -> Levers:
 def channels(stack: ExitStack) -> Levers:
     """Yield networks of other widths, with random weights; their shares of the peak compare."""
     from deploy.export import ExportSpec, onnx_from_weights
-    from sr.checkpoint import Weights
-    from sr.model import SRNet, preset_config
+    from sr.network.checkpoint import Weights
+    from sr.network.model import SRNet, preset_config
 
     for num_feats in NUM_FEATS:
         config = preset_config("small", scale=SCALE, num_feats=num_feats, attention="none")

@@ -23,16 +23,16 @@ import click
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.common import ROOT, Script, store_result
+from benchmarks.lib.common import ROOT, Script, store_result
 from deploy.verify import MAX_LOSS_DB, MIN_PSNR_DB, Difference, difference, tiles_match
 from sr.backends import BACKENDS, CPU_ONLY, BackendRequest, open_backend
 from sr.backends.base import PRECISIONS
 from sr.errors import DataError, SrupError
 from sr.image import read_picture
 from sr.metrics import psnr_y
-from sr.modelfile import shipped_scales
+from sr.network.modelfile import shipped_scales
 from sr.upscale import Upscaler
-from train.data import load_pair_list, read_rgb
+from train.data.pairs import load_pair_list, read_rgb
 
 EXAMPLES = tuple(ROOT / "examples" / f"{name}.png" for name in ("colosseum", "kitten", "osprey"))
 TILE_PX = 128  # cuts every example into several tiles, and takes any halo of the shipped networks

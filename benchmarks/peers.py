@@ -28,7 +28,7 @@ from torch.nn import functional
 
 from deploy.export import quiet_exporter
 from sr.errors import BackendError
-from sr.modelfile import INPUT_NAME, OUTPUT_NAME
+from sr.network.modelfile import INPUT_NAME, OUTPUT_NAME
 
 _FIGURES = Path(__file__).with_name("peers.json")
 _OPSET = 20

@@ -25,11 +25,11 @@ from typing import Any
 import click
 from PIL import Image, ImageOps
 
-from benchmarks.common import Script, store_result
+from benchmarks.lib.common import Script, store_result
 from benchmarks.parity import EXAMPLES
 from sr.errors import DataError
 from sr.image import PICTURE_SUFFIXES, Picture, read_picture, write_options, write_picture
-from sr.pipeline import FileJob, upscale_files
+from sr.jobs.pipeline import FileJob, upscale_files
 from sr.processor import available_cores
 from sr.upscale import Upscaler
 

@@ -29,15 +29,15 @@ import numpy as np
 import onnx
 from PIL import Image
 
-from benchmarks.common import RESULTS, Script, store_result
+from benchmarks.lib.common import RESULTS, Script, store_result
+from benchmarks.lib.runners import Runner, onnxruntime_runner, openvino_runner
+from benchmarks.lib.timing import interleaved
+from benchmarks.lib.work import counted_work
 from benchmarks.peers import LUMA, NETWORKS, peer_onnx, published
-from benchmarks.runners import Runner, onnxruntime_runner, openvino_runner
-from benchmarks.timing import interleaved
-from benchmarks.work import counted_work
 from sr.errors import DataError, SrupError, require_extra
 from sr.files import atomic_write
-from sr.model import PRESETS
-from sr.modelfile import SHIPPED_DIR, onnx_name, shipped_scales
+from sr.network.model import PRESETS
+from sr.network.modelfile import SHIPPED_DIR, onnx_name, shipped_scales
 
 # Divisible by 8, which SAFMN's pooling is exported for; 1280x704 at x4.
 LR_HEIGHT, LR_WIDTH = 176, 320

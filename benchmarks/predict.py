@@ -1,12 +1,12 @@
 """What published peaks allow, in megapixels of output a second, for GPUs that are not there.
 
-From multiply-adds and bytes counted in the graph (`benchmarks.work`), tile, halo, batch and picture, and
+From multiply-adds and bytes counted in the graph (`benchmarks.lib.work`), tile, halo, batch and picture, and
 the peaks that NVIDIA publishes:
 
 - `bound`: nothing can be faster. Multiply-adds at the peak of the tensor cores (fp16, dense) or of the
   shaders (fp32); input, output and weights through memory once; and the uint8 pictures over PCI
   Express, both ways at once. The slowest counts, since the backends overlap them.
-- `roofline`: each step takes the longer of its arithmetic and its bytes, fused as `benchmarks.work`
+- `roofline`: each step takes the longer of its arithmetic and its bytes, fused as `benchmarks.lib.work`
   says, with nothing kept in a cache. A GPU whose L2 cache holds a tile's activations can beat it.
 
 Neither is a forecast: kernels reach a part of a peak, small tiles a small part. Where a throughput was
@@ -28,11 +28,11 @@ from typing import Any
 import click
 import onnx
 
-from benchmarks.common import RESULTS, Script, click_size, machine_kind, store_result
-from benchmarks.work import Work, counted_work
+from benchmarks.lib.common import RESULTS, Script, click_size, machine_kind, store_result
+from benchmarks.lib.work import Work, counted_work
 from sr.backends.base import default_tile
 from sr.backends.ort import read_metadata
-from sr.modelfile import Precision, shipped_onnx, shipped_scales
+from sr.network.modelfile import Precision, shipped_onnx, shipped_scales
 from sr.tiling import TileSpec, tile_grid
 
 SIZE = (1080, 1920)  # height and width of the lr picture: Full HD

@@ -25,16 +25,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks import plane
-from benchmarks.common import Script, store_result
+from benchmarks.lib.common import Script, store_result
 from benchmarks.peers import NETWORKS, published
 from sr.backends.ort import read_metadata
 from sr.errors import DataError, ModelError
-from sr.model import PRESETS
-from sr.modelfile import Precision, shipped_onnx, shipped_scales
+from sr.network.model import PRESETS
+from sr.network.modelfile import Precision, shipped_onnx, shipped_scales
 from sr.resize import bicubic_resize
 from sr.upscale import Upscaler
 from train.evaluate import Upscale, evaluate
-from train.prepare import PrepareSpec, prepare
+from train.prepare.make import PrepareSpec, prepare
 
 _720P = 1280 * 720
 

@@ -15,11 +15,11 @@ import time
 
 import numpy as np
 
-from benchmarks.common import ROOT, write_result
+from benchmarks.lib.common import ROOT, write_result
 from sr.backends.ort import OrtBackend, read_metadata
-from sr.backends.trt import TrtBackend, TrtSettings
+from sr.backends.tensorrt.backend import TrtBackend, TrtSettings
 from sr.image import read_picture
-from sr.modelfile import shipped_onnx
+from sr.network.modelfile import shipped_onnx
 from sr.resize import bicubic_resize
 from sr.upscale import Upscaler
 from tests.simulated_device import SimulatedCuda

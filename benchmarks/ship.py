@@ -14,11 +14,11 @@ from typing import Any
 
 import click
 
-from benchmarks.common import Script
 from benchmarks.halo import measured_halo
+from benchmarks.lib.common import Script
 from deploy.export import ExportSpec, export_onnx
-from sr.checkpoint import load_weights, save_weights
-from sr.modelfile import SHIPPED_DIR
+from sr.network.checkpoint import load_weights, save_weights
+from sr.network.modelfile import SHIPPED_DIR
 
 
 @click.command(cls=Script, help=__doc__)

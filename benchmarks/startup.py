@@ -9,7 +9,7 @@ import subprocess
 import sys
 from functools import partial
 
-from benchmarks.common import ROOT, interleaved_seconds, write_result
+from benchmarks.lib.common import ROOT, interleaved_seconds, write_result
 
 ROUNDS = 15
 LIMIT = 2.5  # times the bare import

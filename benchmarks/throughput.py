@@ -2,8 +2,8 @@
 
 For each engine: latency (median, p90, p95, p99), megapixels of output a second, how many times as long
 as one of them it takes (the median over rounds and the spread of it), and the share of what the
-machine can do at most: measured peaks of a matrix product and of a copy (`benchmarks.limits`)
-against multiply-adds and bytes counted in the graph (`benchmarks.work`). Work at halos of tiles is
+machine can do at most: measured peaks of a matrix product and of a copy (`benchmarks.lib.limits`)
+against multiply-adds and bytes counted in the graph (`benchmarks.lib.work`). Work at halos of tiles is
 not counted as useful. --size is of the lr picture. What cannot be had here is named with what to install.
 
     python -m benchmarks.throughput --scale 3 --size 320x180
@@ -23,15 +23,15 @@ import click
 import numpy as np
 import onnx
 
-from benchmarks.common import Script, click_size, store_result
-from benchmarks.limits import Peaks, cpu_peaks, gpu_peaks
-from benchmarks.runners import CPU_ONLY, GPU_ONLY, RUNNERS, Case, Runner, open_runner
-from benchmarks.timing import MAX_VARIATION_CPU, MAX_VARIATION_GPU, Timings, interleaved
+from benchmarks.lib.common import Script, click_size, store_result
+from benchmarks.lib.limits import Peaks, cpu_peaks, gpu_peaks
+from benchmarks.lib.runners import CPU_ONLY, GPU_ONLY, RUNNERS, Case, Runner, open_runner
+from benchmarks.lib.timing import MAX_VARIATION_CPU, MAX_VARIATION_GPU, Timings, interleaved
+from benchmarks.lib.work import Work, counted_work
 from benchmarks.trt_split import split_of, split_warnings
-from benchmarks.work import Work, counted_work
 from sr.backends.available import driver_gpu_count
 from sr.errors import SrupError
-from sr.modelfile import Precision, shipped_scales
+from sr.network.modelfile import Precision, shipped_scales
 
 AGAINST = "srup-onnx"
 ROUNDS = 15
@@ -43,7 +43,7 @@ class Spec:
     """How to measure.
 
     Attributes:
-        backends: names of `benchmarks.runners.RUNNERS`; none means all that fit the device.
+        backends: names of `benchmarks.lib.runners.RUNNERS`; none means all that fit the device.
         against: what ratios are to; the first that runs where this one does not.
         rounds: how often each is timed.
         peaks: measured limits; None measures them first.

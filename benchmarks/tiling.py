@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from benchmarks.common import ROOT, interleaved_seconds, peak_rss_mib, write_result
+from benchmarks.lib.common import ROOT, interleaved_seconds, peak_rss_mib, write_result
 from sr.image import read_picture
 from sr.resize import bicubic_resize
 from sr.tiling import TileSpec

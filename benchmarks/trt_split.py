@@ -11,11 +11,11 @@ import math
 import time
 from typing import Any
 
-from benchmarks.runners import Case
-from benchmarks.timing import percentiles
-from sr.backends.cuda import Cuda, Resources
-from sr.backends.trt_engine import LoadedEngine
-from sr.modelfile import FINITE_NAME, INPUT_NAME, OUTPUT_NAME
+from benchmarks.lib.runners import Case
+from benchmarks.lib.timing import percentiles
+from sr.backends.tensorrt.cuda import Cuda, Resources
+from sr.backends.tensorrt.runtime import LoadedEngine
+from sr.network.modelfile import FINITE_NAME, INPUT_NAME, OUTPUT_NAME
 
 PARTS = ("enqueue", "copy_in", "compute", "copy_out")
 _WARM_UPS = 3

@@ -16,7 +16,7 @@ from deploy.engine_callbacks import Progress, message_log, one_line, progress_mo
 from deploy.engine_types import check_network
 from sr.errors import EngineError, MissingExtraError
 from sr.files import atomic_write
-from sr.modelfile import INPUT_NAME, Precision
+from sr.network.modelfile import INPUT_NAME, Precision
 
 MODULES = {"trt": "tensorrt", "trt-rtx": "tensorrt_rtx"}
 TITLES = {"tensorrt": "TensorRT", "tensorrt_rtx": "TensorRT-RTX"}

@@ -38,7 +38,7 @@ from deploy.verify import MIN_PSNR_DB, Parity
 from sr import __version__
 from sr.errors import EngineError, SrupError, require_extra
 from sr.files import TEMPORARY_PREFIX, atomic_write
-from sr.modelfile import SHIPPED_DIR
+from sr.network.modelfile import SHIPPED_DIR
 
 Log = Callable[[str], None]
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from sr.errors import ModelError, require_extra
-from sr.modelfile import Precision, shipped_onnx, shipped_scales
+from sr.network.modelfile import Precision, shipped_onnx, shipped_scales
 
 
 def engine_models(

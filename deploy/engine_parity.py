@@ -10,8 +10,8 @@ from deploy.engine_manifest import Engine
 from deploy.gpu import Gpu
 from deploy.verify import CHART_SIZES, Parity, parity
 from sr.backends.ort import OrtBackend, read_metadata
-from sr.backends.trt import TrtBackend, TrtSettings
-from sr.backends.trt_open import fallback_of
+from sr.backends.tensorrt.backend import TrtBackend, TrtSettings
+from sr.backends.tensorrt.opening import fallback_of
 
 
 def engine_parity(engine: Engine, onnx: Path, *, module: ModuleType, gpu: Gpu) -> Parity:

@@ -13,7 +13,7 @@ from typing import Any
 
 from deploy.engine_callbacks import logger, message_log
 from sr.errors import EngineError
-from sr.modelfile import FINITE_NAME, INPUT_NAME, OUTPUT_NAME, Precision
+from sr.network.modelfile import FINITE_NAME, INPUT_NAME, OUTPUT_NAME, Precision
 
 _BODY_TYPES = {"fp16": "HALF", "fp32": "FLOAT"}
 _TYPE_OF_NUMPY = {"float16": "HALF", "float32": "FLOAT"}

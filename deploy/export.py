@@ -20,12 +20,12 @@ from torch import Tensor, nn
 from deploy.fold import fold
 from deploy.quantize import calibration_pictures, quantized
 from sr.backends.pytorch import metadata_from_weights
-from sr.checkpoint import Weights, load_weights
-from sr.colour import upscale_rgb
 from sr.errors import ModelError
 from sr.files import atomic_write
-from sr.model import PRESETS, SRNet, frozen_attention
-from sr.modelfile import (
+from sr.network.checkpoint import Weights, load_weights
+from sr.network.colour import upscale_rgb
+from sr.network.model import PRESETS, SRNet, frozen_attention
+from sr.network.modelfile import (
     FINITE_NAME,
     INPUT_NAME,
     IO,

@@ -14,7 +14,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from sr.model import ChannelAttention, ResidualBlock, SRNet
+from sr.network.model import ChannelAttention, ResidualBlock, SRNet
 
 
 @torch.no_grad()
@@ -22,7 +22,7 @@ def fold(model: SRNet) -> SRNet:
     """Return the deployed form of `model`, in evaluation mode and the same dtype.
 
     Frozen gates are folded away; dynamic attention stays, the rest is folded around it. To fold a
-    network that was trained with dynamic attention, freeze it first: `sr.model.frozen_attention`.
+    network that was trained with dynamic attention, freeze it first: `sr.network.model.frozen_attention`.
     """
     config = model.config
     dynamic = config.attention == "dynamic"

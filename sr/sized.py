@@ -16,7 +16,7 @@ from typing import Any, Self
 from sr.backends import Backend, model_scale
 from sr.errors import BackendError, TilingError
 from sr.image import Picture
-from sr.modelfile import files_digest, shipped_scales, shipped_weights
+from sr.network.modelfile import files_digest, shipped_scales, shipped_weights
 from sr.objects import Pixels, TakesImages
 from sr.resample import resample
 from sr.sizing import SizeRequest, chain

@@ -17,7 +17,7 @@ from sr.backends import open_backend, open_deep_backend
 from sr.backends.base import Backend, BackendRequest, Batch
 from sr.errors import BackendError, OutOfDeviceMemoryError, TilingError
 from sr.memory import available_memory
-from sr.modelfile import Precision
+from sr.network.modelfile import Precision
 from sr.objects import Pixels, TakesImages
 from sr.tiling import MIN_HALOS_PER_TILE, Span, Tile, TileGrid, TileSpec, tile_grid
 

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator
 
 from sr.backends.base import Backend, BackendInfo, Batch
 from sr.backends.ort import read_metadata
-from sr.modelfile import shipped_onnx
+from sr.network.modelfile import shipped_onnx
 
 
 class Repeat(Backend):

@@ -12,11 +12,11 @@ pytest.importorskip("onnx")
 import onnx
 from onnx import helper, numpy_helper
 
-import sr.backends.trt_device
+import sr.backends.tensorrt.device
 import sr.upscale
 from benchmarks import guard
 from deploy.engine import EngineSpec, load_module, plan_from_onnx
-from sr.modelfile import shipped_onnx
+from sr.network.modelfile import shipped_onnx
 
 BASELINE = guard.read_baseline(guard.BASELINE)
 HALF = shipped_onnx(scale=2, precision="fp16")
@@ -105,13 +105,13 @@ def test_a_copy_of_what_comes_back_is_seen(monkeypatch):
 
 
 def test_a_further_call_for_each_batch_is_seen(monkeypatch):
-    submit = sr.backends.trt_device.TrtDevice.submit
+    submit = sr.backends.tensorrt.device.TrtDevice.submit
 
     def slow(self, batch):
         self._cuda.use()
         return submit(self, batch)
 
-    monkeypatch.setattr(sr.backends.trt_device.TrtDevice, "submit", slow)
+    monkeypatch.setattr(sr.backends.tensorrt.device.TrtDevice, "submit", slow)
     said = guard.violations({"runtime": {"trt": guard.runtime_figures("trt")}}, BASELINE)
     assert any("cudaSetDevice" in line for line in said)
 

@@ -17,7 +17,7 @@ from sr.backends.available import driver_gpu_count
 from sr.image import read_picture
 from sr.resize import bicubic_resize
 from sr.upscale import Upscaler
-from train.prepare import PrepareSpec, prepare
+from train.prepare.make import PrepareSpec, prepare
 
 EXAMPLES = Path(__file__).resolve().parent.parent / "examples"
 

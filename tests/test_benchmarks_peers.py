@@ -9,7 +9,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.peers import LUMA, NETWORKS, peer_onnx, published
-from sr.modelfile import INPUT_NAME
+from sr.network.modelfile import INPUT_NAME
 
 OF_SPANDREL = {"SAFMN", "SPAN"}
 

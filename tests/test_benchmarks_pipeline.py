@@ -10,7 +10,7 @@ from PIL import Image
 from benchmarks import pipeline
 from benchmarks.pipeline import PipelineSpec, Spent, summary
 from sr.errors import DataError, ImageError
-from sr.pipeline import FileResult
+from sr.jobs.pipeline import FileResult
 
 SMALL = PipelineSpec(count=3, long_side=40, rounds=2, backend="onnx", device="cpu")
 

@@ -8,10 +8,10 @@ import pytest
 from click.testing import CliRunner
 
 from benchmarks import predict
-from benchmarks.common import machine_kind
+from benchmarks.lib.common import machine_kind
 from benchmarks.predict import GPUS, Job, measured_rates, with_measured
 from sr.backends.ort import read_metadata
-from sr.modelfile import shipped_onnx
+from sr.network.modelfile import shipped_onnx
 
 T4 = next(gpu for gpu in GPUS if gpu.name == "T4")
 

@@ -14,12 +14,13 @@ from click.testing import CliRunner, Result
 pytest.importorskip("matplotlib")
 pytest.importorskip("onnx")
 
-from benchmarks import report, report_crops
-from benchmarks.common import RESULTS
+from benchmarks import report
+from benchmarks.lib.common import RESULTS
 from benchmarks.report import changes, read_results
-from benchmarks.report_crops import Crop, Shown
-from benchmarks.report_page import HEADLINES, RENDERERS, as_it_is, number, page, percent
-from benchmarks.report_sections import NAMES, SECTIONS, Section, Wish, measured, no_settings
+from benchmarks.report import crops as report_crops
+from benchmarks.report.crops import Crop, Shown
+from benchmarks.report.page import HEADLINES, RENDERERS, as_it_is, number, page, percent
+from benchmarks.report.sections import NAMES, SECTIONS, Section, Wish, measured, no_settings
 from sr.errors import DataError
 
 NASTY = """<script>alert(1)</script> & "quoted" 'single' {{ 1 }}"""

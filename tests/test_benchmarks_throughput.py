@@ -11,11 +11,11 @@ from click.testing import CliRunner
 pytest.importorskip("torch")
 
 from benchmarks import throughput
-from benchmarks.common import click_size
-from benchmarks.limits import Peaks, cpu_peaks
-from benchmarks.runners import RUNNERS, Case, open_runner
+from benchmarks.lib.common import click_size
+from benchmarks.lib.limits import Peaks, cpu_peaks
+from benchmarks.lib.runners import RUNNERS, Case, open_runner
+from benchmarks.lib.timing import Timings, interleaved
 from benchmarks.throughput import Spec
-from benchmarks.timing import Timings, interleaved
 from benchmarks.trt_split import PARTS, measured_split, split_warnings
 from sr.backends import BACKENDS
 from sr.errors import BackendError
@@ -110,8 +110,8 @@ def test_openvino_says_how_to_install_it(monkeypatch: pytest.MonkeyPatch) -> Non
 
 def test_from_the_command_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("benchmarks.throughput.cpu_peaks", lambda: PEAKS)
-    monkeypatch.setattr("benchmarks.common.result_path", lambda theme: tmp_path / f"{theme}.json")
-    monkeypatch.setattr("benchmarks.common.ROOT", tmp_path)
+    monkeypatch.setattr("benchmarks.lib.common.result_path", lambda theme: tmp_path / f"{theme}.json")
+    monkeypatch.setattr("benchmarks.lib.common.ROOT", tmp_path)
     words = "--backend onnxruntime --scale 2 --size 24x16 --rounds 1 --against onnxruntime --store"
     answer = CliRunner().invoke(throughput.main, words.split())
     assert answer.exit_code == 0, answer.output

@@ -6,9 +6,9 @@ import pytest
 from click.testing import CliRunner
 from onnx import TensorProto, helper, numpy_helper
 
-from benchmarks.work import counted_work, main
+from benchmarks.lib.work import counted_work, main
 from sr.errors import ModelError
-from sr.modelfile import shipped_onnx
+from sr.network.modelfile import shipped_onnx
 
 
 def graph_of(

@@ -19,12 +19,12 @@ from onnx import TensorProto
 from deploy.export import ExportSpec, export_onnx
 from deploy.verify import MAX_TILING_LEVELS, MAX_TILING_SHARE, difference
 from sr.backends.ort import read_metadata
-from sr.checkpoint import Weights, load_weights, save_weights
-from sr.colour import RGBNet
 from sr.errors import ModelError
 from sr.image import read_picture
-from sr.model import COLOUR_CHANNELS, ModelConfig, SRNet
-from sr.modelfile import KEY_PREFIX, ModelMetadata, shipped_onnx
+from sr.network.checkpoint import Weights, load_weights, save_weights
+from sr.network.colour import RGBNet
+from sr.network.model import COLOUR_CHANNELS, ModelConfig, SRNet
+from sr.network.modelfile import KEY_PREFIX, ModelMetadata, shipped_onnx
 from sr.upscale import Upscaler
 
 EXAMPLES = Path(__file__).resolve().parent.parent / "examples"

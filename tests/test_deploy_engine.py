@@ -29,7 +29,7 @@ from deploy.engine_callbacks import logger
 from deploy.engine_types import float_convolutions
 from sr.errors import EngineError, MissingExtraError, ModelError
 from sr.files import TEMPORARY_PREFIX
-from sr.modelfile import shipped_onnx
+from sr.network.modelfile import shipped_onnx
 
 ROOT = Path(__file__).resolve().parent.parent
 TARGETS = (75, 80, 86, 89, 120)
@@ -473,7 +473,7 @@ import sys, time
 from pathlib import Path
 import deploy.engine_cache as engine_cache
 from deploy.engine import EngineCache, EngineSpec, load_module
-from sr.modelfile import shipped_onnx
+from sr.network.modelfile import shipped_onnx
 real = engine_cache.plan_from_onnx
 def slow(*arguments, **named):
     print("building", flush=True)
@@ -756,7 +756,7 @@ def test_an_onnx_file_and_trained_weights_become_engines(tmp_path):
     assert result.returncode == 0, result.stderr
     wrong = srup("export", "--trt-rtx", "--gpu", "l4", "--weights", onnx, "--scale", 2, cache=tmp_path)
     assert "is for scale 3, not 2" in wrong.stderr
-    from sr.modelfile import shipped_weights
+    from sr.network.modelfile import shipped_weights
 
     weights = shipped_weights(scale=2)
     result = srup(

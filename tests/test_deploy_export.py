@@ -16,11 +16,11 @@ from onnx import TensorProto
 
 from deploy.export import ExportSpec, export_files, export_onnx
 from deploy.verify import difference
-from sr.checkpoint import Weights, load_weights, save_weights
 from sr.errors import ModelError
 from sr.image import read_picture
-from sr.model import ModelConfig, SRNet, frozen_attention
-from sr.modelfile import ModelMetadata, shipped_onnx, shipped_scales, shipped_weights
+from sr.network.checkpoint import Weights, load_weights, save_weights
+from sr.network.model import ModelConfig, SRNet, frozen_attention
+from sr.network.modelfile import ModelMetadata, shipped_onnx, shipped_scales, shipped_weights
 
 EXAMPLES = Path(__file__).resolve().parent.parent / "examples"
 SPECS = {

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn.utils.parametrize import is_parametrized
 
 from deploy.fold import fold
-from sr.model import ChannelAttention, ModelConfig, ResidualBlock, SRNet, Upsampler, frozen_attention
+from sr.network.model import ChannelAttention, ModelConfig, ResidualBlock, SRNet, Upsampler, frozen_attention
 
 SHAPES: dict[str, dict[str, Any]] = {
     "3x3": {"asymmetric": False},

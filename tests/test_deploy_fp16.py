@@ -16,7 +16,7 @@ from onnx import TensorProto
 
 from benchmarks.fp16 import MIN_PSNR_DB, levels, psnr_of_floats, reference_output, shipped_nets
 from sr.image import read_picture
-from sr.modelfile import shipped_onnx, shipped_scales
+from sr.network.modelfile import shipped_onnx, shipped_scales
 
 EXAMPLES = Path(__file__).resolve().parent.parent / "examples"
 PICTURES = ("colosseum", "kitten", "osprey")

@@ -25,13 +25,13 @@ from deploy.quantize import (
     quantized,
 )
 from sr.backends.ort import OrtBackend, read_metadata
-from sr.checkpoint import Weights, save_weights
 from sr.cli import main
 from sr.errors import ModelError
 from sr.image import read_picture
 from sr.metrics import psnr
-from sr.model import ModelConfig, SRNet
-from sr.modelfile import shipped_onnx, shipped_scales, shipped_weights
+from sr.network.checkpoint import Weights, save_weights
+from sr.network.model import ModelConfig, SRNet
+from sr.network.modelfile import shipped_onnx, shipped_scales, shipped_weights
 
 EXAMPLE = Path(__file__).resolve().parent.parent / "examples" / "osprey.png"
 

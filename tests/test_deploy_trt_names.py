@@ -25,9 +25,9 @@ SOURCES = [
         "deploy/engine_build.py",
         "deploy/engine_callbacks.py",
         "deploy/engine_types.py",
-        "sr/backends/trt_engine.py",
-        "sr/backends/trt_device.py",
-        "sr/backends/trt.py",
+        "sr/backends/tensorrt/runtime.py",
+        "sr/backends/tensorrt/device.py",
+        "sr/backends/tensorrt/backend.py",
     )
 ]
 

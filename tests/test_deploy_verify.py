@@ -17,7 +17,7 @@ from sr.backends import BackendRequest, open_backend
 from sr.backends.available import lacks
 from sr.backends.ort import OrtBackend
 from sr.cli import main
-from sr.modelfile import shipped_onnx, shipped_weights
+from sr.network.modelfile import shipped_onnx, shipped_weights
 from tests.simulated_device import SimulatedCuda, nothing_left
 from tests.simulated_tensorrt import Kernel, OrtKernel, SimulatedPlan, SimulatedTensorRT, mirror_kernel
 

@@ -11,15 +11,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
-import sr.backends.trt_open
+import sr.backends.tensorrt.opening
 from deploy.verify import MIN_PSNR_DB, difference
 from sr.backends import BackendRequest, open_backend
 from sr.backends.available import driver_gpu_count, lacks
 from sr.backends.ort import OrtBackend
-from sr.backends.trt import TrtBackend, TrtSettings
-from sr.backends.trt_engine import Plan
+from sr.backends.tensorrt.backend import TrtBackend, TrtSettings
+from sr.backends.tensorrt.runtime import Plan
 from sr.errors import BackendError
-from sr.modelfile import shipped_onnx
+from sr.network.modelfile import shipped_onnx
 from sr.resize import bicubic_resize
 from sr.upscale import Upscaler
 
@@ -115,7 +115,7 @@ def test_with_and_without_cuda_graphs(name, engine_dir, photograph, monkeypatch)
     results = []
     for graph in (True, False):
         settings = functools.partial(TrtSettings, cuda_graph=graph)
-        monkeypatch.setattr(sr.backends.trt_open, "TrtSettings", settings)
+        monkeypatch.setattr(sr.backends.tensorrt.opening, "TrtSettings", settings)
         with Upscaler(backend=opened(name, 2, engine_dir, tile=256), tile=256) as upscaler:
             upscaler.spec = upscaler.spec.__class__(tile=256, halo=upscaler.spec.halo)
             grid = upscaler.grid(*image.shape[:2])

@@ -18,7 +18,7 @@ pytestmark = pytest.mark.slow
 
 PACKAGES = ("sr", "sr/backends", "sr/image", "train", "deploy")
 BASE_DEPENDENCIES = {"numpy", "pillow", "click", "onnxruntime", "rich", "platformdirs", "isal"}
-TORCH_MODULES = {"sr.model", "sr.checkpoint", "sr.colour", "sr.backends.pytorch"}
+TORCH_MODULES = {"sr.network.model", "sr.network.checkpoint", "sr.network.colour", "sr.backends.pytorch"}
 MAX_WHEEL_MB = 16
 MAX_SITE_PACKAGES_MB = 350
 
@@ -98,11 +98,11 @@ def test_wheel_holds_the_packages_and_every_weight_file_and_nothing_else(
     modules = {
         path.relative_to(source_tree).as_posix()
         for package in PACKAGES
-        for path in (source_tree / package).glob("*.py")
+        for path in (source_tree / package).rglob("*.py")
     }
     typed = {"sr/py.typed"} if (source_tree / "sr/py.typed").exists() else set()
     held = {name for name in names_in_wheel(dists.wheel) if ".dist-info/" not in name}
-    assert held == modules | weights | typed | {"sr/compare.html", "sr/compare.js"}
+    assert held == modules | weights | typed | {"sr/cli/compare.html", "sr/cli/compare.js"}
 
 
 def test_sdist_holds_what_a_developer_needs(dists: Dists, source_tree: Path) -> None:

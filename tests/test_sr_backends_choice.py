@@ -16,9 +16,9 @@ import sr.backends
 from sr.backends import BackendRequest, open_backend
 from sr.backends.base import Backend, BackendInfo, gpu_indices
 from sr.backends.ort import OrtBackend, read_metadata
-from sr.environment import environment_lines
+from sr.cli.environment import environment_lines
 from sr.errors import BackendError, SrupError
-from sr.modelfile import shipped_onnx
+from sr.network.modelfile import shipped_onnx
 from sr.upscale import Upscaler
 from tests.simulated_device import SimulatedCuda
 from tests.simulated_tensorrt import OrtKernel, SimulatedPlan, SimulatedTensorRT
@@ -165,11 +165,11 @@ def test_other_devices_are_refused(device):
 
 def test_info_names_what_is_missing_and_the_pip_line(monkeypatch):
     import sr.backends.available
-    import sr.environment
+    import sr.cli.environment
 
     monkeypatch.setattr(sr.backends.available, "_has", lambda module: module in ("onnxruntime", "torch"))
-    monkeypatch.setattr(sr.environment, "gpu_names", lambda: ["NVIDIA L4", "NVIDIA T4"])
-    monkeypatch.setattr(sr.environment, "driver_cuda_version", lambda: "13.0")
+    monkeypatch.setattr(sr.cli.environment, "gpu_names", lambda: ["NVIDIA L4", "NVIDIA T4"])
+    monkeypatch.setattr(sr.cli.environment, "driver_cuda_version", lambda: "13.0")
     text = "\n".join(environment_lines())
     assert "NVIDIA driver: serves CUDA 13.0, 2 GPUs" in text
     assert "1  NVIDIA T4" in text

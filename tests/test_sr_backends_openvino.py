@@ -8,12 +8,12 @@ import pytest
 pytest.importorskip("openvino")
 
 from sr.backends import BackendRequest, open_backend
+from sr.backends.openvino import IN_FLIGHT, OpenVinoBackend
 from sr.backends.ort import OrtBackend
-from sr.backends.ov import IN_FLIGHT, OpenVinoBackend
 from sr.errors import BackendError, MissingExtraError, ModelError
 from sr.image import read_picture
 from sr.metrics import psnr
-from sr.modelfile import SHIPPED_DIR, Precision, shipped_onnx
+from sr.network.modelfile import SHIPPED_DIR, Precision, shipped_onnx
 from sr.upscale import Upscaler
 
 EXAMPLE = Path(__file__).resolve().parent.parent / "examples" / "osprey.png"

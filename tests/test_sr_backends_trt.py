@@ -17,15 +17,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
-import sr.backends.trt
-import sr.backends.trt_device
+import sr.backends.tensorrt.backend
+import sr.backends.tensorrt.device
 from sr.backends.base import Batch
 from sr.backends.ort import OrtBackend, read_metadata
-from sr.backends.trt import TrtBackend, TrtSettings
-from sr.backends.trt_engine import Plan
-from sr.backends.trt_open import fallback_of
+from sr.backends.tensorrt.backend import TrtBackend, TrtSettings
+from sr.backends.tensorrt.opening import fallback_of
+from sr.backends.tensorrt.runtime import Plan
 from sr.errors import BackendError, OutOfDeviceMemoryError
-from sr.modelfile import shipped_onnx, shipped_weights
+from sr.network.modelfile import shipped_onnx, shipped_weights
 from sr.upscale import Upscaler
 from tests.simulated_device import LAUNCH_FAILURE, OUT_OF_MEMORY, SimulatedCuda, nothing_left
 from tests.simulated_tensorrt import Kernel, OrtKernel, SimulatedPlan, SimulatedTensorRT, mirror_kernel
@@ -464,8 +464,8 @@ def test_inflated_weights_overflow_and_the_picture_is_right(tmp_path):
     torch = pytest.importorskip("torch")
     from deploy.export import ExportedNet, ExportSpec, onnx_from_weights
     from deploy.fold import fold
-    from sr.checkpoint import load_weights
-    from sr.model import frozen_attention
+    from sr.network.checkpoint import load_weights
+    from sr.network.model import frozen_attention
 
     image = photograph()[:63, :240].copy()
     image[:, 100:] = 112 + image[:, 100:] // 8  # near mid-grey, which the network takes for zero
@@ -534,7 +534,7 @@ def complaints_about_the_runtime(schedules: tuple[str | int, ...]) -> Iterator[s
 
 def mutant(*changes: tuple[str, str]) -> ModuleType:
     """Return the module of the device with pieces of its source replaced."""
-    source = inspect.getsource(sr.backends.trt_device)
+    source = inspect.getsource(sr.backends.tensorrt.device)
     for old, new in changes:
         assert old in source, f"no longer in the source: {old}"
         source = source.replace(old, new)
@@ -661,7 +661,7 @@ def test_a_broken_runtime_is_caught(monkeypatch, name):
     changes = [change]
     if name == "leaks graphs":  # freed in two places
         changes.append(("failures = [self._graphs.free()]", "failures = []"))
-    monkeypatch.setattr(sr.backends.trt, "TrtDevice", mutant(*changes).TrtDevice)
+    monkeypatch.setattr(sr.backends.tensorrt.backend, "TrtDevice", mutant(*changes).TrtDevice)
     assert any(sign in complaint for complaint in complaints_about_the_runtime(SCHEDULES))
 
 
@@ -712,7 +712,7 @@ def test_every_simulated_name_of_tensorrt_rtx_exists():
 
 def test_the_error_log_is_a_logger_of_the_real_module():
     module = pytest.importorskip("tensorrt_rtx")
-    from sr.backends.trt_engine import Calls
+    from sr.backends.tensorrt.runtime import Calls
 
     log = Calls(module, device=0).log
     log.log(module.ILogger.Severity.ERROR, "an error")

@@ -14,9 +14,9 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from sr.checkpoint import FORMAT, Weights, load_weights, save_weights
 from sr.errors import ModelError
-from sr.model import ModelConfig, SRNet
+from sr.network.checkpoint import FORMAT, Weights, load_weights, save_weights
+from sr.network.model import ModelConfig, SRNet
 
 CONFIG = ModelConfig(scale=3, num_feats=8, num_blocks=1, attention="frozen", norm="batch")
 

@@ -209,8 +209,8 @@ def test_torch_and_onnx_agree(photo, tmp_path):
 def test_a_dynamic_model_says_so_and_runs_whole(photo, tmp_path):
     import torch
 
-    from sr.checkpoint import Weights, save_weights
-    from sr.model import ModelConfig, SRNet
+    from sr.network.checkpoint import Weights, save_weights
+    from sr.network.model import ModelConfig, SRNet
 
     torch.manual_seed(0)
     config = ModelConfig(num_feats=8, num_blocks=1)

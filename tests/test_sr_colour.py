@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from sr.colour import RGBNet, rgb_from_ycbcr, upscale_rgb, ycbcr_from_rgb
 from sr.metrics import y_channel
-from sr.model import COLOUR_CHANNELS, ModelConfig, SRNet
+from sr.network.colour import RGBNet, rgb_from_ycbcr, upscale_rgb, ycbcr_from_rgb
+from sr.network.model import COLOUR_CHANNELS, ModelConfig, SRNet
 
 TINY = ModelConfig(scale=3, num_feats=8, num_blocks=1, attention="frozen")
 

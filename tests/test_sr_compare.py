@@ -17,8 +17,8 @@ from pictures import icc_profile
 from PIL import Image, ImageCms
 from test_sr_cli import assert_nothing_left, assert_refused, srup
 
-from sr import compare
-from sr.compare import Compared, check_page, write_page
+from sr.cli import compare
+from sr.cli.compare import Compared, check_page, write_page
 from sr.errors import ImageError
 from sr.resize import bicubic_resize
 

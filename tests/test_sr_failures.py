@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from sr.files import TEMPORARY_PREFIX
-from sr.ledger import NAME
+from sr.jobs.ledger import NAME
 
 ROOT = Path(__file__).resolve().parent.parent
 EXAMPLES = ROOT / "examples"

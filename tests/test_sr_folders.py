@@ -9,9 +9,9 @@ import pytest
 from PIL import Image
 
 from sr.errors import ImageError
-from sr.folders import OutputRules, Plan, check_inputs, plan_jobs
-from sr.ledger import NAME, Ledger
-from sr.pipeline import FileJob
+from sr.jobs.folders import OutputRules, Plan, check_inputs, plan_jobs
+from sr.jobs.ledger import NAME, Ledger
+from sr.jobs.pipeline import FileJob
 from tests.pictures import apng, encoded, gif, tiff_16
 
 RULES = OutputRules(suffix="_x3")

@@ -13,7 +13,7 @@ from PIL import Image, ImageOps, features
 
 from sr.errors import SrupError
 from sr.image import PictureSequence, open_picture
-from sr.pipeline import FileJob, FileResult, upscale_files
+from sr.jobs.pipeline import FileJob, FileResult, upscale_files
 from sr.upscale import Upscaler
 from tests.backends import Repeat
 from tests.pictures import (

@@ -17,8 +17,8 @@ from sr.backends.base import BackendRequest
 from sr.errors import BackendError, ImageError, MissingExtraError
 from sr.image import Metadata, Picture, WriteOptions, open_picture, read_picture, write_picture
 from sr.image.picture import to_8_bits
-from sr.modelfile import INPUT_NAME, shipped_onnx
-from sr.pipeline import FileJob, upscale_files
+from sr.jobs.pipeline import FileJob, upscale_files
+from sr.network.modelfile import INPUT_NAME, shipped_onnx
 from sr.upscale import Upscaler
 from tests.pictures import (
     ARTIST,

@@ -23,7 +23,7 @@ from sr.image import (
     write_picture,
     write_sequence,
 )
-from sr.pipeline import FileJob, upscale_files
+from sr.jobs.pipeline import FileJob, upscale_files
 from sr.upscale import Upscaler
 from tests.backends import Repeat
 from tests.pictures import apng, encoded, exif_block, gif, png, png_chunk, xmp_packet

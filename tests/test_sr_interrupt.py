@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from sr.image import read_picture
-from sr.ledger import NAME
+from sr.jobs.ledger import NAME
 
 ROOT = Path(__file__).resolve().parent.parent
 INTERRUPTED = 130
@@ -59,7 +59,7 @@ def test_the_second_waits_for_nothing(tmp_path: Path) -> None:
     """Not even for what the main thread computes without coming back to Python: here, for hours."""
     program = (
         "import hashlib, threading\n"
-        "from sr.interrupt import second_interrupt_stops_at_once\n"
+        "from sr.jobs.interrupt import second_interrupt_stops_at_once\n"
         "with second_interrupt_stops_at_once():\n"
         "    threading.Timer(0.5, print, ('computing',), {'flush': True}).start()\n"
         "    hashlib.pbkdf2_hmac('sha256', b'', b'', 2**31 - 1)\n"
@@ -76,7 +76,7 @@ def test_the_second_waits_for_nothing(tmp_path: Path) -> None:
 
 
 def test_handlers_are_put_back() -> None:
-    from sr.interrupt import second_interrupt_stops_at_once
+    from sr.jobs.interrupt import second_interrupt_stops_at_once
 
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:

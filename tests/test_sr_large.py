@@ -16,14 +16,14 @@ from backends import Repeat
 from click.testing import CliRunner
 from PIL import Image, ImageCms
 
-import sr.large
+import sr.jobs.large
 from sr.cli import main
 from sr.errors import BackendError, ImageError, MissingExtraError, OutOfDeviceMemoryError, TooLargeError
 from sr.image import DEFAULT_MAX_PIXELS, Picture, read_picture, write_options, write_picture
 from sr.image.alpha import BLEED_ROWS, BleedByBands, bleed_under_transparency
-from sr.image.bigtiff import Mosaic, TiledLayout, part_files
-from sr.large import large_picture, upscale_large
-from sr.pipeline import FileJob, upscale_files
+from sr.image.formats.bigtiff import Mosaic, TiledLayout, part_files
+from sr.jobs.large import large_picture, upscale_large
+from sr.jobs.pipeline import FileJob, upscale_files
 from sr.sized import SizedUpscaler
 from sr.sizing import SizeRequest
 from sr.upscale import Upscaler
@@ -69,11 +69,11 @@ def real():
 @pytest.fixture
 def little_memory(monkeypatch):
     """Let 1 MB be free."""
-    for module in (sr.large, sr.pipeline):
+    for module in (sr.jobs.large, sr.jobs.pipeline):
         monkeypatch.setattr(module, "available_memory", lambda: 1_000_000)
 
 
-def by_bands(source: Path, target: Path, upscaler: Upscaler, **settings) -> sr.large.LargeResult:
+def by_bands(source: Path, target: Path, upscaler: Upscaler, **settings) -> sr.jobs.large.LargeResult:
     picture = large_picture(source, target, upscaler, max_pixels=DEFAULT_MAX_PIXELS, asked=True)
     assert picture is not None
     return upscale_large(picture, upscaler, tile=SMALL_TILE, **settings)
@@ -219,7 +219,7 @@ sys.path.insert(0, sys.argv[1])
 from pathlib import Path
 from backends import Repeat
 from sr.image import DEFAULT_MAX_PIXELS
-from sr.large import large_picture, upscale_large
+from sr.jobs.large import large_picture, upscale_large
 from sr.upscale import Upscaler
 
 source, target, seconds = Path(sys.argv[2]), Path(sys.argv[3]), float(sys.argv[4])
@@ -360,7 +360,7 @@ def test_what_fits_is_upscaled_whole_and_what_does_not_by_bands(tmp_path, repeat
     whole = {"max_pixels": DEFAULT_MAX_PIXELS}
     target = tmp_path / "out.tif"
     assert large_picture(KITTEN, target, repeat, **whole) is None
-    monkeypatch.setattr(sr.large, "available_memory", lambda: 1_000_000)
+    monkeypatch.setattr(sr.jobs.large, "available_memory", lambda: 1_000_000)
     assert large_picture(KITTEN, target, repeat, **whole) is not None
     assert large_picture(KITTEN, target, repeat, max_pixels=1000) is None, "the user's own limit holds"
 
@@ -381,9 +381,9 @@ def test_what_takes_more_than_its_pixels_say_goes_by_bands(tmp_path, repeat, mon
     source, target = tmp_path / "in.tif", tmp_path / "out.tif"
     write_picture(source, Picture(rgb * np.uint16(DEEP), cut_out * np.uint16(DEEP)))
     memory = 2 * 2 * rgb.size * 5
-    for module in (sr.large, sr.pipeline):
+    for module in (sr.jobs.large, sr.jobs.pipeline):
         monkeypatch.setattr(module, "available_memory", lambda: memory)
-    assert sr.large.largest_whole(repeat, memory) == rgb.size // 3
+    assert sr.jobs.large.largest_whole(repeat, memory) == rgb.size // 3
     (result,) = upscale_files([FileJob(source, target)], repeat)
     assert result.error is None
     assert target.read_bytes()[2] == 43, "BigTIFF"
@@ -426,14 +426,14 @@ def test_a_full_disk_is_seen_before_the_work(tmp_path, repeat, monkeypatch):
 
 
 def test_a_disk_that_fills_keeps_what_is_done(tmp_path, repeat, monkeypatch):
-    commit = sr.large.TiledTiff._commit
+    commit = sr.jobs.large.TiledTiff._commit
 
     def full(self, rows):
         if rows > 300:
             raise OSError(28, "No space left on device")
         commit(self, rows)
 
-    monkeypatch.setattr(sr.large.TiledTiff, "_commit", full)
+    monkeypatch.setattr(sr.jobs.large.TiledTiff, "_commit", full)
     with pytest.raises(ImageError, match=r"No space left on device.*the same command goes on"):
         by_bands(KITTEN, tmp_path / "out.tif", repeat)
     monkeypatch.undo()

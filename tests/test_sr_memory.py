@@ -9,7 +9,7 @@ import pytest
 from sr import memory
 from sr.backends.base import default_tile, tile_within
 from sr.backends.ort import read_metadata
-from sr.modelfile import shipped_onnx, shipped_scales
+from sr.network.modelfile import shipped_onnx, shipped_scales
 
 MIB = 2**20
 UNLIMITED_V1 = 0x7FFFFFFFFFFFF000  # what version 1 states without a limit

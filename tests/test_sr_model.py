@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from deploy.fold import fold
 from sr.errors import ModelError
-from sr.model import (
+from sr.network.model import (
     BICUBIC_RADIUS,
     COLOUR_CHANNELS,
     GATE_MOMENTUM,

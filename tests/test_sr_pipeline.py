@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-import sr.pipeline
+import sr.jobs.pipeline
 from sr.errors import BackendError
 from sr.image import Picture, read_picture
-from sr.pipeline import FileJob, FileResult, upscale_files
+from sr.jobs.pipeline import FileJob, FileResult, upscale_files
 from sr.upscale import Progress
 
 
@@ -58,13 +58,13 @@ def animation(tmp_path: Path) -> FileJob:
 
 def delay_writing(monkeypatch: pytest.MonkeyPatch, delays: dict[str, float]) -> None:
     """Let the writing of the files of these names take longer."""
-    written = sr.pipeline.write_picture
+    written = sr.jobs.pipeline.write_picture
 
     def write(path: Path, *arguments: object, **options: object) -> tuple[str, ...]:
         time.sleep(delays.get(path.name, 0))
         return written(path, *arguments, **options)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(sr.pipeline, "write_picture", write)
+    monkeypatch.setattr(sr.jobs.pipeline, "write_picture", write)
 
 
 def test_results_come_in_order_however_long_each_takes(
@@ -79,9 +79,9 @@ def test_results_come_in_order_however_long_each_takes(
 
 
 def test_pictures_are_written_side_by_side(jobs: list[FileJob], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sr.pipeline, "available_cores", lambda: 2)
+    monkeypatch.setattr(sr.jobs.pipeline, "available_cores", lambda: 2)
     both = threading.Barrier(2)  # broken, which raises, unless two threads write at once
-    monkeypatch.setattr(sr.pipeline, "write_picture", lambda *_, **__: (str(both.wait(timeout=5)),))
+    monkeypatch.setattr(sr.jobs.pipeline, "write_picture", lambda *_, **__: (str(both.wait(timeout=5)),))
     results = list(upscale_files(jobs[:2], Doubling()))
     assert {result.notes for result in results} == {("0",), ("1",)}
 
@@ -90,10 +90,10 @@ def test_pictures_are_written_side_by_side(jobs: list[FileJob], monkeypatch: pyt
 def test_what_waits_to_be_written_is_bounded(
     jobs: list[FileJob], monkeypatch: pytest.MonkeyPatch, allowed_bytes: int, waiting: int
 ) -> None:
-    monkeypatch.setattr(sr.pipeline, "available_cores", lambda: 3)
-    monkeypatch.setattr(sr.pipeline, "WAITING_BYTES", allowed_bytes)
+    monkeypatch.setattr(sr.jobs.pipeline, "available_cores", lambda: 3)
+    monkeypatch.setattr(sr.jobs.pipeline, "WAITING_BYTES", allowed_bytes)
     go, upscaled = threading.Event(), []
-    monkeypatch.setattr(sr.pipeline, "write_picture", lambda *_, **__: (str(go.wait(timeout=5)),))
+    monkeypatch.setattr(sr.jobs.pipeline, "write_picture", lambda *_, **__: (str(go.wait(timeout=5)),))
     upscaler = Doubling(upscaled.append)
     worker = threading.Thread(target=lambda: list(upscale_files(jobs, upscaler)))
     worker.start()
@@ -166,7 +166,7 @@ def test_an_animation_that_cannot_be_written_does_not_hang(
         next(frames)
         raise BackendError("the disk is full; free some space")
 
-    monkeypatch.setattr(sr.pipeline, "write_sequence", write)
+    monkeypatch.setattr(sr.jobs.pipeline, "write_sequence", write)
     results: list[FileResult] = []
     worker = threading.Thread(
         target=lambda: results.extend(upscale_files([animation, jobs[0]], Doubling())), daemon=True

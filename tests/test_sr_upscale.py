@@ -8,8 +8,8 @@ import pytest
 from deploy.verify import MAX_TILING_LEVELS, MAX_TILING_SHARE, difference
 from sr.errors import BackendError, ModelError, TilingError
 from sr.image import Picture, read_picture
-from sr.modelfile import shipped_onnx, shipped_scales
-from sr.pipeline import FileJob, upscale_files
+from sr.jobs.pipeline import FileJob, upscale_files
+from sr.network.modelfile import shipped_onnx, shipped_scales
 from sr.resize import bicubic_resize
 from sr.tiling import MIN_HALOS_PER_TILE, TileSpec
 from sr.upscale import Upscaler

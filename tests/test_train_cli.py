@@ -6,9 +6,9 @@ import pytest
 import torch
 from click.testing import CliRunner, Result
 
-from sr.checkpoint import load_weights
 from sr.cli import main
-from sr.model import trunk_state
+from sr.network.checkpoint import load_weights
+from sr.network.model import trunk_state
 from tests.training import TINY_RUN, assert_same, train_command, write_pairs
 from train.config import TrainConfig
 from train.state import load_config

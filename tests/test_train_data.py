@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from sr.errors import DataError
-from train.data import Pair, load_pair_list, read_rgb
+from train.data.pairs import Pair, load_pair_list, read_rgb
 
 
 def pixels(*shape: int, seed: int = 0) -> NDArray[np.uint8]:

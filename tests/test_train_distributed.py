@@ -19,7 +19,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from sr.checkpoint import load_weights
+from sr.network.checkpoint import load_weights
 from tests.training import TINY_RUN, assert_close, command_line, cpu_environment, train_command, write_pairs
 from train.state import load_state
 

@@ -14,9 +14,9 @@ from deploy.export import ExportSpec, export_onnx
 from sr.cli import main
 from sr.errors import DataError
 from sr.metrics import psnr, psnr_y, ssim, ssim_y
-from sr.model import SRNet
+from sr.network.model import SRNet
 from tests.training import CPU, NETWORK, small_config, trained, write_pairs
-from train.data import load_pair_list, read_rgb
+from train.data.pairs import load_pair_list, read_rgb
 from train.evaluate import Quality, evaluate, upscale_with
 
 pytestmark = pytest.mark.usefixtures("one_thread")

@@ -14,9 +14,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from sr.checkpoint import load_weights, save_weights
 from sr.errors import DataError, ModelError, TrainingError
-from sr.model import model_cost, trunk_state
+from sr.network.checkpoint import load_weights, save_weights
+from sr.network.model import model_cost, trunk_state
 from sr.upscale import Upscaler
 from tests.training import (
     CPU,

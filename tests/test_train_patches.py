@@ -13,8 +13,8 @@ from PIL import Image
 
 from sr.errors import DataError
 from tests.training import CPU
-from train.data import Pair
-from train.patches import Epoch, PatchSource, prepared_ahead
+from train.data.pairs import Pair
+from train.data.patches import Epoch, PatchSource, prepared_ahead
 
 Pixels = NDArray[np.uint8]
 

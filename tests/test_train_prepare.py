@@ -17,15 +17,15 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image
 
-import train.prepare
+import train.prepare.make
 from sr.cli import main
 from sr.errors import DataError
 from sr.metrics import y_channel
 from sr.resize import bicubic_resize
-from train.data import load_pair_list, read_rgb
-from train.prepare import Prepared, PrepareSpec, prepare
-from train.prepare_manifest import Manifest
-from train.prepare_plan import patch_starts
+from train.data.pairs import load_pair_list, read_rgb
+from train.prepare.make import Prepared, PrepareSpec, prepare
+from train.prepare.manifest import Manifest
+from train.prepare.plan import patch_starts
 
 LONG_AGO = 10**18  # ns
 
@@ -215,7 +215,7 @@ def test_how_many_work_changes_nothing(tmp_path: Path, monkeypatch: pytest.Monke
         write(tmp_path / f"hr/{seed % 3}/{seed}.png", pixels(30, 26 + seed, 3, seed=seed))
     results = []
     for workers in (1, 5):
-        monkeypatch.setattr(train.prepare.os, "cpu_count", lambda workers=workers: workers)
+        monkeypatch.setattr(train.prepare.make.os, "cpu_count", lambda workers=workers: workers)
         run(tmp_path / "hr", tmp_path / f"out{workers}", scales=(2, 3), min_variance=5)
         results.append(files(tmp_path / f"out{workers}"))
     assert results[0] == results[1]
@@ -404,7 +404,7 @@ def test_a_killed_run_goes_on_where_it_was(tmp_path: Path, monkeypatch: pytest.M
     for seed in range(6):
         write(tmp_path / f"hr/{seed}.png", pixels(24, 24, 3, seed=seed))
     run(tmp_path / "hr", tmp_path / "reference")
-    monkeypatch.setattr(train.prepare.os, "cpu_count", lambda: 1)
+    monkeypatch.setattr(train.prepare.make.os, "cpu_count", lambda: 1)
 
     def stop(done: int, total: int) -> None:
         if done == 3:
@@ -630,7 +630,7 @@ def test_a_full_disk_is_one_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 def test_the_manifest_survives_being_written(tmp_path: Path) -> None:
     data_set(tmp_path / "set", "")
     run(tmp_path / "set", tmp_path / "out", scales=(2, 3), min_variance=50)
-    from train.prepare_manifest import open_manifest
+    from train.prepare.manifest import open_manifest
 
     path = tmp_path / "out/prepare.json"
     before = path.read_bytes()
@@ -697,7 +697,7 @@ def test_wrong_data_is_status_1_and_wrong_usage_2(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(not hasattr(os, "openpty"), reason="no pseudo-terminals here")
 def test_the_progress_bar_is_drawn_on_a_terminal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from sr.report import picture_progress
+    from sr.cli.report import picture_progress
 
     ours, theirs = os.openpty()
     with os.fdopen(theirs, "w") as terminal:

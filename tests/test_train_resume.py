@@ -15,8 +15,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from sr.checkpoint import load_weights
 from sr.errors import ModelError, SrupError, TrainingError
+from sr.network.checkpoint import load_weights
 from tests.training import (
     CPU,
     NETWORK,

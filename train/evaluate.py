@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 
 from sr.errors import DataError, ImageError
 from sr.metrics import psnr, psnr_y, shave, ssim, ssim_y
-from train.data import Pair, load_pair_list, read_rgb
+from train.data.pairs import Pair, load_pair_list, read_rgb
 
 if TYPE_CHECKING:
-    from sr.model import SRNet
+    from sr.network.model import SRNet
     from train.distributed import Group
 
 Upscale = Callable[[NDArray[np.uint8]], NDArray[np.uint8]]  # (H, W, 3) -> (s*H, s*W, 3)
@@ -78,7 +78,7 @@ def upscale_with(model: SRNet) -> Upscale:
     """Return `model`, of any colour space, as a function on uint8 RGB pictures, whole, in evaluation mode."""
     import torch
 
-    from sr.colour import RGBNet
+    from sr.network.colour import RGBNet
 
     rgb_net = RGBNet(model)
 

@@ -18,18 +18,18 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
-from sr.checkpoint import Weights, load_weights, save_weights
-from sr.colour import network_image
 from sr.errors import DataError, TrainingError
-from sr.model import SRNet, frozen_attention, model_cost, trunk_state, with_norm
+from sr.network.checkpoint import Weights, load_weights, save_weights
+from sr.network.colour import network_image
+from sr.network.model import SRNet, frozen_attention, model_cost, trunk_state, with_norm
 from train.config import Stage, TrainConfig
-from train.data import load_pair_list
+from train.data.pairs import load_pair_list
+from train.data.patches import Batch, Epoch, PatchSource, pair_problems, prepared_ahead
 from train.distributed import Group, single
 from train.evaluate import Quality, evaluate, upscale_with
 from train.losses import loss_from_expression
 from train.monitor import Metrics, Speed, plot_curves
 from train.muon import Muon
-from train.patches import Batch, Epoch, PatchSource, pair_problems, prepared_ahead
 from train.schedule import Schedule
 from train.state import keep_epoch, load_state, require_same_settings, rng_state, save_state, set_rng_state
 

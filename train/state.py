@@ -19,9 +19,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from sr.checkpoint import TRAINING_FORMAT
 from sr.errors import SrupError, TrainingError
 from sr.files import atomic_write
+from sr.network.checkpoint import TRAINING_FORMAT
 from train.config import TrainConfig
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from sr.backends.available import driver_gpu_count, lacks
 from sr.backends.base import PRECISIONS, Backend, BackendInfo, BackendRequest, Batch, gpu_indices
 from sr.errors import BackendError, require_extra
-from sr.modelfile import Precision, shipped_onnx, shipped_weights
+from sr.network.modelfile import Precision, shipped_onnx, shipped_weights
 
 __all__ = ["BACKENDS", "Backend", "BackendInfo", "BackendRequest", "Batch", "model_scale", "open_backend"]
 
@@ -96,7 +96,7 @@ def model_scale(model: Path) -> int:
 
         return read_metadata(model).scale
     require_extra("torch", "torch", "safetensors", purpose=f"reading {model}")
-    from sr.checkpoint import load_weights
+    from sr.network.checkpoint import load_weights
 
     return load_weights(model).config.scale
 
@@ -167,7 +167,7 @@ def _open_openvino(request: BackendRequest) -> Backend:
     require_extra("openvino", "openvino", purpose="backend openvino")
     if request.device != "cpu":
         raise BackendError("backend openvino runs on the CPU; drop --device, or use --backend onnx")
-    from sr.backends.ov import OpenVinoBackend
+    from sr.backends.openvino import OpenVinoBackend
 
     file: Precision = "int8" if request.precision == "int8" else "fp32"
     model = request.model or shipped_onnx(scale=request.scale, precision=file)
@@ -198,7 +198,7 @@ def _open_tensorrt(name: str, request: BackendRequest) -> Backend:
         )
     if missing:
         raise BackendError(f"backend {name} lacks a package: {missing}")
-    from sr.backends.trt_open import open_trt
+    from sr.backends.tensorrt.opening import open_trt
 
     return open_trt(name, request)
 

@@ -13,7 +13,7 @@ from typing import Any, Self
 from numpy.typing import NDArray
 
 from sr.errors import BackendError
-from sr.modelfile import ModelMetadata, Precision
+from sr.network.modelfile import ModelMetadata, Precision
 
 Batch = NDArray[Any]  # uint8, or uint16 where the backend takes that
 

@@ -14,7 +14,7 @@ from sr.backends.base import Backend, BackendInfo, Batch, default_tile, gpu_indi
 from sr.backends.floats import batch_from_floats, floats_from_batch
 from sr.errors import BackendError, ModelError
 from sr.memory import available_memory
-from sr.modelfile import FINITE_NAME, INPUT_NAME, OUTPUT_NAME, ModelMetadata
+from sr.network.modelfile import FINITE_NAME, INPUT_NAME, OUTPUT_NAME, ModelMetadata
 from sr.processor import available_cores
 
 PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}

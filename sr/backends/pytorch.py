@@ -9,12 +9,12 @@ import numpy as np
 import torch
 
 from sr.backends.base import Backend, BackendInfo, Batch, default_tile, gpu_indices, tile_within
-from sr.checkpoint import Weights, load_weights
-from sr.colour import RGBNet
 from sr.errors import BackendError
 from sr.memory import available_memory
-from sr.model import model_cost
-from sr.modelfile import ModelMetadata
+from sr.network.checkpoint import Weights, load_weights
+from sr.network.colour import RGBNet
+from sr.network.model import model_cost
+from sr.network.modelfile import ModelMetadata
 
 
 class TorchBackend(Backend):

@@ -1,4 +1,4 @@
-"""Animations -> files, frame by frame: WebP and AVIF here, PNG in `sr.image.png`, GIF in `sr.image.gif`."""
+"""Animations -> files, frame by frame: WebP and AVIF here, PNG and GIF in `sr.image.formats`."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from PIL import Image
 
 from sr.image.encode import avif_arguments, save_arguments, webp_arguments
 from sr.image.formats import AVIF, GIF, WEBP, OutputFormat, WriteOptions
-from sr.image.gif import write_gif
+from sr.image.formats.gif import write_gif
+from sr.image.formats.png import rgba, write_apng
 from sr.image.picture import Frame, Picture
-from sr.image.png import rgba, write_apng
 
 
 def write_animation(

@@ -33,13 +33,13 @@ from PIL.WebPImagePlugin import WebPImageFile
 
 from sr.errors import ImageError, SrupError, TooLargeError
 from sr.image.arrays import MODES, TURNS, arrays, turned
-from sr.image.avif import avif_notes
 from sr.image.deep import read_deep
-from sr.image.gif import GifCanvas, parsed_gif
+from sr.image.formats.avif import avif_notes
+from sr.image.formats.gif import GifCanvas, parsed_gif
+from sr.image.formats.png import kept_chunks
+from sr.image.formats.tiff import TiffPage, page_metadata, tiff_pages
 from sr.image.metadata import Metadata, fitting_icc_profile, upright_exif, upright_xmp
 from sr.image.picture import Frame, Picture
-from sr.image.png import kept_chunks
-from sr.image.tiff import TiffPage, page_metadata, tiff_pages
 
 _READERS: Mapping[str, type[ImageFile]] = {
     "PNG": PngImageFile,

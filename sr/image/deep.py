@@ -15,10 +15,8 @@ import numpy as np
 
 from sr.errors import ImageError, require_extra
 from sr.image.formats import PNG, OutputFormat, WriteOptions
-from sr.image.metadata import Entry, TiffReader, add_to_tiff, is_grey_profile, resized_exif
-from sr.image.picture import Picture, Samples
-from sr.image.png import ChunkSplicer, metadata_chunks
-from sr.image.tiff import (
+from sr.image.formats.png import ChunkSplicer, metadata_chunks
+from sr.image.formats.tiff import (
     ICC_PROFILE,
     RESOLUTION_UNIT,
     X_RESOLUTION,
@@ -26,6 +24,8 @@ from sr.image.tiff import (
     TiffPage,
     resolution_tags,
 )
+from sr.image.metadata import Entry, TiffReader, add_to_tiff, is_grey_profile, resized_exif
+from sr.image.picture import Picture, Samples
 
 TIFF_COMPRESSIONS_OF_VIPS = {"tiff_lzw": "lzw", "tiff_adobe_deflate": "deflate", None: "none"}
 _ALL_PNG_FILTERS = 0xF8  # libvips takes each row's best; without filters 16 bits hardly compress

@@ -38,8 +38,8 @@ from sr.image.formats import (
     WriteOptions,
     fitting_format,
 )
+from sr.image.formats.tiff import TiffAppender
 from sr.image.picture import Frame, Picture, to_8_bits
-from sr.image.tiff import TiffAppender
 
 PICTURE_SUFFIXES = frozenset(
     {".png", ".apng", ".jpg", ".jpeg", ".webp", ".avif", ".tif", ".tiff", ".bmp", ".gif"}

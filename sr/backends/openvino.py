@@ -1,0 +1,163 @@
+"""OpenVINO: the CPU in float32, in bfloat16 where it has that, or in int8.
+
+Owns how OpenVINO is asked to compute, and how tiles follow one another through it.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from sr.backends.base import Backend, BackendInfo, Batch, tile_within
+from sr.backends.floats import batch_from_floats, floats_from_batch
+from sr.errors import BackendError, ModelError
+from sr.memory import available_memory
+from sr.network.modelfile import INPUT_NAME, ModelMetadata, Precision
+
+# While one tile is computed by all threads, the next one waits with its memory ready, so that cutting
+# and stitching take no time from the cores. More in flight gain nothing (benchmarks/levers.py).
+IN_FLIGHT = 2
+
+
+# Kernels that are made for a shape are kept for the next of that shape: of 5,000, which is the default, they
+# made a folder of pictures of all sizes grow by 0.7 MiB a picture, and took no less time.
+KERNELS_KEPT = 32
+
+
+class OpenVinoBackend(Backend):
+    """An ONNX file on OpenVINO.
+
+    In bf16 and int8 a last bit that differs is rounded up to a step of 8 bits, and many such steps
+    up to a level of the output. So tiles overlap by the whole receptive field, and then equal
+    the whole picture bit by bit: OpenVINO's kernels compute a pixel the same way in any tile.
+    """
+
+    def __init__(self, model: Path, *, precision: Precision | None = None) -> None:
+        """Open `model` to compute in `precision`; None takes the file's own.
+
+        A file in fp32 can be computed in bf16. What of an int8 file is float is computed in bf16
+        where the processor has it, else in float32.
+
+        Raises:
+            ModelError: the file is missing, damaged or not ours.
+            BackendError: the file or the processor does not allow `precision`.
+        """
+        import openvino
+
+        core = openvino.Core()
+        network, metadata = _read(core, model)
+        precision = precision or metadata.precision
+        has_bf16 = "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+        _check_precision(precision, model, metadata, has_bf16=has_bf16)
+        low = precision != "fp32"
+        self._model = core.compile_model(
+            network,
+            "CPU",
+            {
+                "PERFORMANCE_HINT": "LATENCY",  # all threads share a tile; a picture may have but one
+                "INFERENCE_PRECISION_HINT": "bf16" if low and has_bf16 else "f32",
+                "ENABLE_CPU_PINNING": False,  # other threads decode and encode meanwhile
+                "CPU_RUNTIME_CACHE_CAPACITY": KERNELS_KEPT,
+            },
+        )
+        self._tensor_of = openvino.Tensor
+        self._floats = metadata.io == "float32"
+        if low:
+            metadata = replace(metadata, precision=precision, halo=metadata.receptive_field_radius)
+        self.info = BackendInfo(
+            name="openvino",
+            device=f"CPU, {self._model.get_property('INFERENCE_NUM_THREADS')} threads",
+            model=metadata,
+            default_tile=tile_within(available_memory(), metadata),
+            default_batch=1,
+            deep=self._floats and not low,
+        )
+
+    def run(self, batches: Iterable[Batch]) -> Iterator[Batch]:
+        """Upscale batches in order; the next one is given to OpenVINO before a result is waited for."""
+        requests = [self._model.create_infer_request() for _ in range(IN_FLIGHT)]
+        in_flight: deque[_Started] = deque()
+        try:
+            for turn, batch in enumerate(batches):
+                if len(in_flight) == IN_FLIGHT:
+                    yield in_flight.popleft().result()
+                in_flight.append(_Started(self, requests[turn % IN_FLIGHT], batch))
+            while in_flight:
+                yield in_flight.popleft().result()
+        finally:  # else OpenVINO would go on in memory that is no longer there
+            for started in in_flight:
+                with suppress(BackendError):
+                    started.result()
+
+    def close(self) -> None:
+        """Free the network."""
+        del self._model
+
+
+class _Started:
+    """A batch that OpenVINO computes, from and into memory that this holds."""
+
+    def __init__(self, backend: OpenVinoBackend, request: Any, batch: Batch) -> None:
+        scale, (count, height, width, _) = backend.info.model.scale, batch.shape
+        self._request, self._batch, self._floats = request, batch, backend._floats
+        self._fed = floats_from_batch(batch) if self._floats else np.ascontiguousarray(batch)
+        size = (scale * height, scale * width)
+        self._output = (
+            np.empty((count, 3, *size), np.float32) if self._floats else np.empty((count, *size, 3), np.uint8)
+        )
+        try:
+            request.set_output_tensor(backend._tensor_of(self._output, shared_memory=True))
+            request.start_async({INPUT_NAME: self._fed}, share_inputs=True)
+        except RuntimeError as error:
+            raise self._failure(error) from error
+
+    def result(self) -> Batch:
+        """Wait for the batch, upscaled."""
+        try:
+            self._request.wait()
+        except RuntimeError as error:
+            raise self._failure(error) from error
+        return batch_from_floats(self._output, self._batch.dtype) if self._floats else self._output
+
+    def _failure(self, error: RuntimeError) -> BackendError:
+        return BackendError(
+            f"OpenVINO failed on a batch of shape {self._batch.shape}: {_one_line(error)}; "
+            "if memory ran out, use a smaller --tile"
+        )
+
+
+def _read(core: Any, model: Path) -> tuple[Any, ModelMetadata]:
+    if not model.is_file():
+        raise ModelError(f"{model}: no such model file")
+    if model.suffix != ".onnx":  # OpenVINO tries its readers of all formats, and they print what they think
+        raise ModelError(f"{model}: backend openvino runs ONNX files; export it, or use --backend torch")
+    try:
+        network = core.read_model(model)
+    except RuntimeError as error:
+        raise ModelError(f"{model}: OpenVINO cannot load it ({_one_line(error)})") from error
+    notes = network.rt_info
+    said = notes["framework"] if "framework" in notes else {}  # noqa: SIM401  it is no dict; ONNX metadata
+    properties = {name: value.astype(str) for name, value in said.items()}
+    return network, ModelMetadata.from_properties(properties, source=str(model))
+
+
+def _check_precision(precision: Precision, model: Path, metadata: ModelMetadata, *, has_bf16: bool) -> None:
+    if precision != metadata.precision and (precision, metadata.precision) != ("bf16", "fp32"):
+        raise BackendError(
+            f"{model}: is {metadata.precision}, not {precision}; "
+            f"make one with: srup export --onnx --precision {precision}"
+        )
+    if precision == "fp16":
+        raise BackendError(f"{model}: is fp16, and backend openvino computes fp32, bf16 or int8")
+    if precision == "bf16" and not has_bf16:
+        raise BackendError("this processor has no bf16 arithmetic; use --precision fp32 or int8")
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())[:300]

@@ -1,0 +1,1 @@
+"""TensorRT and TensorRT-RTX: GPUs, engines and the runtime."""

@@ -1,0 +1,236 @@
+"""A TensorRT engine, loaded: its tensors, and the contexts that run it.
+
+Owns all that is said to the TensorRT module at run time, and how its failures become errors of
+ours: most of its calls answer None or False and leave the reason in a log. The module, `tensorrt`
+or `tensorrt_rtx`, is a parameter.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from sr.errors import BackendError, OutOfDeviceMemoryError
+from sr.network.modelfile import FINITE_NAME, INPUT_NAME, OUTPUT_NAME
+
+Shape = tuple[int, ...]
+
+_TYPES = {INPUT_NAME: "UINT8", OUTPUT_NAME: "UINT8", FINITE_NAME: "FLOAT"}
+_OUT_OF_MEMORY_WORDS = ("out of memory", "outofmemory", "memoryallocation", "out_of_memory")
+_KEPT_MESSAGES = 4
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The largest batch that is run: `batch` tiles of `tile` x `tile` lr pixels."""
+
+    batch: int
+    tile: int
+
+    @property
+    def shape(self) -> Shape:
+        """Shape of the whole batch, (N, T, T, 3)."""
+        return (self.batch, self.tile, self.tile, 3)
+
+    def holds(self, shape: Shape) -> bool:
+        """Say whether a batch of this shape (N, H, W, 3) is no larger."""
+        return shape[0] <= self.batch and max(shape[1:3]) <= self.tile
+
+    def __str__(self) -> str:
+        return f"{self.batch} {'tile' if self.batch == 1 else 'tiles'} of {self.tile} px"
+
+
+class Calls:
+    """Calls of the TensorRT module on one GPU, checked."""
+
+    def __init__(self, module: Any, *, device: int) -> None:
+        self.module = module
+        self.log = _error_log(module)
+        self._device = device
+
+    def ask(self, what: str, function: Any, *arguments: Any) -> Any:
+        """Call a function that any value may come from; its exceptions become errors of ours."""
+        try:
+            return function(*arguments)
+        except RuntimeError as error:
+            raise self._failure(what, str(error)) from error
+
+    def make(self, what: str, function: Any, *arguments: Any) -> Any:
+        """Call a function that answers None or False if it fails.
+
+        Raises:
+            OutOfDeviceMemoryError: memory ran out, by what TensorRT logged.
+            BackendError: it failed for another reason.
+        """
+        answer = self.ask(what, function, *arguments)
+        if answer is None or answer is False:
+            raise self._failure(what, "no reason given")
+        return answer
+
+    def _failure(self, what: str, otherwise: str) -> BackendError:
+        reason = " ".join("; ".join(self.log.messages).split()) or otherwise
+        self.log.messages.clear()
+        message = f"GPU {self._device}: {self.module.__name__} failed ({what}): {reason}"
+        if any(word in reason.lower() for word in _OUT_OF_MEMORY_WORDS):
+            return OutOfDeviceMemoryError(message)
+        return BackendError(message)
+
+
+def _error_log(module: Any) -> Any:
+    """Return a logger for TensorRT that keeps the last errors in `messages`."""
+
+    class ErrorLog(module.ILogger):  # type: ignore[misc]  # a class only at run time
+        def __init__(self) -> None:
+            module.ILogger.__init__(self)  # the binding wants it called so
+            self.messages: deque[str] = deque(maxlen=_KEPT_MESSAGES)
+
+        def log(self, severity: Any, message: str) -> None:
+            if severity in (module.ILogger.INTERNAL_ERROR, module.ILogger.ERROR):
+                self.messages.append(message)
+
+    return ErrorLog()
+
+
+class Execution:
+    """An execution context; it works in scratch memory that it is given.
+
+    Attributes:
+        shape: of the batch that it is ready for, or None.
+    """
+
+    def __init__(self, calls: Calls, context: Any, stream: Any) -> None:
+        self.shape: Shape | None = None
+        self._calls = calls
+        self._context = context
+        calls.make("profile", context.set_optimization_profile_async, 0, int(stream))
+
+    def measure(self, shape: Shape) -> tuple[Shape, int]:
+        """Set the input's shape; return the output's, and the bytes of scratch memory wanted.
+
+        Raises:
+            BackendError: the engine does not take the shape.
+        """
+        self.shape = None
+        calls, context = self._calls, self._context
+        calls.make(f"batch of shape {shape}", context.set_input_shape, INPUT_NAME, shape)
+        if missing := calls.ask("shapes", context.infer_shapes):
+            raise BackendError(f"TensorRT does not know the shapes of {', '.join(missing)}")
+        output = tuple(calls.ask("shape of the output", context.get_tensor_shape, OUTPUT_NAME))
+        return output, int(calls.ask("memory", context.update_device_memory_size_for_shapes))
+
+    def prepare(self, shape: Shape, scratch: int, size: int) -> None:
+        """Make ready to run the shape that was measured last, in `size` bytes at `scratch`."""
+        self._calls.ask("scratch memory", self._context.set_device_memory, scratch, size)
+        self.shape = shape
+
+    def enqueue(self, stream: Any) -> None:
+        """Put a run on the stream.
+
+        Raises:
+            BackendError: TensorRT refused.
+        """
+        self._calls.make("enqueue", self._context.execute_async_v3, int(stream))
+
+    def set_addresses(self, addresses: Mapping[str, int]) -> None:
+        """Say where on the device the tensors are."""
+        for name, address in addresses.items():
+            self._calls.make(f"address of {name}", self._context.set_tensor_address, name, address)
+
+    def free(self) -> None:
+        """Destroy the context."""
+        self._context = None
+
+
+class LoadedEngine:
+    """An engine on the current GPU.
+
+    Attributes:
+        itemsizes: bytes per element of each tensor, by name.
+        largest: what its profile allows.
+        captures_graphs: the module captures CUDA graphs itself, as TensorRT-RTX does.
+    """
+
+    def __init__(self, plan: bytes, module: Any, *, device: int, host_code: bool = False) -> None:
+        """Load a serialized engine.
+
+        Raises:
+            OutOfDeviceMemoryError: the GPU has no room for the engine.
+            BackendError: it does not load, or is not one of ours.
+        """
+        self.captures_graphs = hasattr(module, "CudaGraphStrategy")
+        self._calls = Calls(module, device=device)
+        self._executions: list[Execution] = []
+        self._configs: dict[bool, Any] = {}
+        self._kernels: Any = None
+        self._runtime: Any = None
+        self._engine: Any = None
+        try:
+            self._load(plan, host_code)
+        except BaseException:
+            self.free()
+            raise
+
+    def _load(self, plan: bytes, host_code: bool) -> None:
+        make, ask = self._calls.make, self._calls.ask
+        self._runtime = make("runtime", self._calls.module.Runtime, self._calls.log)
+        if host_code:
+            self._runtime.engine_host_code_allowed = True
+        self._engine = make("loading the engine", self._runtime.deserialize_cuda_engine, plan)
+        self.itemsizes = self._checked_tensors()
+        *_, largest = ask("profile", self._engine.get_tensor_profile_shape, INPUT_NAME, 0)
+        batch, height, width, _ = tuple(largest)
+        self.largest = Plan(batch, min(height, width))
+
+    def _checked_tensors(self) -> dict[str, int]:
+        engine = self._engine
+        names = [engine.get_tensor_name(at) for at in range(engine.num_io_tensors)]
+        types = {name: engine.get_tensor_dtype(name) for name in names}
+        has = {name: dtype.name for name, dtype in types.items()}
+        if not {INPUT_NAME, OUTPUT_NAME} <= has.keys() or not has.items() <= _TYPES.items():
+            raise BackendError(f"the engine's tensors are {has}, need {_TYPES}; build it again")
+        return {name: dtype.itemsize for name, dtype in types.items()}
+
+    def new_execution(self, stream: Any, *, graph: bool) -> Execution:
+        """Return a new execution context; with `graph` TensorRT-RTX replays its runs as CUDA graphs.
+
+        Raises:
+            BackendError: there is none to be had.
+        """
+        how = self._calls.module.ExecutionContextAllocationStrategy.USER_MANAGED
+        if self.captures_graphs:
+            how = self._runtime_config(graph)
+        context = self._calls.make("execution context", self._engine.create_execution_context, how)
+        execution = Execution(self._calls, context, stream)
+        self._executions.append(execution)
+        return execution
+
+    def _runtime_config(self, graph: bool) -> Any:
+        """Return how TensorRT-RTX is to run; all contexts share the kernels that it compiles."""
+        if graph not in self._configs:
+            module, make = self._calls.module, self._calls.make
+            config = make("runtime configuration", self._engine.create_runtime_config)
+            strategies = module.CudaGraphStrategy
+            config.cuda_graph_strategy = strategies.WHOLE_GRAPH_CAPTURE if graph else strategies.DISABLED
+            config.set_execution_context_allocation_strategy(
+                module.ExecutionContextAllocationStrategy.USER_MANAGED
+            )
+            self._kernels = self._kernels or make("runtime cache", config.create_runtime_cache)
+            make("runtime cache", config.set_runtime_cache, self._kernels)
+            self._configs[graph] = config
+        return self._configs[graph]
+
+    def drop(self, execution: Execution) -> None:
+        """Free a context before the engine is freed."""
+        execution.free()
+        self._executions.remove(execution)
+
+    def free(self) -> None:
+        """Destroy contexts, engine and runtime, in this order."""
+        while self._executions:
+            self._executions.pop().free()
+        self._configs.clear()
+        self._kernels = None
+        self._engine = None
+        self._runtime = None

@@ -1,0 +1,1 @@
+"""Many files: what becomes of which, in what order, and what is done already."""

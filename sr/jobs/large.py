@@ -1,0 +1,404 @@
+"""Pictures that do not fit the memory: upscaled band by band into a tiled BigTIFF, and resumable.
+
+A band is one row of tiles of the ordinary grid, so the pixels are those that `Upscaler.picture` makes.
+Owns which pictures are upscaled so, and the way of their pixels: one band is read ahead while tiles of
+the one before are computed, and what they add to the file is encoded and written meanwhile.
+"""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from sr import __version__
+from sr.errors import ImageError, OutOfDeviceMemoryError, TooLargeError
+from sr.image import DEFAULT_MAX_PIXELS, Picture, WriteOptions, check_output, within_neighbours
+from sr.image.alpha import BLEED_ROWS, BleedByBands
+from sr.image.bands import BandReader
+from sr.image.decode import Header, one_line, printable, read_header
+from sr.image.formats import TIFF
+from sr.image.formats.bigtiff import TILE_PX, Mosaic, TiledLayout, TiledTiff, part_files
+from sr.image.metadata import is_grey_profile
+from sr.memory import available_memory
+from sr.objects import Pixels
+from sr.processor import available_cores
+from sr.tiling import Span, Tile
+from sr.upscale import Progress, Upscaler
+
+# Of the free memory, what a picture may take before it is upscaled by bands: others wait beside it.
+_MEMORY_SHARE = 0.5
+# Input and output are held as arrays and once more, by 8 bits even with four bytes a pixel, by the codecs.
+_COPIES = 2
+# What is allocated beside them: the smallest tiles, threads. A container of 128 MiB could not do without.
+_BESIDE_BYTES = 16 * 2**20
+# Of the bytes of its pixels, what a compressed output is expected to take: photographs at x4 took a fifth.
+_COMPRESSED_SHARE = 0.5
+
+
+@dataclass(frozen=True)
+class LargePicture:
+    """A picture that will be upscaled by bands; nothing is decoded yet."""
+
+    source: Path
+    target: Path
+    header: Header
+
+
+@dataclass(frozen=True)
+class LargeResult:
+    """What was made.
+
+    Attributes:
+        size: (width, height) of the input in pixels.
+        output_size: (width, height) of the output.
+        tiles: tiles run.
+        seconds: it took, reading and writing included.
+        notes: for the user to read.
+    """
+
+    size: tuple[int, int]
+    output_size: tuple[int, int]
+    tiles: int
+    seconds: float
+    notes: tuple[str, ...]
+
+
+def largest_whole(upscaler: object, memory: int) -> int:
+    """Return how many pixels a picture may have to be upscaled whole without a closer look.
+
+    Args:
+        upscaler: what will do it.
+        memory: that is there.
+    """
+    scale = upscaler.scale if isinstance(upscaler, Upscaler) else 1
+    rgb = 3
+    room = min(int(memory * _MEMORY_SHARE), TIFF.largest_bytes or memory)
+    return max(1, room // (_COPIES * rgb * (1 + scale**2)))
+
+
+def large_picture(
+    source: Path, target: Path, upscaler: Any, *, max_pixels: int, asked: bool = False
+) -> LargePicture | None:
+    """Return a picture that is to be upscaled by bands, or None if whole.
+
+    Args:
+        source: the picture.
+        target: the output.
+        upscaler: an `Upscaler`, or one of those that `sr.jobs.pipeline` takes.
+        max_pixels: of a picture that is decoded whole; if it is not the default, of any.
+        asked: whether to upscale by bands what could be upscaled whole.
+
+    Raises:
+        ImageError: the file cannot be read.
+        TooLargeError: it fits neither way.
+    """
+    header = read_header(source)
+    height, width = upscaler.output_size(header.height, header.width)
+    hindrance = _hindrance(header, target, upscaler)
+    few = header.pixels <= max_pixels
+    sample_bytes = header.channels * (2 if header.deep else 1)
+    if hindrance:
+        if few and header.count == 1:
+            _refuse_beyond_memory(header, source, (height, width), sample_bytes, hindrance)
+        return None
+    if not few and max_pixels != DEFAULT_MAX_PIXELS:
+        return None
+    needed = _needed(header.pixels, height * width, sample_bytes)
+    in_file = TIFF.largest_bytes is None or sample_bytes * height * width <= TIFF.largest_bytes
+    whole = few and in_file and needed <= available_memory() * _MEMORY_SHARE
+    return None if whole and not asked else LargePicture(source, target, header)
+
+
+def refuse_beyond_memory(picture: Picture, source: Path, target: Path, upscaler: Any, memory: int) -> None:
+    """Refuse a picture that was decoded and whose output the memory does not hold.
+
+    Args:
+        picture: decoded.
+        source: where it came from.
+        target: the output.
+        upscaler: what will do it.
+        memory: that was there some time ago; what takes little of it is not looked at closer.
+
+    Raises:
+        TooLargeError: the message names the remedy.
+    """
+    channels = (1 if picture.grey else 3) + (picture.alpha is not None)
+    sample_bytes = channels * (2 if picture.deep else 1)
+    height, width = upscaler.output_size(picture.height, picture.width)
+    if _needed(picture.height * picture.width, height * width, sample_bytes) > memory * _MEMORY_SHARE:
+        header = Header("", 1, picture.height, picture.width, channels, picture.deep, picture.metadata)
+        _refuse_beyond_memory(
+            header, source, (height, width), sample_bytes, _hindrance(header, target, upscaler)
+        )
+
+
+def _refuse_beyond_memory(
+    header: Header, source: Path, size: tuple[int, int], sample_bytes: int, remedy: str
+) -> None:
+    height, width = size
+    needed = _needed(header.pixels, height * width, sample_bytes) + _BESIDE_BYTES
+    if needed > (available := available_memory()):
+        raise TooLargeError(
+            f"{printable(source)}: {header.width}x{header.height} to {width}x{height} takes about "
+            f"{needed / 2**20:,.0f} MiB of memory, {available / 2**20:,.0f} are free; {remedy}"
+        )
+
+
+def _needed(lr_pixels: int, hr_pixels: int, sample_bytes: int) -> int:
+    return _COPIES * sample_bytes * (lr_pixels + hr_pixels)
+
+
+def _is_tiff(target: Path) -> bool:
+    return target.suffix.lower() in (".tif", ".tiff")
+
+
+def _hindrance(header: Header, target: Path, upscaler: object) -> str:
+    """Return why a picture cannot be upscaled by bands, as a remedy; empty if it can."""
+    if not isinstance(upscaler, Upscaler):
+        return "exact sizes are made in memory; take a factor that one network has (--scale 2, 3 or 4)"
+    if not _is_tiff(target):
+        return "only TIFF is written piece by piece; use -o NAME.tif or --format tif"
+    if header.problem:
+        return f"it is {header.problem}, which is not read piece by piece; convert it to an RGB TIFF first"
+    if header.count > 1:
+        return "it holds several pictures; split it first"
+    if upscaler.backend.info.model.attention == "dynamic":
+        return "this model looks at whole pictures; take another"
+    return ""
+
+
+def upscale_large(
+    picture: LargePicture,
+    upscaler: Upscaler,
+    *,
+    options: WriteOptions | None = None,
+    progress: Progress | None = None,
+    tile: int = TILE_PX,
+) -> LargeResult:
+    """Upscale a picture by bands into a tiled BigTIFF, or go on with one that was interrupted.
+
+    What is unfinished lies beside the target as `.srup-unfinished-*` and stays there whatever happens,
+    unless the source turns out to be damaged. Further memory is taken for a few bands of the input
+    and for less than a row of tiles of the output.
+
+    Args:
+        picture: from `large_picture`.
+        upscaler: computes.
+        options: the compression is taken.
+        progress: called with tiles done and tiles in all.
+        tile: side of the output's tiles in pixels, a multiple of 16.
+
+    Raises:
+        ImageError: the source cannot be read, the target not be written, or the disk is full.
+        BackendError: the device failed.
+        KeyboardInterrupt: with what is left, in words.
+    """
+    started = time.perf_counter()
+    source, target, scale = picture.source, picture.target, upscaler.scale
+    with ExitStack() as opened:
+        reader = opened.enter_context(BandReader(source, picture.header))
+        bleed = _bleed(picture, reader)
+        size, output_size = (reader.width, reader.height), (reader.width * scale, reader.height * scale)
+        layout = _layout(reader, output_size, options or WriteOptions(), tile)
+        check_output(target, height=1, width=1, alpha=reader.channels % 2 == 0)  # BigTIFF holds any size
+        made_of = _made_of(source, upscaler, layout)
+        begun: int | None = None
+        try:
+            _refuse_full_disk(target, layout)
+            while True:
+                with TiledTiff(target, layout, made_of=made_of, threads=available_cores()) as file:
+                    begun = file.rows if begun is None else begun
+                    try:
+                        _upscale(reader, bleed, upscaler, file, layout, progress)
+                        file.finish(reader.metadata)
+                        break
+                    except ImageError:
+                        file.discard()
+                        raise
+                    except OutOfDeviceMemoryError:
+                        if not upscaler.respect_limits():
+                            raise
+                reader = opened.enter_context(BandReader(source, picture.header))
+        except OSError as error:
+            raise ImageError(
+                f"{printable(target)}: cannot be written ({one_line(error)}); free some space or choose "
+                "another folder; what is done is kept, and the same command goes on with it"
+            ) from error
+        except KeyboardInterrupt as error:
+            raise KeyboardInterrupt(
+                f"{printable(target)}: what is done is kept, and the same command goes on with it"
+            ) from error
+        tiles = len(upscaler.grid(reader.height, reader.width))
+    notes = (f"went on at row {begun:,} of {layout.height:,} of an interrupted run",) if begun else ()
+    return LargeResult(size, output_size, tiles, time.perf_counter() - started, notes)
+
+
+def _layout(
+    reader: BandReader, output_size: tuple[int, int], options: WriteOptions, tile: int
+) -> TiledLayout:
+    width, height = output_size
+    grey, profile = reader.channels < 3, reader.metadata.icc_profile
+    channels = reader.channels
+    if grey and profile is not None and not is_grey_profile(profile):  # which describes RGB alone
+        channels += 2
+    return TiledLayout(height, width, channels, reader.dtype, options.tiff_compression, tile)
+
+
+def _made_of(source: Path, upscaler: Upscaler, layout: TiledLayout) -> dict[str, Any]:
+    """Return what the file's bytes depend on, but for the device."""
+    state, model = source.stat(), upscaler.backend.info.model
+    return {
+        "source": str(source.resolve()),
+        "bytes": state.st_size,
+        "mtime_ns": state.st_mtime_ns,
+        "scale": upscaler.scale,
+        "weights": model.weights_sha256,
+        "precision": model.precision,
+        "backend": upscaler.backend.info.name,
+        "tile": upscaler.spec.tile,
+        "halo": upscaler.spec.halo,
+        "version": __version__,
+        "layout": vars(layout),
+    }
+
+
+def _refuse_full_disk(target: Path, layout: TiledLayout) -> None:
+    folder = target.absolute().parent
+    folder.mkdir(parents=True, exist_ok=True)
+    unfinished = part_files(target)[0]
+    there = unfinished.stat().st_size if unfinished.exists() else 0
+    needed = int(layout.raw_bytes * (_COMPRESSED_SHARE if layout.compression else 1)) - there
+    free = shutil.disk_usage(folder).free
+    if needed > free:
+        raise ImageError(
+            f"{printable(target)}: takes about {needed / 1e9:.1f} GB, {free / 1e9:.1f} GB are free in its "
+            "folder; free some space or choose another folder (-o)"
+        )
+
+
+def _bleed(picture: LargePicture, reader: BandReader) -> BleedByBands | None:
+    """Look through a picture with alpha; None if nothing of it is transparent."""
+    if reader.channels % 2:
+        return None
+    with BandReader(picture.source, picture.header) as first:
+        bleed = BleedByBands(_split(band) for band in first.bands(4 * BLEED_ROWS))
+    return bleed if bleed.transparent else None
+
+
+def _split(samples: Pixels) -> tuple[Pixels, Pixels]:
+    """Return colours (H, W, 3) or (H, W), and the last channel."""
+    colours = samples[..., 0] if samples.shape[2] < 3 else samples[..., :3]
+    return colours, samples[..., -1]
+
+
+@dataclass
+class _Alpha:
+    """Rows of alpha of a band and around it."""
+
+    samples: Pixels
+    first: int
+
+    def limit(self, upscaled: Pixels, tile: Tile, scale: int) -> Pixels:
+        """Clip what a tile owns of the upscaled alpha to what its neighbourhood spans."""
+        rows, columns = (slice(span.keep_start, span.keep_stop) for span in (tile.rows, tile.columns))
+        top, left = max(0, rows.start - 1), max(0, columns.start - 1)
+        around = self.samples[top - self.first : rows.stop + 1 - self.first, left : columns.stop + 1]
+        inside = [slice(span.start - at, span.stop - at) for span, at in ((rows, top), (columns, left))]
+        return within_neighbours(upscaled, around, scale=scale, rows=inside[0], columns=inside[1])
+
+
+class _Bands:
+    """What the tiles of a row read of the picture; the next row is read ahead."""
+
+    def __init__(self, reader: BandReader, bleed: BleedByBands | None, rows: Sequence[Span]) -> None:
+        self._reader, self._bleed = reader, bleed
+        self._following = iter(rows)
+        self._thread = ThreadPoolExecutor(1, "read")
+        self._next = self._submitted()
+        self.alpha: dict[int, _Alpha] = {}  # by the first row of the band
+
+    def __call__(self, rows: Span) -> list[Pixels]:
+        read, items, alpha = self._next.result()
+        assert read == rows
+        if alpha is not None:
+            self.alpha[rows.start] = alpha
+        self._next = self._submitted()
+        return items
+
+    def _submitted(self) -> Any:
+        rows = next(self._following, None)
+        return None if rows is None else self._thread.submit(self._read, rows)
+
+    def _read(self, rows: Span) -> tuple[Span, list[Pixels], _Alpha | None]:
+        start, stop, bleed = rows.start, rows.start + rows.length, self._bleed
+        if bleed is None:
+            return rows, [_split(self._reader.rows(start, stop))[0]], None
+        first, last = BleedByBands.around(start, stop, height=self._reader.height)
+        colours, alpha = _split(self._reader.rows(first, last))
+        inside = slice(start - first, stop - first)
+        return rows, [bleed.rows(colours, alpha, first=first)[inside], alpha[inside]], _Alpha(alpha, first)
+
+    def close(self) -> None:
+        self._thread.shutdown(cancel_futures=True)
+
+
+def _upscale(
+    reader: BandReader,
+    bleed: BleedByBands | None,
+    upscaler: Upscaler,
+    file: TiledTiff,
+    layout: TiledLayout,
+    progress: Progress | None,
+) -> None:
+    """Compute and add all tiles that the file does not have yet."""
+    grid, scale, begun = upscaler.grid(reader.height, reader.width), upscaler.scale, file.rows
+    first = sum(rows.keep_stop * scale <= begun for rows in grid.rows)
+    if first == len(grid.rows):
+        return
+    items = 1 if bleed is None else 2
+    done, total = first * len(grid.columns) * items, len(grid) * items
+    bands, mosaic = _Bands(reader, bleed, grid.rows[first:]), Mosaic(layout)
+    like = np.empty(0, layout.dtype)
+    with closing(bands), closing(upscaler.by_rows(grid, like, bands, first=first)) as batches:
+        for part, tile, results in _joined(batches, bands, layout, scale):
+            row = tile.rows.keep_start * scale
+            part = part[max(0, begun - row) :]
+            for piece in mosaic.add(part, row=max(row, begun), column=tile.columns.keep_start * scale):
+                file.add(piece)
+            if tile.columns is grid.columns[-1]:
+                bottom = tile.rows.keep_stop * scale
+                file.commit(bottom if bottom == layout.height else bottom // layout.tile * layout.tile)
+            done += results
+            if progress is not None:
+                progress(done, total)
+
+
+def _joined(
+    batches: Iterator[list[tuple[Tile, int, Pixels]]], bands: _Bands, layout: TiledLayout, scale: int
+) -> Iterator[tuple[Pixels, Tile, int]]:
+    """Join what tiles own of colours and alpha to (h, w, C); also say from how many results."""
+    colours = np.empty(0)
+    for batch in batches:
+        for tile, index, part in batch:
+            if index == 0:
+                colours = part
+            if bands.alpha and index == 0:
+                continue
+            if bands.alpha:
+                alpha = bands.alpha[tile.rows.start].limit(part, tile, scale)
+                for passed in [start for start in list(bands.alpha) if start < tile.rows.start]:
+                    del bands.alpha[passed]
+            else:
+                alpha = np.full(part.shape[:2], np.iinfo(part.dtype).max, part.dtype)
+            shown = colours.reshape(*colours.shape[:2], -1)  # (h, w, 1 or 3)
+            opaque = layout.channels % 2 == 1
+            shown = np.broadcast_to(shown, (*shown.shape[:2], layout.channels - (not opaque)))
+            yield shown if opaque else np.dstack((shown, alpha)), tile, index + 1

@@ -1,0 +1,366 @@
+"""The network: its configuration, its presets and its counted cost.
+
+Owns the trained form. `deploy.fold` turns it into the deployed form, which is the same class with
+every mechanism that only training needs switched off.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Literal, cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import parametrizations, parametrize
+
+from sr.errors import ModelError
+
+Attention = Literal["dynamic", "frozen", "none"]
+Norm = Literal["weight", "batch", "none"]
+AsymWidth = Literal["lo", "geometric"]
+Colour = Literal["RGB", "YCbCr", "Y"]
+
+# Channels of an image in each colour space.
+COLOUR_CHANNELS: dict[Colour, int] = {"RGB": 3, "YCbCr": 3, "Y": 1}
+
+# Weight of one training batch in the running mean of the gates: the mean then reaches back about
+# 100 steps, the horizon at which it follows the weights but not the single patch.
+GATE_MOMENTUM = 0.01
+
+# Grey in the middle of [0, 1]: subtracted before the first convolution and added after the last,
+# so that the zeros with which convolutions pad mean mid-grey, not black.
+MID_GREY = 0.5
+
+# How many lr pixels away a pixel can influence one that is upscaled by the bicubic filter: four taps
+# an axis (Keys, IEEE Trans. ASSP 29(6), 1981), two on each side of a point between pixel centres.
+BICUBIC_RADIUS = 2
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """Everything that determines the shape of the network.
+
+    Attributes:
+        scale: upscaling factor, an integer >= 1.
+        img_channels: channels of an image in `colour`: 3, or 1 for "Y".
+        num_feats: nominal width; `lo` and `hi` derive from it and `wa_rate`.
+        wa_rate: wide-activation rate (WDSR, arXiv 1808.08718); 1 switches it off.
+        num_blocks: number of residual blocks.
+        residual_scale: factor on every residual branch.
+        attention: "dynamic" computes channel gates from the picture, "frozen" uses their running
+            mean, "none" has no gates.
+        norm: "weight" (every convolution), "batch" (convolutions of the blocks) or "none".
+        asymmetric: 1x5 followed by 5x1 in place of the block's first 3x3.
+        asym_width: channels between the 1x5 and the 5x1: "lo" or "geometric", sqrt(lo * hi).
+        colour: what the channels are: "RGB", or "YCbCr" or its luma "Y" as `sr.network.colour` makes them.
+    """
+
+    scale: int = 2
+    img_channels: int = 3
+    num_feats: int = 32
+    wa_rate: float = 2.0
+    num_blocks: int = 6
+    residual_scale: float = 0.25
+    attention: Attention = "dynamic"
+    norm: Norm = "weight"
+    asymmetric: bool = True
+    asym_width: AsymWidth = "geometric"
+    colour: Colour = "RGB"
+
+    def __post_init__(self) -> None:
+        problems = [
+            (
+                isinstance(self.scale, int) and self.scale >= 1,
+                f"scale is {self.scale}, need an integer of at least 1",
+            ),
+            (self.colour in COLOUR_CHANNELS, f"colour {self.colour!r} is unknown"),
+            (
+                self.img_channels == COLOUR_CHANNELS.get(self.colour, self.img_channels),
+                f"img_channels is {self.img_channels}, need {COLOUR_CHANNELS.get(self.colour)} "
+                f"for colour {self.colour!r}",
+            ),
+            (
+                isinstance(self.num_blocks, int) and self.num_blocks >= 1,
+                f"num_blocks is {self.num_blocks}, need an integer of at least 1",
+            ),
+            (1 <= self.wa_rate < math.inf, f"wa_rate is {self.wa_rate}, need at least 1"),
+            (
+                self.wa_rate < 1 or self.num_feats >= self.wa_rate,
+                f"num_feats {self.num_feats} / wa_rate {self.wa_rate} leaves no channel",
+            ),
+            (self.residual_scale > 0, f"residual_scale is {self.residual_scale}, need more than 0"),
+            (self.attention in ("dynamic", "frozen", "none"), f"attention {self.attention!r} is unknown"),
+            (self.norm in ("weight", "batch", "none"), f"norm {self.norm!r} is unknown"),
+            (self.asym_width in ("lo", "geometric"), f"asym_width {self.asym_width!r} is unknown"),
+        ]
+        for fine, message in problems:
+            if not fine:
+                raise ModelError(f"model configuration: {message}")
+
+    @property
+    def lo(self) -> int:
+        """Channels between blocks."""
+        return round(self.num_feats / self.wa_rate)
+
+    @property
+    def hi(self) -> int:
+        """Channels before the ReLU of a block."""
+        return round(self.num_feats * self.wa_rate)
+
+    @property
+    def mid(self) -> int:
+        """Channels between the 1x5 and the 5x1 convolution."""
+        return self.lo if self.asym_width == "lo" else round(math.sqrt(self.lo * self.hi))
+
+    @property
+    def receptive_field_radius(self) -> int:
+        """How many lr pixels away a pixel can still influence an output pixel (gates apart)."""
+        per_block = (2 if self.asymmetric else 1) + 1
+        hr_conv = math.ceil(1 / self.scale)  # one hr pixel, in lr pixels
+        network = 1 + per_block * self.num_blocks + 1 + hr_conv
+        return max(network, BICUBIC_RADIUS) if self.colour == "Y" else network  # chroma is bicubic
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the fields as JSON-ready values."""
+        return asdict(self)
+
+    @staticmethod
+    def from_dict(fields: dict[str, Any]) -> ModelConfig:
+        """Rebuild a configuration from `to_dict`.
+
+        Without `colour`, as older files are, one channel is luma and three are RGB.
+
+        Raises:
+            ModelError: a field is unknown or has an impossible value.
+        """
+        try:
+            values = dict(**fields)
+            if values.get("img_channels") == 1:
+                values.setdefault("colour", "Y")
+            return ModelConfig(**values)
+        except TypeError as error:
+            raise ModelError(f"model configuration: {error}") from error
+
+
+PRESETS: dict[str, ModelConfig] = {
+    "tiny": ModelConfig(num_feats=32, wa_rate=2.0, num_blocks=3),
+    "small": ModelConfig(num_feats=32, wa_rate=2.0, num_blocks=6),
+    "base": ModelConfig(num_feats=64, wa_rate=2.0, num_blocks=12),
+    "large": ModelConfig(num_feats=96, wa_rate=2.0, num_blocks=24),
+}
+
+
+def preset_config(name: str, **changes: Any) -> ModelConfig:
+    """Return the configuration of a preset, with fields replaced by `changes`.
+
+    `img_channels` follows from `colour` where only that is given.
+
+    Raises:
+        ModelError: there is no such preset, or a field has an impossible value.
+    """
+    if name not in PRESETS:
+        raise ModelError(f"there is no preset {name!r}; the presets are {', '.join(PRESETS)}")
+    if changes.get("colour") in COLOUR_CHANNELS:
+        changes.setdefault("img_channels", COLOUR_CHANNELS[changes["colour"]])
+    return replace(PRESETS[name], **changes)
+
+
+class ChannelAttention(nn.Module):
+    """Per-channel gates from the global average (RCAN, arXiv 1807.02758, section 3.3), unreduced.
+
+    Keeps the running mean of its gates in `gate_mean`, as batch norm keeps its statistics, so that
+    freezing them later needs no data.
+    """
+
+    gate_mean: Tensor
+
+    def __init__(self, channels: int, *, norm: Norm, frozen: bool) -> None:
+        super().__init__()
+        self.squeeze = _conv(channels, channels, (1, 1), norm=norm)
+        self.excite = _conv(channels, channels, (1, 1), norm=norm)
+        self.frozen = frozen
+        if frozen:
+            self.requires_grad_(False)
+        self.register_buffer("gate_mean", torch.full((1, channels, 1, 1), 0.5))
+
+    def gates(self, x: Tensor) -> Tensor:
+        """Return the gates for `x` (N, C, H, W): (N or 1, C, 1, 1), each in (0, 1)."""
+        if self.frozen:
+            return self.gate_mean
+        # The pool reduces in at least float32 also where the body is half precision.
+        wide = x.to(torch.promote_types(x.dtype, torch.float32))
+        pooled = wide.mean((2, 3), keepdim=True).to(x.dtype)  # (N, C, 1, 1)
+        gates = torch.sigmoid(self.excite(torch.relu(self.squeeze(pooled))))
+        if self.training:
+            with torch.no_grad():
+                batch_mean = gates.mean(0, keepdim=True).to(self.gate_mean.dtype)
+                self.gate_mean.lerp_(batch_mean, GATE_MOMENTUM)
+        return gates
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Scale the channels of `x` (N, C, H, W) by their gates."""
+        return x * self.gates(x)
+
+
+class ResidualBlock(nn.Module):
+    """`x + residual_scale * attention(conv3x3(relu(asym(x))))`, `lo` channels in and out."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        lo, mid, hi, norm = config.lo, config.mid, config.hi, config.norm
+        batch_norm = norm == "batch"
+        if config.asymmetric:
+            # No bias on the 1x5: the 5x1 would only add a constant of it, wrong at the borders.
+            expand: list[nn.Module] = [
+                _conv(lo, mid, (1, 5), norm=norm, bias=False),
+                _conv(mid, hi, (5, 1), norm=norm),
+            ]
+        else:
+            expand = [_conv(lo, hi, (3, 3), norm=norm)]
+        self.expand = nn.Sequential(*expand, *([nn.BatchNorm2d(hi)] if batch_norm else []))
+        reduce: list[nn.Module] = [_conv(hi, lo, (3, 3), norm=norm)]
+        self.reduce = nn.Sequential(*reduce, *([nn.BatchNorm2d(lo)] if batch_norm else []))
+        self.attention: nn.Module = (
+            nn.Identity()
+            if config.attention == "none"
+            else ChannelAttention(lo, norm=norm, frozen=config.attention == "frozen")
+        )
+        self.residual_scale = config.residual_scale
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (N, lo, H, W) to (N, lo, H, W)."""
+        branch = self.attention(self.reduce(torch.relu(self.expand(x))))
+        if self.residual_scale != 1.0:
+            branch = branch * self.residual_scale
+        return x + branch
+
+
+class Upsampler(nn.Module):
+    """3x3 to `img_channels * scale^2` channels, pixel shuffle, 3x3 on the result."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        channels, scale = config.img_channels, config.scale
+        norm = _without_batch(config.norm)
+        self.widen = _conv(config.lo, channels * scale**2, (3, 3), norm=norm)
+        self.shuffle = nn.PixelShuffle(scale)
+        self.refine = _conv(channels, channels, (3, 3), norm=norm)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (N, lo, H, W) to (N, img_channels, scale * H, scale * W)."""
+        return cast(Tensor, self.refine(self.shuffle(self.widen(x))))
+
+
+class SRNet(nn.Module):
+    """The super-resolution network: base features, residual blocks, upsampler; no global skip."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.base = _conv(config.img_channels, config.lo, (3, 3), norm=_without_batch(config.norm))
+        self.blocks = nn.Sequential(*(ResidualBlock(config) for _ in range(config.num_blocks)))
+        self.upsampler = Upsampler(config)
+
+    def body(self, x: Tensor) -> Tensor:
+        """Map mid-grey-centred images (N, C, H, W) to centred ones (N, C, scale*H, scale*W).
+
+        This is the part that may run in half precision.
+        """
+        return cast(Tensor, self.upsampler(self.blocks(self.base(x))))
+
+    def forward(self, lr: Tensor) -> Tensor:
+        """Upscale `lr`, (N, C, H, W) in [0, 1], to (N, C, scale*H, scale*W), not clipped."""
+        return self.body(lr - MID_GREY) + MID_GREY
+
+
+def frozen_attention(model: SRNet) -> SRNet:
+    """Return `model` with constant gates, their running mean; itself if its gates are not dynamic.
+
+    The copy has the same `state_dict` layout. Training can go on in it; the gates stay as they are.
+    """
+    if model.config.attention != "dynamic":
+        return model
+    frozen = SRNet(replace(model.config, attention="frozen")).to(model.base.weight)
+    frozen.load_state_dict(model.state_dict())
+    return frozen.train(model.training)
+
+
+def with_norm(model: SRNet, norm: Norm) -> SRNet:
+    """Return a copy of `model` that computes the same with weight normalization put on or multiplied in.
+
+    Both `norm` and that of `model` are "weight" or "none": batch norm needs data.
+    """
+    changed = copy.deepcopy(model)
+    for _, conv in list(_convolutions(changed)):
+        if parametrize.is_parametrized(conv):
+            parametrize.remove_parametrizations(conv, "weight")
+        if norm == "weight":
+            parametrizations.weight_norm(conv)
+    changed.config = replace(model.config, norm=norm)
+    return changed
+
+
+def trunk_state(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Return the part of a `state_dict` that does not depend on the scale."""
+    return {name: value for name, value in state.items() if not name.startswith("upsampler.")}
+
+
+@dataclass(frozen=True)
+class ModelCost:
+    """Counted size and work of a network.
+
+    Attributes:
+        params: trainable parameters of the trained form; of a weight-normalised convolution the
+            weights count once (its norms are another way to write them).
+        macs_per_lr_px: multiply-adds of the deployed form for each lr pixel; gates cost nothing
+            there, biases, ReLUs, additions and conversions of colour are not counted.
+        activation_bytes_per_lr_px: float32 activations that are alive at once, at the widest place:
+            the trunk beside a convolution's input and output.
+    """
+
+    params: int
+    macs_per_lr_px: int
+    activation_bytes_per_lr_px: int
+
+
+def model_cost(config: ModelConfig) -> ModelCost:
+    """Count the parameters and the multiply-adds of a configuration."""
+    plain = SRNet(replace(config, norm="batch" if config.norm == "batch" else "none"))
+    params = sum(p.numel() for p in plain.parameters())
+    macs = 0
+    for name, conv in _convolutions(plain):
+        if ".attention." in name:
+            continue
+        positions = config.scale**2 if name.endswith("refine") else 1
+        macs += conv.weight.numel() * positions
+    hr_channels = 3 * config.scale**2  # RGB at the end, whatever the network's channels are
+    alive = max(config.lo + config.mid + config.hi, 2 * config.lo + config.hi, 3 * hr_channels)
+    return ModelCost(params=params, macs_per_lr_px=macs, activation_bytes_per_lr_px=4 * alive)
+
+
+def _convolutions(model: nn.Module) -> Iterator[tuple[str, nn.Conv2d]]:
+    for name, module in model.named_modules():
+        if isinstance(module, nn.Conv2d):
+            yield name, module
+
+
+def _without_batch(norm: Norm) -> Norm:
+    """Batch norm stays inside the blocks: at the two ends it would distort the picture's range."""
+    return "none" if norm == "batch" else norm
+
+
+def _conv(
+    in_channels: int, out_channels: int, kernel: tuple[int, int], *, norm: Norm, bias: bool = True
+) -> nn.Conv2d:
+    """Make a same-size convolution, Kaiming-normal (fan-in), weight-normalised if asked."""
+    padding = (kernel[0] // 2, kernel[1] // 2)
+    conv = nn.Conv2d(in_channels, out_channels, kernel, padding=padding, bias=bias)
+    nn.init.kaiming_normal_(conv.weight, mode="fan_in", nonlinearity="relu")
+    if conv.bias is not None:
+        nn.init.zeros_(conv.bias)
+    if norm == "weight":
+        parametrizations.weight_norm(conv)
+    return conv

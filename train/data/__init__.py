@@ -1,0 +1,1 @@
+"""Training data: pair lists, pictures and the patches of a run."""

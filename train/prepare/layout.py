@@ -1,0 +1,154 @@
+"""Where data sets keep their pictures: hr folders, and lr pictures distributed beside them.
+
+Owns the layout that DIV2K, Flickr2K and the benchmark sets share: `HR` or `PREFIX_HR`, beside it
+`LR_bicubic` or `PREFIX_LR_bicubic` with `X2/0001x2.png` for `0001.png`.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from sr.errors import DataError
+
+PICTURE_SUFFIXES = frozenset({".png", ".webp", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff"})
+
+# Says what lies beside it: `train.prepare.manifest` writes it into every folder of prepared pairs.
+MANIFEST_NAME = "prepare.json"
+
+# LR, LR_bicubic, DIV2K_train_LR_unknown, LRbicx2; but not "LRT" or "COLOR".
+_LR_FOLDER = re.compile(r"(?:^|_)LR(?:$|_|bic)")
+_PREPARED_SCALE = re.compile(r"x\d+")
+
+
+@dataclass(frozen=True)
+class Source:
+    """An hr picture; the names of what is made of it begin with `name`, which has no suffix."""
+
+    path: Path
+    name: str
+
+
+def find_hr_folder(folder: Path) -> Path:
+    """Return `folder`, or the one hr folder of the data set that lies in it.
+
+    Raises:
+        DataError: there is no such folder, it holds lr pictures, or several hr folders.
+    """
+    if not folder.is_dir():
+        raise DataError(f"{folder}: {'is not a folder' if folder.exists() else 'no such folder'}")
+    absolute = _absolute(folder)
+    of_one_scale = re.fullmatch(r"[Xx]\d+", absolute.name) is not None
+    if _LR_FOLDER.search(absolute.parent.name if of_one_scale else absolute.name):
+        raise DataError(f"{folder}: holds lr pictures by its name; give the folder of the hr pictures")
+    if _is_hr_name(absolute.name):
+        return folder
+    bare = not any(_is_picture(path) for path in folder.iterdir())
+    found = [path for path in _hr_folders_in(folder) if bare or _lr_root(path).is_dir()]
+    if not found and bare:  # a folder of several sets
+        found = [
+            path for one in _folders_in(folder) for path in _hr_folders_in(one) if _lr_root(path).is_dir()
+        ]
+    if len(found) > 1:
+        raise DataError(f"{folder}: holds several hr folders, give one: {', '.join(map(str, found))}")
+    return found[0] if found else folder
+
+
+def set_name(hr_folder: Path) -> str:
+    """Return what a data set is called: Set5 for Set5/HR, DIV2K_valid for DIV2K_valid_HR."""
+    absolute = _absolute(hr_folder)
+    if absolute.name == "HR":
+        return absolute.parent.name
+    return absolute.name.removesuffix("_HR")
+
+
+def find_sources(hr_folder: Path, *, made: Sequence[Path] = ()) -> list[Source]:
+    """Return the pictures in `hr_folder` and below, sorted; neither lr pictures nor prepared ones.
+
+    Args:
+        made: folders whose pictures are no sources, wherever they lie.
+
+    Raises:
+        DataError: there is none, or they would be replaced by what is made.
+    """
+    made = [folder.resolve() for folder in made]
+    if any(hr_folder.resolve().is_relative_to(folder) for folder in made):
+        raise DataError(f"{hr_folder}: its pictures would be replaced; name another output folder (-o)")
+    paths = [
+        path
+        for path in _pictures_below(hr_folder)
+        if not any(path.resolve().is_relative_to(folder) for folder in made)
+    ]
+    if not paths:
+        raise DataError(f"{hr_folder}: no pictures found (looked for {', '.join(sorted(PICTURE_SUFFIXES))})")
+    return [Source(path, "-".join(path.relative_to(hr_folder).with_suffix("").parts)) for path in paths]
+
+
+def refuse_clashes(sources: Sequence[Source]) -> None:
+    """Check that no two sources have one name.
+
+    Raises:
+        DataError: some do.
+    """
+    uses = Counter(source.name for source in sources)
+    if clashes := [str(source.path) for source in sources if uses[source.name] > 1]:
+        raise DataError(f"{', '.join(clashes)}: several pictures for one name; rename or remove all but one")
+
+
+def distributed_lr(hr_folder: Path, *, scale: int) -> dict[Path, Path]:
+    """Return the lr pictures distributed for `scale`, by hr path relative to `hr_folder`, no suffix."""
+    if not _is_hr_name(_absolute(hr_folder).name):
+        return {}
+    root, ending = _lr_root(hr_folder), f"x{scale}"
+    for folder in (root / f"X{scale}", root / f"x{scale}"):
+        if folder.is_dir():
+            return {
+                path.relative_to(folder).with_name(path.stem.removesuffix(ending)): path
+                for path in _pictures_below(folder)
+                if path.stem.endswith(ending)
+            }
+    return {}
+
+
+def _absolute(path: Path) -> Path:
+    """Return the path with a name even for "." and ".."; of a link, its own name."""
+    return Path(os.path.abspath(path))  # noqa: PTH100 - resolve() would follow the link
+
+
+def _is_hr_name(name: str) -> bool:
+    return name == "HR" or name.endswith("_HR")
+
+
+def _lr_root(hr_folder: Path) -> Path:
+    """Return the folder beside an hr folder that would hold the lr pictures distributed with it."""
+    absolute = _absolute(hr_folder)
+    parent = hr_folder.parent if hr_folder.name == absolute.name else absolute.parent
+    return parent / (absolute.name.removesuffix("HR") + "LR_bicubic")
+
+
+def _folders_in(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.iterdir() if path.is_dir())
+
+
+def _hr_folders_in(folder: Path) -> list[Path]:
+    return [path for path in _folders_in(folder) if _is_hr_name(path.name)]
+
+
+def _is_picture(path: Path) -> bool:
+    # Archives made on a Mac hold "._0001.png", which is no picture.
+    return path.suffix.lower() in PICTURE_SUFFIXES and not path.name.startswith(".") and path.is_file()
+
+
+def _pictures_below(root: Path) -> Iterator[Path]:
+    for directory, folders, files in os.walk(root):
+        prepared = MANIFEST_NAME in files
+        folders[:] = sorted(
+            name
+            for name in folders
+            if not _LR_FOLDER.search(name) and not (prepared and _PREPARED_SCALE.fullmatch(name))
+        )
+        yield from (path for name in sorted(files) if _is_picture(path := Path(directory, name)))

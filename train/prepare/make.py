@@ -1,0 +1,302 @@
+"""Pairs from hr pictures: lr made by MATLAB-exact bicubic or taken as distributed, cut into patches.
+
+Owns what `srup prepare` does, which writes lists only when all that they name is there. In Python:
+
+    from train.prepare.make import PrepareSpec, prepare
+    prepared = prepare(PrepareSpec(Path("DIV2K/DIV2K_train_HR"), scales=(2,), min_variance=100))
+    prepared.lists[0].path                                    # pairs/train/x2.json
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from sr.errors import DataError
+from sr.files import atomic_write
+from sr.metrics import y_channel
+from sr.resize import bicubic_resize, modulo_crop
+from train.data.pairs import read_rgb
+from train.prepare.layout import find_hr_folder, find_sources, refuse_clashes, set_name
+from train.prepare.manifest import MadeScale, Manifest, Record, open_manifest, write_text
+from train.prepare.plan import (
+    KINDS,
+    MAX_WORKERS,
+    Job,
+    Piece,
+    PrepareSpec,
+    files_of,
+    is_large_enough,
+    pieces,
+    plan_jobs,
+)
+
+__all__ = ["PrepareSpec", "Prepared", "PreparedList", "prepare"]
+
+Progress = Callable[[int, int], None]  # pictures done, pictures to do
+
+
+@dataclass(frozen=True)
+class PreparedList:
+    """A pair list that was written, and what it holds."""
+
+    path: Path
+    scale: int
+    pairs: int
+    pictures: int  # that have a pair in the list
+    flat: int  # patches dropped
+    taken: int  # pictures whose lr was distributed
+    computed: int  # pictures whose lr was computed
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What `prepare` did."""
+
+    spec: PrepareSpec
+    hr_folder: Path
+    lists: tuple[PreparedList, ...]
+    pictures: int
+    made: int  # of these, in this run; the others were complete
+    too_small: tuple[Path, ...]  # left out
+    not_found: tuple[str, ...]  # names to exclude that no picture has
+    removed: int  # files that the lists do not name any more
+
+    def lines(self) -> Iterator[str]:
+        """Yield what there is to say about it, for people."""
+        before = self.pictures - self.made - len(self.too_small)
+        yield f"{self.hr_folder}: {_count(self.pictures, 'picture')}" + (
+            f", {before:,} complete from before" if before else ""
+        )
+        if self.not_found:
+            yield f"nothing to exclude by the name of {', '.join(self.not_found)}"
+        if self.too_small:
+            side = self.spec.patch_size
+            names = ", ".join(str(path.relative_to(self.hr_folder)) for path in self.too_small)
+            yield f"left out as smaller than {side}x{side}: {_count(len(self.too_small), 'picture')}: {names}"
+        for one in self.lists:
+            what = (
+                _count(one.pairs, "pair")
+                if self.spec.whole
+                else f"{_count(one.pairs, 'patch', 'patches')} of {_count(one.pictures, 'picture')}, "
+                f"{one.flat:,} flat {'one' if one.flat == 1 else 'ones'} dropped"
+            )
+            yield f"{one.path}  {what}; lr: {one.taken:,} taken as distributed, {one.computed:,} computed"
+        if self.removed:
+            yield f"{_count(self.removed, 'stale file')} removed"
+
+
+def prepare(spec: PrepareSpec, *, progress: Progress | None = None) -> Prepared:
+    """Write pairs as PNG under OUT/x<scale>/{HR,LR} and the lists OUT/x<scale>.json.
+
+    hr pictures are cut to a multiple of the scale at the right and the bottom; lr is the whole of
+    that, shrunk, and patches are cut from both at the same place. Files of an earlier run with the
+    same settings stay where nothing is missing and the source has not changed.
+
+    Args:
+        progress: called after each picture that was made.
+
+    Raises:
+        DataError: pictures are missing, damaged or do not fit (all are named, no list is written),
+            or OUT holds pairs that were made otherwise.
+    """
+    spec = replace(spec, scales=tuple(sorted(set(spec.scales))))
+    hr_folder = find_hr_folder(spec.hr_folder)
+    output = spec.output or Path("pairs", *(("val", set_name(hr_folder)) if spec.whole else ("train",)))
+    manifest = open_manifest(
+        output, settings=_settings(spec, hr_folder), scales=spec.scales, overwrite=spec.overwrite
+    )
+    folders = {s: [output / f"x{s}" / kind for kind in KINDS] for s in manifest.scales | set(spec.scales)}
+    found = find_sources(hr_folder, made=[path for two in folders.values() for path in two])
+    not_found = sorted(spec.exclude - {source.path.stem for source in found})
+    sources = [source for source in found if source.path.stem not in spec.exclude]
+    refuse_clashes(sources)
+    records, jobs = plan_jobs(spec, hr_folder, output, manifest, sources)
+    too_small = tuple(s.path for s in sources if not is_large_enough(records[s.name], spec))
+    if len(too_small) == len(sources):
+        reason = (
+            f"all are smaller than {spec.patch_size}x{spec.patch_size}" if sources else "all are excluded"
+        )
+        raise DataError(f"{hr_folder}: no pictures are left, {reason}")
+
+    for scale in spec.scales:
+        for folder in folders[scale]:
+            folder.mkdir(parents=True, exist_ok=True)
+        if spec.overwrite:  # half replaced, it would name what does not fit
+            (output / f"x{scale}.json").unlink(missing_ok=True)
+    manifest.scales |= set(spec.scales)
+    manifest.records |= records
+    manifest.save()
+    _run(spec, output, manifest, jobs, progress)
+    kept = [source for source in sources if source.path not in set(too_small)]
+    lists = _write_lists(spec, output, {source.name: manifest.records[source.name] for source in kept})
+    removed = sum(_remove_stale(one) for one in lists) if spec.overwrite else 0
+    return Prepared(
+        spec, hr_folder, tuple(lists), len(sources), len(jobs), too_small, tuple(not_found), removed
+    )
+
+
+def _settings(spec: PrepareSpec, hr_folder: Path) -> dict[str, Any]:
+    whole = spec.whole
+    return {
+        "mode": "whole" if whole else "patches",
+        "patch_size": None if whole else spec.patch_size,
+        "stride": None if whole else spec.hr_stride,
+        "min_variance": None if whole else float(spec.min_variance),
+        "min_detail": None if whole else float(spec.min_detail),
+        "source_folder": str(hr_folder.resolve()),
+    }
+
+
+# --- making ---------------------------------------------------------------------------------------
+
+
+def _run(
+    spec: PrepareSpec, output: Path, manifest: Manifest, jobs: Sequence[Job], progress: Progress | None
+) -> None:
+    """Make all jobs and record each as it is done.
+
+    Raises:
+        DataError: pictures cannot be read (all are named, the others are made), or the disk is full.
+    """
+    problems = []
+    pool = ThreadPoolExecutor(min(os.cpu_count() or 1, MAX_WORKERS))  # numpy and Pillow release the GIL
+    try:
+        futures = {pool.submit(_make, spec, output, job): job.source.name for job in jobs}
+        for done, future in enumerate(as_completed(futures), 1):
+            outcome = future.result()
+            if isinstance(outcome, Record):
+                manifest.records[futures[future]] = outcome
+                manifest.save(lazily=True)
+            else:
+                problems.append(outcome)
+            if progress is not None:
+                progress(done, len(jobs))
+    except BaseException:  # Ctrl-C as well: what is done stays done
+        pool.shutdown(cancel_futures=True)
+        with contextlib.suppress(DataError):
+            manifest.save()
+        raise
+    pool.shutdown()
+    manifest.save()
+    if problems:
+        raise DataError("; ".join(sorted(problems)))
+
+
+def _make(spec: PrepareSpec, output: Path, job: Job) -> Record | str:
+    """Make the files of a source; return its new record, or why it cannot be read."""
+    try:
+        hr = read_rgb(job.source.path)
+        taken = {scale: read_rgb(job.lr[scale][0]) for scale in job.scales if scale in job.lr}
+    except DataError as error:
+        return str(error)
+    scales = dict(job.record.scales)
+    for scale in job.scales:
+        cropped = modulo_crop(hr, scale=scale)
+        lr = taken[scale] if scale in taken else bicubic_resize(cropped, scale=Fraction(1, scale))
+        is_flat = _flatness(spec, cropped, lr, scale)
+        flat = []
+        for index, piece in enumerate(pieces(spec, job.record, job.source.name, scale)):
+            if is_flat(piece):
+                flat.append(index)
+                continue
+            for kind, image, factor in (("HR", cropped, 1), ("LR", lr, scale)):
+                path = output / f"x{scale}" / kind / piece.file
+                if scale not in job.kept or not path.exists():
+                    _save(path, _cut(image, piece, factor))
+        scales[scale] = MadeScale(tuple(flat), job.lr[scale][1] if scale in job.lr else None)
+    record = job.record
+    return Record(record.file, record.stamp, record.height, record.width, scales)
+
+
+def _flatness(spec: PrepareSpec, hr: NDArray, lr: NDArray, scale: int) -> Callable[[Piece], bool]:
+    """Return what says whether a patch is to be dropped: its luma, or its detail, varies too little.
+
+    Detail is what a network has to add: hr luma less lr luma enlarged by the bicubic filter.
+    """
+    maps = []
+    if spec.min_variance > 0 and not spec.whole:
+        maps.append((y_channel(hr), spec.min_variance))
+    if spec.min_detail > 0 and not spec.whole:
+        maps.append((y_channel(hr) - bicubic_resize(y_channel(lr), scale=scale), spec.min_detail))
+    return lambda piece: any(_cut(image, piece).var() < least for image, least in maps)
+
+
+def _cut(image: NDArray, piece: Piece, factor: int = 1) -> NDArray:
+    """Return the piece of a picture that is `factor` times smaller than hr; a view."""
+    top, left = piece.top // factor, piece.left // factor
+    return image[top : top + piece.height // factor, left : left + piece.width // factor]
+
+
+def _save(path: Path, image: NDArray[np.uint8]) -> None:
+    try:
+        with atomic_write(path) as temporary:
+            Image.fromarray(image).save(temporary, compress_level=1)
+    except OSError as error:
+        raise DataError(f"{path}: cannot be written ({error.strerror or error})") from error
+
+
+# --- lists ----------------------------------------------------------------------------------------
+
+
+def _write_lists(spec: PrepareSpec, output: Path, records: dict[str, Record]) -> list[PreparedList]:
+    """Write the list of each scale, sorted by name.
+
+    Raises:
+        DataError: all patches are flat.
+    """
+    lists, contents = [], []
+    for scale in spec.scales:
+        files = {name: files_of(spec, record, name, scale) for name, record in records.items()}
+        names = sorted(file for several in files.values() for file in several)
+        made = [record.scales[scale] for record in records.values()]
+        flat = sum(len(one.flat) for one in made)
+        if not names:
+            raise DataError(
+                f"{output}: no patch is left, all {flat:,} have less variance than {spec.min_variance:g}"
+                + (f" or less detail than {spec.min_detail:g}" if spec.min_detail else "")
+            )
+        taken = sum(one.lr is not None for one in made)
+        lists.append(
+            PreparedList(
+                output / f"x{scale}.json",
+                scale,
+                pairs=len(names),
+                pictures=sum(bool(several) for several in files.values()),
+                flat=flat,
+                taken=taken,
+                computed=len(made) - taken,
+            )
+        )
+        contents.append([{kind: f"x{scale}/{kind}/{name}" for kind in KINDS} for name in names])
+    for one, entries in zip(lists, contents, strict=True):
+        write_text(one.path, json.dumps(entries, indent=1))
+    return lists
+
+
+def _remove_stale(made: PreparedList) -> int:
+    """Remove the pictures in the folders of a scale that its list does not name; return how many."""
+    folder = made.path.with_suffix("")
+    named = {entry["HR"] for entry in json.loads(made.path.read_text(encoding="utf-8"))}
+    removed = 0
+    for kind in KINDS:
+        for path in (folder / kind).glob("*.png"):
+            if f"x{made.scale}/HR/{path.name}" not in named:
+                path.unlink()
+                removed += 1
+    return removed
+
+
+def _count(number: int, one: str, many: str = "") -> str:
+    return f"{number:,} {one if number == 1 else many or one + 's'}"
