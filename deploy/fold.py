@@ -25,10 +25,8 @@ def fold(model: SRNet) -> SRNet:
     network that was trained with dynamic attention, freeze it first: `sr.network.model.frozen_attention`.
     """
     config = model.config
-    dynamic = config.attention == "dynamic"
-    plain_config = replace(
-        config, norm="none", residual_scale=1.0, attention="dynamic" if dynamic else "none"
-    )
+    attention = "none" if config.attention == "frozen" else config.attention
+    plain_config = replace(config, norm="none", residual_scale=1.0, attention=attention)
     plain = SRNet(plain_config).to(model.base.weight.dtype)
     _copy_conv(model.base, plain.base)
     _copy_conv(model.upsampler.widen, plain.upsampler.widen)
@@ -46,6 +44,9 @@ def _fold_block(block: ResidualBlock, plain: ResidualBlock) -> None:
             factor = factor * block.attention.gate_mean.flatten()  # (lo,)
         else:
             _fold_attention(block.attention, cast(ChannelAttention, plain.attention), block.residual_scale)
+    if block.gate is not None and plain.gate is not None:
+        _copy_conv(block.gate.conv, plain.gate.conv)
+        plain.gate.conv.weight.div_(block.residual_scale)  # sees a branch that is already scaled
     _fold_sequence(block.reduce, plain.reduce)
     _scale_outputs(cast(nn.Conv2d, plain.reduce[-1]), factor)
 

@@ -26,6 +26,9 @@ CHARBONNIER_EPSILON = 1e-3
 # [0, 1]; five levels of 255 is about the error of a trained network.
 SMOOTH_L1_BETA = 5 / 255
 
+# Shares of R, G and B in luma (ITU-R BT.601-7, 2.5.1).
+LUMA = (0.299, 0.587, 0.114)
+
 _TERM = re.compile(r"\s*(?:([0-9.]+(?:e[+-]?[0-9]+)?)\s*\*\s*)?([a-z][a-z0-9_]*)\s*")
 
 
@@ -70,8 +73,18 @@ def _high_pass(height: int, width: int, cutoff: float, device: torch.device) -> 
     return (weight / weight.sum()).to(device, torch.float32)
 
 
+def luma_loss(sr: Tensor, hr: Tensor) -> Tensor:
+    """Return the L1 of the BT.601 luma, of which quality is measured; of one channel, plain L1."""
+    difference = sr - hr
+    if difference.shape[1] == 3:
+        weights = difference.new_tensor(LUMA).view(1, 3, 1, 1)
+        difference = (difference * weights).sum(1, keepdim=True)
+    return difference.abs().mean()
+
+
 LOSSES: dict[str, Loss] = {
     "l1": F.l1_loss,
+    "luma": luma_loss,
     "l2": F.mse_loss,
     "smooth_l1": partial(F.smooth_l1_loss, beta=SMOOTH_L1_BETA),
     "charbonnier": charbonnier,

@@ -10,7 +10,7 @@ import copy
 import math
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
-from typing import Any, Literal, cast
+from typing import Any, Literal, cast, get_args
 
 import torch
 from torch import Tensor, nn
@@ -18,7 +18,7 @@ from torch.nn.utils import parametrizations, parametrize
 
 from sr.errors import ModelError
 
-Attention = Literal["dynamic", "frozen", "none"]
+Attention = Literal["dynamic", "frozen", "local", "none"]
 Norm = Literal["weight", "batch", "none"]
 AsymWidth = Literal["lo", "geometric"]
 Colour = Literal["RGB", "YCbCr", "Y"]
@@ -51,7 +51,7 @@ class ModelConfig:
         num_blocks: number of residual blocks.
         residual_scale: factor on every residual branch.
         attention: "dynamic" computes channel gates from the picture, "frozen" uses their running
-            mean, "none" has no gates.
+            mean, "local" gates each pixel by a 1x1 convolution of the branch, "none" has no gates.
         norm: "weight" (every convolution), "batch" (convolutions of the blocks) or "none".
         asymmetric: 1x5 followed by 5x1 in place of the block's first 3x3.
         asym_width: channels between the 1x5 and the 5x1: "lo" or "geometric", sqrt(lo * hi).
@@ -92,7 +92,7 @@ class ModelConfig:
                 f"num_feats {self.num_feats} / wa_rate {self.wa_rate} leaves no channel",
             ),
             (self.residual_scale > 0, f"residual_scale is {self.residual_scale}, need more than 0"),
-            (self.attention in ("dynamic", "frozen", "none"), f"attention {self.attention!r} is unknown"),
+            (self.attention in get_args(Attention), f"attention {self.attention!r} is unknown"),
             (self.norm in ("weight", "batch", "none"), f"norm {self.norm!r} is unknown"),
             (self.asym_width in ("lo", "geometric"), f"asym_width {self.asym_width!r} is unknown"),
         ]
@@ -205,8 +205,29 @@ class ChannelAttention(nn.Module):
         return x * self.gates(x)
 
 
+class LocalGate(nn.Module):
+    """Gates for each pixel and channel from a 1x1 convolution of the branch, one at the start.
+
+    After SPAN (arXiv 2311.12770), with no pooling: the receptive field stays finite.
+    """
+
+    def __init__(self, channels: int, *, norm: Norm) -> None:
+        super().__init__()
+        # Weight norm has no direction for the zero weights that the gate starts with.
+        self.conv = _conv(channels, channels, (1, 1), norm="none")
+        nn.init.zeros_(self.conv.weight)
+        nn.init.ones_(self.conv.bias)  # type: ignore[arg-type]
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the gates for the branch `x`, (N, C, H, W) both."""
+        return cast(Tensor, self.conv(x))
+
+
 class ResidualBlock(nn.Module):
-    """`x + residual_scale * attention(conv3x3(relu(asym(x))))`, `lo` channels in and out."""
+    """`x + residual_scale * attention(conv3x3(relu(asym(x))))`, `lo` channels in and out.
+
+    With local attention `(x + residual_scale * f) * gate(f)`, where f is the branch.
+    """
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -223,19 +244,19 @@ class ResidualBlock(nn.Module):
         self.expand = nn.Sequential(*expand, *([nn.BatchNorm2d(hi)] if batch_norm else []))
         reduce: list[nn.Module] = [_conv(hi, lo, (3, 3), norm=norm)]
         self.reduce = nn.Sequential(*reduce, *([nn.BatchNorm2d(lo)] if batch_norm else []))
-        self.attention: nn.Module = (
-            nn.Identity()
-            if config.attention == "none"
-            else ChannelAttention(lo, norm=norm, frozen=config.attention == "frozen")
-        )
+        self.attention: nn.Module = nn.Identity()
+        self.gate: LocalGate | None = None
+        if config.attention == "local":
+            self.gate = LocalGate(lo, norm=norm)
+        elif config.attention != "none":
+            self.attention = ChannelAttention(lo, norm=norm, frozen=config.attention == "frozen")
         self.residual_scale = config.residual_scale
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (N, lo, H, W) to (N, lo, H, W)."""
         branch = self.attention(self.reduce(torch.relu(self.expand(x))))
-        if self.residual_scale != 1.0:
-            branch = branch * self.residual_scale
-        return x + branch
+        scaled = branch if self.residual_scale == 1.0 else branch * self.residual_scale
+        return x + scaled if self.gate is None else (x + scaled) * self.gate(branch)
 
 
 class Upsampler(nn.Module):
