@@ -101,7 +101,8 @@ def channels(stack: ExitStack) -> Levers:
     """Yield networks of other widths, with random weights; their shares of the peak compare."""
     from deploy.export import ExportSpec, onnx_from_weights
     from sr.network.checkpoint import Weights
-    from sr.network.model import SRNet, preset_config
+    from sr.network.config import preset_config
+    from sr.network.model import SRNet
 
     for num_feats in NUM_FEATS:
         config = preset_config("small", scale=SCALE, num_feats=num_feats, attention="none")

@@ -36,7 +36,7 @@ from benchmarks.lib.work import counted_work
 from benchmarks.peers import LUMA, NETWORKS, peer_onnx, published
 from sr.errors import DataError, SrupError, require_extra
 from sr.files import atomic_write
-from sr.network.model import PRESETS
+from sr.network.config import PRESETS
 from sr.network.modelfile import SHIPPED_DIR, onnx_name, shipped_scales
 
 # Divisible by 8, which SAFMN's pooling is exported for; 1280x704 at x4.

@@ -29,7 +29,7 @@ from benchmarks.lib.common import Script, store_result
 from benchmarks.peers import NETWORKS, published
 from sr.backends.ort import read_metadata
 from sr.errors import DataError, ModelError
-from sr.network.model import PRESETS
+from sr.network.config import PRESETS
 from sr.network.modelfile import Precision, shipped_onnx, shipped_scales
 from sr.resize import bicubic_resize
 from sr.upscale import Upscaler

@@ -24,7 +24,8 @@ from sr.errors import ModelError
 from sr.files import atomic_write
 from sr.network.checkpoint import Weights, load_weights
 from sr.network.colour import upscale_rgb
-from sr.network.model import PRESETS, SRNet, frozen_attention
+from sr.network.config import PRESETS
+from sr.network.model import SRNet, frozen_attention
 from sr.network.modelfile import (
     FINITE_NAME,
     INPUT_NAME,

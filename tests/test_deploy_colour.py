@@ -23,7 +23,8 @@ from sr.errors import ModelError
 from sr.image import read_picture
 from sr.network.checkpoint import Weights, load_weights, save_weights
 from sr.network.colour import RGBNet
-from sr.network.model import COLOUR_CHANNELS, ModelConfig, SRNet
+from sr.network.config import COLOUR_CHANNELS, ModelConfig
+from sr.network.model import SRNet
 from sr.network.modelfile import KEY_PREFIX, ModelMetadata, shipped_onnx
 from sr.upscale import Upscaler
 

@@ -19,7 +19,8 @@ from deploy.verify import difference
 from sr.errors import ModelError
 from sr.image import read_picture
 from sr.network.checkpoint import Weights, load_weights, save_weights
-from sr.network.model import ModelConfig, SRNet, frozen_attention
+from sr.network.config import ModelConfig
+from sr.network.model import SRNet, frozen_attention
 from sr.network.modelfile import ModelMetadata, shipped_onnx, shipped_scales, shipped_weights
 
 EXAMPLES = Path(__file__).resolve().parent.parent / "examples"

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from torch.nn.utils.parametrize import is_parametrized
 
 from deploy.fold import fold
-from sr.network.model import ChannelAttention, ModelConfig, ResidualBlock, SRNet, Upsampler, frozen_attention
+from sr.network.config import ModelConfig
+from sr.network.model import ChannelAttention, ResidualBlock, SRNet, Upsampler, frozen_attention
 
 SHAPES: dict[str, dict[str, Any]] = {
     "3x3": {"asymmetric": False},

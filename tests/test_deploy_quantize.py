@@ -30,7 +30,8 @@ from sr.errors import ModelError
 from sr.image import read_picture
 from sr.metrics import psnr
 from sr.network.checkpoint import Weights, save_weights
-from sr.network.model import ModelConfig, SRNet
+from sr.network.config import ModelConfig
+from sr.network.model import SRNet
 from sr.network.modelfile import shipped_onnx, shipped_scales, shipped_weights
 
 EXAMPLE = Path(__file__).resolve().parent.parent / "examples" / "osprey.png"

@@ -16,7 +16,8 @@ from safetensors.torch import save_file
 
 from sr.errors import ModelError
 from sr.network.checkpoint import FORMAT, Weights, load_weights, save_weights
-from sr.network.model import ModelConfig, SRNet
+from sr.network.config import ModelConfig
+from sr.network.model import SRNet
 
 CONFIG = ModelConfig(scale=3, num_feats=8, num_blocks=1, attention="frozen", norm="batch")
 

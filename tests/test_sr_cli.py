@@ -210,7 +210,8 @@ def test_a_dynamic_model_says_so_and_runs_whole(photo, tmp_path):
     import torch
 
     from sr.network.checkpoint import Weights, save_weights
-    from sr.network.model import ModelConfig, SRNet
+    from sr.network.config import ModelConfig
+    from sr.network.model import SRNet
 
     torch.manual_seed(0)
     config = ModelConfig(num_feats=8, num_blocks=1)

@@ -14,7 +14,8 @@ from torch.nn import functional
 
 from sr.metrics import y_channel
 from sr.network.colour import RGBNet, rgb_from_ycbcr, upscale_rgb, ycbcr_from_rgb
-from sr.network.model import COLOUR_CHANNELS, ModelConfig, SRNet
+from sr.network.config import COLOUR_CHANNELS, ModelConfig
+from sr.network.model import SRNet
 
 TINY = ModelConfig(scale=3, num_feats=8, num_blocks=1, attention="frozen")
 

@@ -11,18 +11,14 @@ from torch import Tensor, nn
 
 from deploy.fold import fold
 from sr.errors import ModelError
+from sr.network.config import BICUBIC_RADIUS, COLOUR_CHANNELS, PRESETS, ModelConfig, preset_config
 from sr.network.model import (
-    BICUBIC_RADIUS,
-    COLOUR_CHANNELS,
     GATE_MOMENTUM,
-    PRESETS,
     ChannelAttention,
-    ModelConfig,
     ResidualBlock,
     SRNet,
     frozen_attention,
     model_cost,
-    preset_config,
     trunk_state,
 )
 

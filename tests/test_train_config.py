@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from sr.cli import main
 from sr.errors import ModelError, SrupError, TrainingError
-from sr.network.model import PRESETS, ModelConfig
+from sr.network.config import PRESETS, ModelConfig
 from train.config import MODEL_FIELDS, Stage, TrainConfig, settings_from_toml
 
 LIST = Path("pairs/train/x2.json")

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from sr.errors import TrainingError
-from sr.network.model import ModelConfig
+from sr.network.config import ModelConfig
 from train.config import TrainConfig
 from train.schedule import Schedule
 

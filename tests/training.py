@@ -15,7 +15,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from sr.network.model import ModelConfig
+from sr.network.config import ModelConfig
 from sr.resize import bicubic_resize
 from train.config import TrainConfig
 from train.distributed import Group

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from sr.errors import TrainingError
-from sr.network.model import ModelConfig, preset_config
+from sr.network.config import ModelConfig, preset_config
 
 Optimizer = Literal["Adam", "AdamW", "SGD", "Muon"]
 Schedule = Literal["cosine", "step"]

@@ -365,7 +365,7 @@ def _describe(name: str, scale: int | None) -> Iterator[ModelMetadata]:
         )
         from sr.backends.pytorch import metadata_from_weights
         from sr.network.checkpoint import Weights
-        from sr.network.model import preset_config
+        from sr.network.config import preset_config
 
         yield metadata_from_weights(Weights(preset_config(name, scale=scale or 2), {}, preset=name))
 

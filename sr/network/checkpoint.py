@@ -20,7 +20,8 @@ from torch import Tensor
 
 from sr.errors import ModelError
 from sr.files import atomic_write
-from sr.network.model import ModelConfig, SRNet
+from sr.network.config import ModelConfig
+from sr.network.model import SRNet
 
 FORMAT = "srup-weights-1"
 TRAINING_FORMAT = "srup-training-2"  # of checkpoints, whose entry "weights" is `Weights.to_dict`

@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from sr.metrics import Y_FROM_RGB, Y_OFFSET
-from sr.network.model import MID_GREY, Colour, SRNet
+from sr.network.config import Colour
+from sr.network.model import MID_GREY, SRNet
 
 # MATLAB rgb2ycbcr (ITU-R BT.601, studio swing) for values in [0, 1]: Y in [16, 235] / 255, Cb and Cr
 # in [16, 240] / 255. The first row is the luma of the protocol of record.
