@@ -35,10 +35,10 @@ from deploy.engine_order import Order, check_model, order_of
 from deploy.engine_types import check_plan
 from deploy.gpu import Gpu
 from deploy.verify import MIN_PSNR_DB, Parity
-from sr import __version__
 from sr.errors import EngineError, SrupError, require_extra
 from sr.files import TEMPORARY_PREFIX, atomic_write
 from sr.network.modelfile import SHIPPED_DIR
+from sr.version import __version__
 
 Log = Callable[[str], None]
 

@@ -1,11 +1,9 @@
-"""Super-resolution, deployed: upscale pictures with the networks that ship in this package.
-
-The version number lives here and nowhere else.
-"""
+"""Super-resolution, deployed: upscale pictures with the networks that ship in this package."""
 
 from typing import Any
 
-__version__ = "0.1.0"
+from sr.version import __version__
+
 __all__ = ["Upscaler", "__version__"]
 
 

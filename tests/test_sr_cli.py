@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sr import __version__
+from sr.version import __version__
 
 ROOT = Path(__file__).resolve().parent.parent
 EXAMPLES = ROOT / "examples"

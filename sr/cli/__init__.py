@@ -13,9 +13,9 @@ from typing import Any
 
 import click
 
-from sr import __version__
 from sr.cli import options, options_engine, options_train
 from sr.errors import SrupError, require_extra
+from sr.version import __version__
 
 
 class SrupGroup(click.Group):

@@ -6,10 +6,10 @@ import os
 import sys
 from collections.abc import Iterator
 
-from sr import __version__
 from sr.backends import BACKENDS, CPU_ONLY
 from sr.backends.available import driver_cuda_version, gpu_names, installed, lacks, missing
 from sr.network.modelfile import DEFAULT_PRESET, shipped_scales
+from sr.version import __version__
 
 
 def environment_lines() -> Iterator[str]:

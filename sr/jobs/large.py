@@ -18,7 +18,6 @@ from typing import Any
 
 import numpy as np
 
-from sr import __version__
 from sr.errors import ImageError, OutOfDeviceMemoryError, TooLargeError
 from sr.image import DEFAULT_MAX_PIXELS, Picture, WriteOptions, check_output, within_neighbours
 from sr.image.alpha import BLEED_ROWS, BleedByBands
@@ -32,6 +31,7 @@ from sr.objects import Pixels
 from sr.processor import available_cores
 from sr.tiling import Span, Tile
 from sr.upscale import Progress, Upscaler
+from sr.version import __version__
 
 # Of the free memory, what a picture may take before it is upscaled by bands: others wait beside it.
 _MEMORY_SHARE = 0.5
