@@ -1,28 +1,28 @@
 # shellcheck shell=bash
-# Sourced by srup, test and check: finds or makes the environment that they run in.
+# Sourced by srup, test, check and gpu-check: finds or makes the environment that they run in.
 #
-# An active virtual environment ($VIRTUAL_ENV) is used, and what is missing is installed into it.
-# Otherwise .venv in the repository root is used, made on first use with $PYTHON or, where that is
-# not set, the first Python >= 3.11 among those of `find_python`.
-# $venv/.srup-stamp says what is installed: a checksum of what decides it, then "base" or "dev".
+# The environment is .venv in the repository root, made on first use with $PYTHON or, if that is not set, the
+# first Python >= 3.11 that `find_python` finds. SRUP_VENV=PATH names another environment; missing packages are
+# installed into it. No other environment is changed: not an active one ($VIRTUAL_ENV), and not a .venv that
+# someone else made, which is one without $venv/.srup-stamp.
+# The stamp says what is installed: a checksum of what decides it, then "base" or "dev".
 
 root=$(dirname "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")")
 program=$(basename "$0")
 
-if [ -n "${VIRTUAL_ENV:-}" ] && [ -x "$VIRTUAL_ENV/bin/python" ] && ! [ "$VIRTUAL_ENV" -ef "$root/.venv" ]; then
-    venv=$VIRTUAL_ENV
-    active=yes
-else
-    venv=$root/.venv
-    active=no
+say() { printf '%s: %s\n' "$program" "$*" >&2; }
+die() { say "$@"; exit 1; }
+
+venv=$root/.venv
+shown=.venv
+if [ -n "${SRUP_VENV:-}" ]; then
+    venv=$(readlink -f "$SRUP_VENV") || die "SRUP_VENV=$SRUP_VENV: no such folder"
+    shown=$venv
 fi
 stamp=$venv/.srup-stamp
 log=$venv/srup-install.log
 
-say() { printf '%s: %s\n' "$program" "$*" >&2; }
-die() { say "$@"; exit 1; }
-
-# The root is part of it: an editable install points to where the repository was.
+# The root is part of the checksum: an editable install points to where the repository was.
 wanted=$({ printf '%s\n' "$root"; cat "$root/setup.cfg" "$root/pyproject.toml"; } | cksum)
 
 # is_installed base|dev: dev contains base.
@@ -33,7 +33,7 @@ is_installed() {
 
 find_python() {
     local candidate version found=
-    if [ "$active" = yes ]; then
+    if [ -n "${SRUP_VENV:-}" ] && [ -x "$venv/bin/python" ]; then
         set -- "$venv/bin/python"
     elif [ -n "${PYTHON:-}" ]; then
         set -- "$PYTHON"
@@ -52,8 +52,8 @@ find_python() {
 }
 
 make_venv() {
-    { rm -rf "$venv" && mkdir "$venv"; } 2>/dev/null || die "cannot write to $root"
-    # Stays until everything is installed, so that an interrupted first run starts over.
+    { rm -rf "$venv" && mkdir "$venv"; } 2>/dev/null || die "cannot write to $venv"
+    # Stays until everything is installed, so that the run after an interrupted one starts over.
     echo unfinished >"$stamp"
     "$python" -m venv "$venv" >"$log" 2>&1 && return
     if grep -qE 'ensurepip|No module named' "$log"; then
@@ -67,22 +67,36 @@ pip_install() {
     die "pip failed (no network?): $(grep -o 'ERROR: .*' "$log" | tail -n 1); details in $log"
 }
 
+# is_foreign: someone else made the environment, and SRUP_VENV does not permit changes to it.
+is_foreign() {
+    [ -z "${SRUP_VENV:-}" ] && [ -e "$venv" ] && ! [ -f "$stamp" ] && ! rmdir "$venv" 2>/dev/null
+}
+
+# must_make: there is no environment yet, or one of ours that is unfinished or has lost its Python.
+must_make() {
+    ! [ -e "$venv" ] || [ "$(cat "$stamp" 2>/dev/null)" = unfinished ] \
+        || { [ -z "${SRUP_VENV:-}" ] && ! "$venv/bin/python" -c '' 2>/dev/null; }
+}
+
 install_now() {
     local what="installing into" duration="about a minute"
     if [ "$1" = dev ]; then what="installing the development tools into" duration="some minutes"; fi
-    if [ "$active" = yes ]; then
-        say "$what the active environment $venv"
-    elif ! [ -f "$venv/pyvenv.cfg" ] || ! "$venv/bin/python" -c '' 2>/dev/null \
-        || [ "$(cat "$stamp" 2>/dev/null)" = unfinished ]; then
-        say "first run, $what .venv ($duration)"
+    if is_foreign; then
+        die "$venv was not made by $program: set SRUP_VENV=$venv to install into it, or remove it"
+    elif must_make; then
+        say "first run, $what $shown ($duration)"
         make_venv
+    elif ! [ -x "$venv/bin/python" ]; then
+        die "SRUP_VENV=$SRUP_VENV is not a virtual environment"
+    elif [ -f "$stamp" ]; then
+        say "updating $shown"
     else
-        say "updating .venv"
+        say "$what $shown"
     fi
     "$venv/bin/python" -m pip --version >/dev/null 2>&1 || "$venv/bin/python" -m ensurepip >"$log" 2>&1 \
         || die "$venv has no pip; install it there"
     if [ "$1" = dev ]; then
-        # The version that the project is developed with; one that is already there is left alone.
+        # The version that the project is developed with; an installed torch is kept.
         "$venv/bin/python" -c 'import torch' 2>/dev/null || pip_install torch==2.13.0
         pip_install --editable "${root}[dev]"
     else
@@ -92,7 +106,7 @@ install_now() {
     printf '%s %s\n' "$wanted" "$1" >"$stamp"
 }
 
-# ensure_installed base|dev: one process installs, others that come meanwhile wait for it.
+# ensure_installed base|dev: one process installs, others that start meanwhile wait for it.
 ensure_installed() {
     if is_installed "$1"; then return; fi
     python=$(find_python)

@@ -57,7 +57,7 @@ def source_tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def bare_env() -> dict[str, str]:
     """Return the environment variables without those that would redirect Python or bin/srup."""
-    redirecting = {"VIRTUAL_ENV", "PYTHON", "PYTHONPATH", "PYTHONHOME"}
+    redirecting = {"VIRTUAL_ENV", "SRUP_VENV", "PYTHON", "PYTHONPATH", "PYTHONHOME"}
     return {name: value for name, value in os.environ.items() if name not in redirecting}
 
 

@@ -16,7 +16,7 @@ import sr
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="bin/srup is a bash script")
 
 # What bin/srup may call; none of them is a Python.
-TOOLS = ("bash", "env", "basename", "cat", "cksum", "dirname", "grep", "mkdir", "readlink", "rm", "tail")
+TOOLS = ("bash", "env", "basename", "cat", "cksum", "dirname", "grep", "mkdir", "readlink", "rm", "rmdir", "tail")
 
 # Debian's python3 without python3-venv, as it answers `-m venv`.
 NO_VENV = """
@@ -122,18 +122,62 @@ def test_missing_network_is_said_and_the_next_run_starts_over(clone: Path, bare_
         assert last.startswith("srup: pip failed (no network?): ERROR: ")
 
 
+@pytest.fixture
+def own_venv(tmp_path: Path) -> Path:
+    """Return an environment that bin/srup did not make."""
+    venv = tmp_path / "own"
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", venv], check=True)
+    return venv
+
+
+def names_below(folder: Path) -> set[Path]:
+    return {path.relative_to(folder) for path in folder.rglob("*")}
+
+
+def test_an_active_environment_is_not_changed(
+    clone: Path, own_venv: Path, tools_only: dict[str, str]
+) -> None:
+    before = names_below(own_venv)
+    fake_python(Path(tools_only["PATH"]) / "python3.12", version="3.12")
+    answer = run(clone / "bin/srup", "--version", env=tools_only | {"VIRTUAL_ENV": str(own_venv)})
+    assert ".venv" in answer.stderr.splitlines()[0]  # what it installs into
+    assert names_below(own_venv) == before
+
+
+@pytest.mark.parametrize("script", ["srup", "test", "check", "gpu-check"])
+def test_a_venv_that_someone_else_made_is_refused(
+    clone: Path, own_venv: Path, bare_env: dict[str, str], script: str
+) -> None:
+    own_venv.rename(clone / ".venv")
+    before = names_below(clone)
+    answer = run(clone / "bin" / script, env=bare_env | {"PYTHON": sys.executable})
+    assert answer.returncode == 1
+    assert answer.stdout == ""
+    (line,) = answer.stderr.splitlines()
+    assert line.startswith(f"{script}: ")
+    assert f"SRUP_VENV={clone / '.venv'}" in line
+    assert names_below(clone) == before
+
+
+def test_srup_venv_must_be_an_environment(clone: Path, tmp_path: Path, bare_env: dict[str, str]) -> None:
+    env = bare_env | {"SRUP_VENV": str(tmp_path), "PYTHON": sys.executable}
+    answer = run(clone / "bin/srup", "--version", env=env)
+    assert answer.returncode == 1
+    assert f"SRUP_VENV={tmp_path}" in answer.stderr
+    assert not (tmp_path / "bin").exists()
+
+
 @pytest.mark.slow
-def test_active_environment_is_used(
+def test_srup_venv_names_the_environment_to_install_into(
     clone: Path, package_index: None, tmp_path: Path, bare_env: dict[str, str]
 ) -> None:
-    active = tmp_path / "active"
-    subprocess.run([sys.executable, "-m", "venv", active], check=True)
+    chosen = tmp_path / "chosen"
+    subprocess.run([sys.executable, "-m", "venv", chosen], check=True)
     answers = [
-        run(clone / "bin/srup", "--version", env=bare_env | {"VIRTUAL_ENV": str(active)}) for _ in range(2)
+        run(clone / "bin/srup", "--version", env=bare_env | {"SRUP_VENV": str(chosen)}) for _ in range(2)
     ]
     assert all(sr.__version__ in answer.stdout for answer in answers)
-    notice = f"srup: installing into the active environment {active}\n"
-    assert [answer.stderr for answer in answers] == [notice, ""]
+    assert [answer.stderr for answer in answers] == [f"srup: installing into {chosen}\n", ""]
     assert not (clone / ".venv").exists()
 
 
