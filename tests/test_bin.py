@@ -16,7 +16,20 @@ import sr
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="bin/srup is a bash script")
 
 # What bin/srup may call; none of them is a Python.
-TOOLS = ("bash", "env", "basename", "cat", "cksum", "dirname", "grep", "mkdir", "readlink", "rm", "rmdir", "tail")
+TOOLS = (
+    "bash",
+    "env",
+    "basename",
+    "cat",
+    "cksum",
+    "dirname",
+    "grep",
+    "mkdir",
+    "readlink",
+    "rm",
+    "rmdir",
+    "tail",
+)
 
 # Debian's python3 without python3-venv, as it answers `-m venv`.
 NO_VENV = """
