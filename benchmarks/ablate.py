@@ -24,7 +24,8 @@ from typing import Any
 
 import click
 
-from benchmarks.lib.common import RESULTS, machine
+from benchmarks.lib.paths import RESULTS
+from benchmarks.lib.provenance import machine
 
 CALIBRATION_STEPS = 40
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from benchmarks.lib.common import ROOT
+from benchmarks.lib.paths import ROOT
 from sr.image import read_picture
 from sr.resize import bicubic_resize
 from sr.upscale import Upscaler

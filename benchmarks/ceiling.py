@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import statistics
 import tempfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from itertools import product
@@ -20,41 +20,22 @@ from pathlib import Path
 from typing import Any
 
 import click
-import numpy as np
 from PIL import Image
 
-from benchmarks.lib.common import Script, store_result
-from benchmarks.pipeline import INPUT_QUALITY, PipelineSpec, photographs, spent
-from sr.backends.base import Backend, BackendInfo, Batch, default_tile
-from sr.backends.ort import read_metadata
+from benchmarks.lib.options import Script, store_option
+from benchmarks.lib.pictures import photographs, save_inputs
+from benchmarks.lib.repetition import Repetition
+from benchmarks.lib.results import store_result
+from benchmarks.lib.timing import spent
+from benchmarks.pipeline import PipelineSpec
 from sr.image import WriteOptions, read_picture, write_options
 from sr.image.encode import save_arguments
 from sr.image.formats import OUTPUT_FORMATS, PNG
 from sr.jobs.pipeline import FileJob, upscale_files
-from sr.network.modelfile import shipped_onnx
 from sr.processor import available_cores
 from sr.upscale import Upscaler
 
 FORMATS = ("png", "jpg", "webp", "bmp")
-
-
-class Repetition(Backend):
-    """Repeats pixels: the cheapest upscaler."""
-
-    def __init__(self, scale: int) -> None:
-        metadata = read_metadata(shipped_onnx(scale=scale))
-        self.info = BackendInfo("repeat", "none", metadata, default_tile(scale), default_batch=1)
-
-    def run(self, batches: Iterable[Batch]) -> Iterator[Batch]:
-        """Repeat each pixel of uint8 (N, H, W, 3) `scale` times both ways."""
-        scale = self.info.model.scale
-        for batch in batches:
-            number, height, width, channels = batch.shape
-            repeated = np.empty((number, height, scale, width * scale, channels), batch.dtype)
-            rows = np.empty((number, height, width, scale, channels), batch.dtype)
-            rows[:] = batch[:, :, :, None]
-            repeated[:] = rows.reshape(number, height, 1, width * scale, channels)
-            yield repeated.reshape(number, height * scale, width * scale, channels)
 
 
 def run(
@@ -67,7 +48,7 @@ def run(
 ) -> dict[str, Any]:
     """Return megapixels out a second of a folder run and of Pillow, by format and scale."""
     spec = spec or PipelineSpec()
-    pictures = photographs(folder, spec)
+    pictures = photographs(folder, count=spec.count, long_side=spec.long_side)
     rows = []
     for scale, suffix in product(scales, formats):
         options = write_options(f".{suffix}", png_level=png_level if suffix == "png" else None)
@@ -87,8 +68,7 @@ def _measure(
     spec: PipelineSpec,
 ) -> dict[str, Any]:
     sources = [scratch / f"{index:04}.{suffix}" for index in range(len(pictures))]
-    for picture, path in zip(pictures, sources, strict=True):
-        picture.save(path, **({"quality": INPUT_QUALITY} if suffix in ("jpg", "webp") else {}))
+    save_inputs(pictures, sources)
     outputs, kind = scratch / "out", OUTPUT_FORMATS[f".{suffix}"]
     outputs.mkdir()
     upscaled = [upscaler.picture(read_picture(path)) for path in sources]
@@ -140,7 +120,7 @@ def _measure(
 @click.option("--long-side", type=click.IntRange(8), default=1024, show_default=True)
 @click.option("--rounds", type=click.IntRange(1), default=5, show_default=True)
 @click.option("--png-level", type=click.IntRange(0, 9), help="[default: that of srup upscale]")
-@click.option("--store", is_flag=True, help="Keep the result in benchmarks/results/.")
+@store_option
 def main(
     folder: Path | None,
     formats: tuple[str, ...],

@@ -15,7 +15,9 @@ from pathlib import Path
 
 import onnxruntime
 
-from benchmarks.lib.common import ROOT, interleaved_seconds, write_result
+from benchmarks.lib.paths import ROOT
+from benchmarks.lib.results import write_result
+from benchmarks.lib.timing import interleaved_seconds
 from sr.image import read_picture
 from sr.network.modelfile import INPUT_NAME, shipped_onnx
 

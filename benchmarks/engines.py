@@ -10,14 +10,16 @@ from __future__ import annotations
 
 import statistics
 import tempfile
-import time
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import click
 
-from benchmarks.lib.common import Script, write_result
+from benchmarks.lib.options import Script
+from benchmarks.lib.results import write_result
+from benchmarks.lib.timing import timed
 from deploy.engine import EngineCache, EngineSpec, load_module, title_of
 from sr.network.modelfile import shipped_onnx, shipped_scales
 
@@ -70,11 +72,7 @@ def main() -> None:
 
 def lookup_ms(cache: EngineCache, onnx: Path, spec: EngineSpec, module) -> float:
     """Return the median time of finding an engine that is there."""
-    seconds = []
-    for _ in range(LOOKUPS):
-        started = time.perf_counter()
-        cache.get(onnx, spec, module, gpu=None)
-        seconds.append(time.perf_counter() - started)
+    seconds = (timed(partial(cache.get, onnx, spec, module, gpu=None)) for _ in range(LOOKUPS))
     return round(1000 * statistics.median(seconds), 2)
 
 

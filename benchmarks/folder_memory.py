@@ -20,8 +20,11 @@ from typing import Any
 
 import click
 
-from benchmarks.kills import make_pictures
-from benchmarks.lib.common import ROOT, Script, write_result
+from benchmarks.lib.memory import resident_mib
+from benchmarks.lib.options import Script
+from benchmarks.lib.paths import ROOT
+from benchmarks.lib.pictures import make_pictures
+from benchmarks.lib.results import write_result
 from sr.errors import DataError
 
 SETTLED = 100  # pictures, after which all that is set up once is there
@@ -72,29 +75,15 @@ def run(pictures: int, *, settled: int = SETTLED, arguments: Sequence[str] = (),
 
 def _readings(source: Path, target: Path, arguments: Sequence[str]) -> list[float]:
     """Return the resident memory in MiB after each picture."""
-    command = [
-        sys.executable,
-        "-m",
-        "sr.cli",
-        "upscale",
-        str(source),
-        "-o",
-        str(target),
-        "--json",
-        *arguments,
-    ]
+    command = [sys.executable, "-m", "sr.cli", "upscale", str(source), "-o", str(target), "--json"]
+    command += arguments
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     with subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
-        readings = [_resident_mib(process.pid) for _ in process.stdout]
+        readings = [resident_mib(process.pid) for _ in process.stdout]
     if process.returncode != 0:
         raise DataError(f"srup upscale ended with {process.returncode}")
     return readings
-
-
-def _resident_mib(process: int) -> float:
-    pages = int(Path(f"/proc/{process}/statm").read_text().split()[1])
-    return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
 
 
 def _around(readings: Sequence[float], number: int) -> float:

@@ -25,7 +25,8 @@ from numpy.typing import NDArray
 from onnx.reference import ReferenceEvaluator
 from torch import nn
 
-from benchmarks.lib.common import write_result
+from benchmarks.lib.options import Script, click_sets
+from benchmarks.lib.results import write_result
 from deploy.fold import fold
 from sr.image import read_picture
 from sr.network.checkpoint import load_weights
@@ -105,13 +106,10 @@ def recorded(
     return upscale
 
 
-@click.command(help=__doc__)
-@click.argument("sets", nargs=-1, required=True, metavar="NAME=HR_FOLDER...")
-def main(sets: tuple[str, ...]) -> None:
-    rows = []
-    for entry in sets:
-        name, _, folder = entry.partition("=")
-        rows += measure(name, Path(folder))
+@click.command(cls=Script, help=__doc__)
+@click.argument("sets", nargs=-1, required=True, metavar="NAME=HR_FOLDER...", callback=click_sets)
+def main(sets: dict[str, Path]) -> None:
+    rows = [row for name, folder in sets.items() for row in measure(name, folder)]
     for row in rows:
         print(
             f"{row['set']:6} x{row['scale']} {row['psnr_y_fp32']:.4f} dB, {row['loss_db']:+.5f} dB lost; "

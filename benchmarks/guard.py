@@ -25,7 +25,9 @@ import click
 import numpy as np
 import onnx
 
-from benchmarks.lib.common import ROOT, Script, write_json
+from benchmarks.lib.options import Script
+from benchmarks.lib.paths import ROOT
+from benchmarks.lib.results import write_json
 from benchmarks.lib.work import counted_work
 from deploy.engine import EngineSpec, load_module, plan_from_onnx
 from sr.backends.base import Backend, BackendInfo, Batch

@@ -8,11 +8,10 @@ A test set is a folder of pair lists, as `srup prepare --whole` makes it. Times 
 
 from __future__ import annotations
 
-import statistics
 import tempfile
-import time
 from collections.abc import Callable
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +19,9 @@ import click
 import numpy as np
 import onnx
 
-from benchmarks.lib.common import store_result
+from benchmarks.lib.options import Script, click_sets
+from benchmarks.lib.results import store_result
+from benchmarks.lib.timing import interleaved
 from deploy.quantize import INSIDE_BLOCKS, QuantizeSpec, calibration_pictures, quantized
 from sr.backends.base import Backend
 from sr.backends.openvino import OpenVinoBackend
@@ -30,7 +31,6 @@ from train.evaluate import evaluate
 
 SIZE = (180, 320)  # lr pixels
 ROUNDS = 15
-PAUSE_S = 0.05  # until the threads of one engine no longer spin
 
 # What of the network is quantised: patterns of weight names.
 ALL = r"net\..*"
@@ -47,16 +47,15 @@ VARIANTS = {
 }
 
 
-@click.command(help=__doc__)
-@click.argument("sets", nargs=-1, required=True, metavar="NAME=FOLDER...")
+@click.command(cls=Script, help=__doc__)
+@click.argument("sets", nargs=-1, required=True, metavar="NAME=FOLDER...", callback=click_sets)
 @click.option("--calibrate", type=click.Path(path_type=Path, exists=True), required=True)
 @click.option("--scale", "scales", type=int, multiple=True)
 @click.option("--no-scores", is_flag=True, help="Times only.")
 @click.option("--no-times", is_flag=True, help="Scores only.")
 def main(
-    sets: tuple[str, ...], calibrate: Path, scales: tuple[int, ...], no_scores: bool, no_times: bool
+    sets: dict[str, Path], calibrate: Path, scales: tuple[int, ...], no_scores: bool, no_times: bool
 ) -> None:
-    folders = {name: Path(folder) for name, _, folder in (entry.partition("=") for entry in sets)}
     pictures, results = calibration_pictures(calibrate), []
     for scale in scales or shipped_scales():
         with tempfile.TemporaryDirectory() as scratch, ExitStack() as stack:
@@ -66,7 +65,7 @@ def main(
             }
             ratios = {} if no_times else times(backends)
             for name, backend in backends.items():
-                scores = {} if no_scores else psnr_of(backend, folders, scale)
+                scores = {} if no_scores else psnr_of(backend, sets, scale)
                 results.append({"scale": scale, "what": name, "time": ratios.get(name), **scores})
                 click.echo(results[-1])
     part = "times" if no_scores else "scores" if no_times else "all"
@@ -110,21 +109,13 @@ def psnr_of(backend: Backend, folders: dict[str, Path], scale: int) -> dict[str,
 
 
 def times(backends: dict[str, Backend]) -> dict[str, float]:
-    """Return the median of each one's time as a ratio to the first one's in the same round."""
+    """Return each backend's time as a ratio to the first one's: the median over rounds."""
     picture = np.random.default_rng(0).integers(0, 256, (*SIZE, 3), np.uint8)
-    seconds: dict[str, list[float]] = {name: [] for name in backends}
-    for turn in range(ROUNDS + 1):
-        for name, backend in backends.items():
-            time.sleep(PAUSE_S)
-            started = time.perf_counter()
-            whole(backend)(picture)
-            if turn > 0:
-                seconds[name].append(time.perf_counter() - started)
-    first = next(iter(seconds.values()))
-    return {
-        name: round(statistics.median(a / b for a, b in zip(taken, first, strict=True)), 3)
-        for name, taken in seconds.items()
-    }
+    timings = interleaved(
+        {name: partial(whole(backend), picture) for name, backend in backends.items()}, rounds=ROUNDS
+    )
+    first = next(iter(backends))
+    return {name: timings.ratio(name, first)["median"] for name in backends}
 
 
 if __name__ == "__main__":

@@ -23,16 +23,16 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import click
-from PIL import Image
 
-from benchmarks.lib.common import ROOT, Script, write_result
+from benchmarks.lib.options import Script
+from benchmarks.lib.paths import ROOT
+from benchmarks.lib.pictures import make_pictures
+from benchmarks.lib.results import write_result
 from sr.errors import DataError
 from sr.files import TEMPORARY_PREFIX
 from sr.jobs.ledger import NAME
 
-EXAMPLES = ROOT / "examples"
 PICTURES = 24
-_FORMATS = (".png", ".jpg", ".webp", ".tif", ".gif", ".bmp")
 _IN_START_SHARE = 0.2  # of the kills
 _POLL_SECONDS = 0.002
 
@@ -89,22 +89,6 @@ def run(kills: int, *, pictures: int = PICTURES, seed: int = 0) -> Tally:
                 f"{len(_temporaries(target))} temporary files left"
             )
     return tally
-
-
-def make_pictures(folder: Path, number: int, *, seed: int) -> None:
-    """Write crops of photographs, each of another size; one in eight moves or has pages."""
-    chance = random.Random(seed)
-    photographs = [Image.open(path).convert("RGB") for path in sorted(EXAMPLES.glob("*.png"))]
-    for index in range(number):
-        photograph, suffix = photographs[index % len(photographs)], _FORMATS[index % len(_FORMATS)]
-        width, height = chance.randint(40, 160), chance.randint(40, 160)
-        left = chance.randint(0, photograph.width - width)
-        top = chance.randint(0, photograph.height - height)
-        crop = photograph.crop((left, top, left + width, top + height))
-        path = folder / f"part {index % 3}" / f"{index:04}{suffix}"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        several = {"save_all": True, "append_images": [crop.rotate(180)]} if index % 8 == 4 else {}
-        crop.save(path, **(several if suffix in (".gif", ".webp", ".tif", ".png") else {}))
 
 
 def _upscale(source: Path, target: Path) -> subprocess.Popen[bytes]:

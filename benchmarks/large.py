@@ -22,8 +22,11 @@ from typing import Any
 
 import click
 
-from benchmarks.ceiling import Repetition
-from benchmarks.lib.common import ROOT, Script, store_result
+from benchmarks.lib.memory import largest_resident_mib
+from benchmarks.lib.options import Script, store_option
+from benchmarks.lib.paths import ROOT
+from benchmarks.lib.repetition import Repetition
+from benchmarks.lib.results import store_result
 from sr.errors import DataError, ImageError
 from sr.image import DEFAULT_MAX_PIXELS, PICTURE_SUFFIXES, write_options
 from sr.image.deep import vips_library
@@ -110,9 +113,9 @@ def upscaled_in_a_process(
     process = subprocess.Popen(
         [*words, *(["--network"] if spec.network else [])], cwd=ROOT, stdout=subprocess.PIPE, text=True
     )
-    peak = 0
+    peak = 0.0
     while process.poll() is None:
-        peak = max(peak, _peak_rss_kib(process.pid))
+        peak = max(peak, largest_resident_mib(process.pid))
         if seconds is not None and time.perf_counter() - started > seconds:
             process.kill()
         time.sleep(0.2)
@@ -124,7 +127,7 @@ def upscaled_in_a_process(
         "killed": process.returncode != 0,
         "seconds": round(time.perf_counter() - started, 1),
         "core_seconds": round(_core_seconds() - used, 1),
-        "peak_rss_mib": round(peak / 1024),
+        "peak_rss_mib": round(peak),
         "said": said.strip(),
         "bands_in_journal": journal.read_text().count("\n") - 1 if journal.exists() else None,
     }
@@ -134,15 +137,6 @@ def _core_seconds() -> float:
     """Return what processes that have ended took."""
     ended = os.times()
     return ended.children_user + ended.children_system
-
-
-def _peak_rss_kib(process: int) -> int:
-    """Return the largest memory that a process has held so far (Linux)."""
-    try:
-        lines = Path(f"/proc/{process}/status").read_text().splitlines()
-    except OSError:
-        return 0
-    return next((int(line.split()[1]) for line in lines if line.startswith("VmHWM:")), 0)
 
 
 def child(source: Path, target: Path, spec: LargeSpec) -> None:
@@ -185,7 +179,7 @@ def check(source: Path, target: Path, spec: LargeSpec) -> None:
 @click.option("--network", is_flag=True, help="Compute, rather than repeat pixels.")
 @click.option("--kill", "kills", type=float, multiple=True, help="Kill after so many seconds; repeatable.")
 @click.option("--folder", type=click.Path(path_type=Path), help="On a disk with room.  [default: temporary]")
-@click.option("--store", is_flag=True, help="Keep the result in benchmarks/results/.")
+@store_option
 def main(
     photographs: Path,
     target: Path | None,

@@ -20,8 +20,9 @@ import onnx
 import onnxruntime
 from onnx import TensorProto, helper, numpy_helper
 
-from benchmarks.lib.common import store_result
 from benchmarks.lib.limits import Peaks, cpu_peaks
+from benchmarks.lib.options import store_option
+from benchmarks.lib.results import store_result
 from benchmarks.lib.timing import interleaved
 from benchmarks.lib.work import counted_work
 from sr.backends.base import Backend
@@ -253,7 +254,7 @@ def measure(group: str, peaks: Peaks, *, rounds: int) -> dict[str, Any]:
 @click.command(help=__doc__)
 @click.argument("groups", nargs=-1, type=click.Choice(list(GROUPS)))
 @click.option("--rounds", type=click.IntRange(min=1), default=15, show_default=True)
-@click.option("--store", is_flag=True, help="Into benchmarks/results.")
+@store_option
 def main(groups: tuple[str, ...], rounds: int, store: bool) -> None:
     results, peaks = [], cpu_peaks()
     for group in groups or GROUPS:

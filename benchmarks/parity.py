@@ -23,7 +23,9 @@ import click
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.lib.common import ROOT, Script, store_result
+from benchmarks.lib.options import Script, store_option
+from benchmarks.lib.paths import EXAMPLES
+from benchmarks.lib.results import store_result
 from deploy.verify import MAX_LOSS_DB, MIN_PSNR_DB, Difference, difference, tiles_match
 from sr.backends import BACKENDS, CPU_ONLY, BackendRequest, open_backend
 from sr.backends.base import PRECISIONS
@@ -34,7 +36,6 @@ from sr.network.modelfile import shipped_scales
 from sr.upscale import Upscaler
 from train.data.pairs import load_pair_list, read_rgb
 
-EXAMPLES = tuple(ROOT / "examples" / f"{name}.png" for name in ("colosseum", "kitten", "osprey"))
 TILE_PX = 128  # cuts every example into several tiles, and takes any halo of the shipped networks
 NAMES = tuple(name for name in BACKENDS if name != "auto")
 DEVICES = {"trt": ("cuda",), "trt-rtx": ("cuda",), **dict.fromkeys(CPU_ONLY, ("cpu",))}  # others: both
@@ -264,7 +265,7 @@ def lines(result: dict[str, Any]) -> Iterator[str]:
 @click.option("--backend", "backends", type=click.Choice(NAMES), multiple=True, help="Only these.")
 @click.option("--precision", "precisions", type=click.Choice(list(MIN_PSNR_DB)), multiple=True)
 @click.option("--scale", "scales", type=click.Choice(shipped_scales()), multiple=True)
-@click.option("--store", is_flag=True, help="Keep the result in benchmarks/results/.")
+@store_option
 def main(
     pictures: tuple[Path, ...],
     backends: tuple[str, ...],

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import statistics
 import tempfile
-import time
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -23,19 +22,19 @@ from pathlib import Path
 from typing import Any
 
 import click
-from PIL import Image, ImageOps
+from PIL import Image
 
-from benchmarks.lib.common import Script, store_result
-from benchmarks.parity import EXAMPLES
-from sr.errors import DataError
-from sr.image import PICTURE_SUFFIXES, Picture, read_picture, write_options, write_picture
+from benchmarks.lib.options import Script, store_option
+from benchmarks.lib.pictures import photographs, save_inputs
+from benchmarks.lib.results import store_result
+from benchmarks.lib.timing import Spent, spent
+from sr.image import Picture, read_picture, write_options, write_picture
 from sr.jobs.pipeline import FileJob, upscale_files
 from sr.processor import available_cores
 from sr.upscale import Upscaler
 
 FORMATS = ("png", "jpg", "webp")
 STAGES = ("decode", "infer", "encode")
-INPUT_QUALITY = 92  # of the lossy inputs: about what cameras write
 
 
 @dataclass(frozen=True)
@@ -59,14 +58,6 @@ class PipelineSpec:
     device: str = "auto"
 
 
-@dataclass(frozen=True)
-class Spent:
-    """What an action took: seconds on the clock, and of all cores together."""
-
-    wall: float
-    cores: float
-
-
 def run(
     folder: Path | None = None, *, formats: Sequence[str] = FORMATS, spec: PipelineSpec | None = None
 ) -> dict[str, Any]:
@@ -76,7 +67,7 @@ def run(
         SrupError: there are no pictures, or one cannot be read; the backend cannot be had.
     """
     spec = spec or PipelineSpec()
-    pictures = photographs(folder, spec)
+    pictures = photographs(folder, count=spec.count, long_side=spec.long_side)
     with Upscaler(scale=spec.scale, backend=spec.backend, device=spec.device) as upscaler:
         info = upscaler.backend.info
         rows = []
@@ -95,46 +86,6 @@ def run(
     }
 
 
-def photographs(folder: Path | None, spec: PipelineSpec) -> list[Image.Image]:
-    """Return pictures spread evenly over a folder, RGB, at most `spec.long_side` px long.
-
-    Raises:
-        DataError: there are none, or one cannot be read.
-    """
-    if folder is None:
-        return _crops(spec)
-    found = sorted(path for path in folder.rglob("*") if path.suffix.lower() in PICTURE_SUFFIXES)
-    if not found:
-        raise DataError(f"{folder}: no pictures there; name a folder of photographs")
-    chosen = (
-        found
-        if len(found) <= spec.count
-        else [found[i * len(found) // spec.count] for i in range(spec.count)]
-    )
-    pictures = []
-    for path in chosen:
-        try:
-            with Image.open(path) as opened:
-                picture = ImageOps.exif_transpose(opened).convert("RGB")
-        except (OSError, SyntaxError) as error:
-            raise DataError(f"{path}: cannot read the picture ({error})") from error
-        picture.thumbnail((spec.long_side, spec.long_side), Image.Resampling.LANCZOS)
-        pictures.append(picture)
-    return pictures
-
-
-def _crops(spec: PipelineSpec) -> list[Image.Image]:
-    """Return crops of two thirds of the examples' sides, at different places."""
-    sources = [Image.fromarray(read_picture(path).pixels) for path in EXAMPLES]
-    pictures = []
-    for index in range(spec.count):
-        source = sources[index % len(sources)]
-        width, height = (min(spec.long_side, 2 * side // 3) for side in source.size)
-        left, top = (index * 17 % (source.width - width), index * 11 % (source.height - height))
-        pictures.append(source.crop((left, top, left + width, top + height)))
-    return pictures
-
-
 def measure(
     pictures: Sequence[Image.Image], suffix: str, scratch: Path, upscaler: Upscaler, spec: PipelineSpec
 ) -> dict[str, Any]:
@@ -143,8 +94,7 @@ def measure(
     alone, together = scratch / "alone", scratch / "together"
     for made in (sources[0].parent, alone, together):
         made.mkdir()
-    for picture, path in zip(pictures, sources, strict=True):
-        picture.save(path, **({} if suffix == "png" else {"quality": INPUT_QUALITY}))
+    save_inputs(pictures, sources)
     options = write_options(f".{suffix}")
     decoded = [read_picture(path) for path in sources]
     upscaled = [upscaler.picture(picture) for picture in decoded]
@@ -185,13 +135,6 @@ def on_all_cores(action: Callable[..., object], *arguments: Iterable[Any]) -> No
     with ThreadPoolExecutor(available_cores()) as pool:
         for _ in pool.map(action, *arguments):
             pass
-
-
-def spent(action: Callable[[], object]) -> Spent:
-    """Run an action and say what it took; core-seconds are those of all threads of this process."""
-    started, used = time.perf_counter(), time.process_time()
-    action()
-    return Spent(time.perf_counter() - started, time.process_time() - used)
 
 
 def summary(rounds: Sequence[dict[str, Spent]], *, cores: int) -> dict[str, Any]:
@@ -250,7 +193,7 @@ def lines(result: dict[str, Any]) -> list[str]:
 @click.option("--rounds", type=click.IntRange(1), default=PipelineSpec.rounds, show_default=True)
 @click.option("--backend", default=PipelineSpec.backend, show_default=True)
 @click.option("--device", default=PipelineSpec.device, show_default=True)
-@click.option("--store", is_flag=True, help="Keep the result in benchmarks/results/.")
+@store_option
 def main(folder: Path | None, formats: tuple[str, ...], store: bool, **settings: Any) -> None:
     result = run(folder, formats=formats or FORMATS, spec=PipelineSpec(**settings))
     click.echo("\n".join(lines(result)))

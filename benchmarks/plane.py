@@ -29,7 +29,9 @@ import numpy as np
 import onnx
 from PIL import Image
 
-from benchmarks.lib.common import RESULTS, Script, store_result
+from benchmarks.lib.options import Script
+from benchmarks.lib.paths import RESULTS
+from benchmarks.lib.results import store_result
 from benchmarks.lib.runners import Runner, onnxruntime_runner, openvino_runner
 from benchmarks.lib.timing import interleaved
 from benchmarks.lib.work import counted_work

@@ -28,7 +28,10 @@ from typing import Any
 import click
 import onnx
 
-from benchmarks.lib.common import RESULTS, Script, click_size, machine_kind, store_result
+from benchmarks.lib.options import Script, click_size, store_option
+from benchmarks.lib.paths import RESULTS
+from benchmarks.lib.provenance import machine_kind
+from benchmarks.lib.results import store_result
 from benchmarks.lib.work import Work, counted_work
 from sr.backends.base import default_tile
 from sr.backends.ort import read_metadata
@@ -301,7 +304,7 @@ def lines(result: Mapping[str, Any]) -> Iterator[str]:
 @click.option("--scale", "scales", type=click.Choice(shipped_scales()), multiple=True, help="Only these.")
 @click.option("--size", default="1920x1080", show_default=True, callback=click_size, help="WIDTHxHEIGHT, lr.")
 @click.option("--batch", default=BATCH, show_default=True, type=click.IntRange(1), help="Tiles at once.")
-@click.option("--store", is_flag=True, help="Keep the result in benchmarks/results/.")
+@store_option
 def main(store: bool, **what: Any) -> None:
     result = run(**what)
     for line in lines(result):

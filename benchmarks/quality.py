@@ -25,10 +25,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks import plane
-from benchmarks.lib.common import Script, store_result
+from benchmarks.lib.options import Script, click_sets, store_option
+from benchmarks.lib.results import store_result
 from benchmarks.peers import NETWORKS, published
 from sr.backends.ort import read_metadata
-from sr.errors import DataError, ModelError
+from sr.errors import ModelError
 from sr.network.config import PRESETS
 from sr.network.modelfile import Precision, shipped_onnx, shipped_scales
 from sr.resize import bicubic_resize
@@ -140,23 +141,10 @@ def lines(result: Mapping[str, Any]) -> Iterator[str]:
         yield from plane.lines(result)
 
 
-def _sets(_context: object, _parameter: object, entries: tuple[str, ...]) -> dict[str, Path]:
-    """Parse NAME=FOLDER; a callback of `click.argument`."""
-    found = {}
-    for entry in entries:
-        name, equals, folder = entry.partition("=")
-        if not (name and equals and folder):
-            raise click.BadParameter(f"{entry!r} is not NAME=FOLDER, e.g. Set5=PATH/TO/Set5/HR")
-        if not Path(folder).is_dir():
-            raise DataError(f"{folder}: no such folder with hr pictures of {name}")
-        found[name] = Path(folder)
-    return found
-
-
 @click.command(cls=Script, help=__doc__)
-@click.argument("sets", nargs=-1, required=True, metavar="SET...", callback=_sets)
+@click.argument("sets", nargs=-1, required=True, metavar="SET...", callback=click_sets)
 @click.option("--plane", "with_plane", is_flag=True, help="Measure the quality-speed plane too.")
-@click.option("--store", is_flag=True, help="Keep the result in benchmarks/results/.")
+@store_option
 def main(sets: dict[str, Path], with_plane: bool, store: bool) -> None:
     result = run(sets, with_plane=with_plane)
     for line in lines(result):

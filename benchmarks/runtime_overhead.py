@@ -11,11 +11,13 @@ the share is an upper bound.
 from __future__ import annotations
 
 import statistics
-import time
+from functools import partial
 
 import numpy as np
 
-from benchmarks.lib.common import ROOT, write_result
+from benchmarks.lib.paths import ROOT
+from benchmarks.lib.results import write_result
+from benchmarks.lib.timing import spent
 from sr.backends.ort import OrtBackend, read_metadata
 from sr.backends.tensorrt.backend import TrtBackend, TrtSettings
 from sr.image import read_picture
@@ -50,26 +52,21 @@ def share(scale: int, image: np.ndarray) -> dict[str, float | str]:
         ort.batch = 1  # its best on a CPU
         ort.grid = simulation.grid  # type: ignore[method-assign]  # the same tiles
         actions = {"onnx": ort, "host": simulation}
-        wall: dict[str, list[float]] = {name: [] for name in actions}
-        processor: dict[str, list[float]] = {name: [] for name in actions}
-        for turn in range(ROUNDS + 1):
-            for name, upscaler in actions.items():
-                started, used = time.perf_counter(), time.process_time()
-                upscaler(image)
-                if turn > 0:
-                    wall[name].append(time.perf_counter() - started)
-                    processor[name].append(time.process_time() - used)
+        rounds = [
+            {name: spent(partial(upscaler, image)) for name, upscaler in actions.items()}
+            for _ in range(ROUNDS + 1)
+        ][1:]
         tiles = len(simulation.grid(*image.shape[:2]))
-    medians = {name: statistics.median(values) * 1e3 for name, values in wall.items()}
-    used_ms = {name: statistics.median(values) * 1e3 for name, values in processor.items()}
+    wall_ms = {name: 1e3 * statistics.median(one[name].wall for one in rounds) for name in actions}
+    cores_ms = {name: 1e3 * statistics.median(one[name].cores for one in rounds) for name in actions}
     return {
         "scale": scale,
         "size": f"{image.shape[1]}x{image.shape[0]}",
         "tiles": tiles,
-        "onnxruntime_ms": round(medians["onnx"], 1),
-        "host_ms": round(medians["host"], 2),
-        "share_of_wall_time": round(medians["host"] / medians["onnx"], 4),
-        "share_of_processor_time": round(used_ms["host"] / used_ms["onnx"], 4),
+        "onnxruntime_ms": round(wall_ms["onnx"], 1),
+        "host_ms": round(wall_ms["host"], 2),
+        "share_of_wall_time": round(wall_ms["host"] / wall_ms["onnx"], 4),
+        "share_of_processor_time": round(cores_ms["host"] / cores_ms["onnx"], 4),
     }
 
 

@@ -15,7 +15,7 @@ from typing import Any
 import click
 
 from benchmarks.halo import measured_halo
-from benchmarks.lib.common import Script
+from benchmarks.lib.options import Script
 from deploy.export import ExportSpec, export_onnx
 from sr.network.checkpoint import load_weights, save_weights
 from sr.network.modelfile import SHIPPED_DIR

@@ -9,7 +9,9 @@ import subprocess
 import sys
 from functools import partial
 
-from benchmarks.lib.common import ROOT, interleaved_seconds, write_result
+from benchmarks.lib.paths import ROOT
+from benchmarks.lib.results import write_result
+from benchmarks.lib.timing import interleaved_seconds
 
 ROUNDS = 15
 LIMIT = 2.5  # times the bare import

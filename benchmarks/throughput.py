@@ -23,12 +23,13 @@ import click
 import numpy as np
 import onnx
 
-from benchmarks.lib.common import Script, click_size, store_result
 from benchmarks.lib.limits import Peaks, cpu_peaks, gpu_peaks
+from benchmarks.lib.options import Script, click_size, store_option
+from benchmarks.lib.results import store_result
 from benchmarks.lib.runners import CPU_ONLY, GPU_ONLY, RUNNERS, Case, Runner, open_runner
 from benchmarks.lib.timing import MAX_VARIATION_CPU, MAX_VARIATION_GPU, Timings, interleaved
+from benchmarks.lib.trt_split import split_of, split_warnings
 from benchmarks.lib.work import Work, counted_work
-from benchmarks.trt_split import split_of, split_warnings
 from sr.backends.available import driver_gpu_count
 from sr.errors import SrupError
 from sr.network.modelfile import Precision, shipped_scales
@@ -207,7 +208,7 @@ def lines(result: dict[str, Any]) -> Iterator[str]:
 @click.option("--device", default="auto", show_default=True, type=click.Choice(["auto", "cpu", "cuda"]))
 @click.option("--against", default=AGAINST, show_default=True, type=click.Choice(RUNNERS), help="For ratios.")
 @click.option("--rounds", default=ROUNDS, show_default=True, type=click.IntRange(1))
-@click.option("--store", is_flag=True, help="Keep the result in benchmarks/results/.")
+@store_option
 def main(backends: tuple[str, ...], against: str, rounds: int, store: bool, **what: Any) -> None:
     result = run(**what, spec=Spec(backends, against, rounds))
     for line in lines(result):

@@ -16,7 +16,10 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from benchmarks.lib.common import ROOT, interleaved_seconds, peak_rss_mib, write_result
+from benchmarks.lib.memory import peak_rss_mib
+from benchmarks.lib.paths import ROOT
+from benchmarks.lib.results import write_result
+from benchmarks.lib.timing import interleaved_seconds
 from sr.image import read_picture
 from sr.resize import bicubic_resize
 from sr.tiling import TileSpec

@@ -8,7 +8,9 @@ from click.testing import CliRunner
 from PIL import Image
 
 from benchmarks import pipeline
-from benchmarks.pipeline import PipelineSpec, Spent, summary
+from benchmarks.lib.pictures import photographs
+from benchmarks.lib.timing import Spent
+from benchmarks.pipeline import PipelineSpec, summary
 from sr.errors import DataError, ImageError
 from sr.jobs.pipeline import FileResult
 
@@ -65,7 +67,7 @@ def test_photographs_are_spread_over_the_folder_turned_and_reduced(tmp_path):
         picture = Image.new("RGB", (60, 30), (index * 30, 0, 0))
         picture.save(tmp_path / "sub" / f"{index}.png", exif=orientation)
     (tmp_path / "notes.txt").write_text("not a picture")
-    pictures = pipeline.photographs(tmp_path, SMALL)
+    pictures = photographs(tmp_path, count=3, long_side=40)
     assert [picture.getpixel((0, 0))[0] // 30 for picture in pictures] == [0, 2, 4]
     assert {picture.size for picture in pictures} == {(20, 40)}
 

@@ -10,7 +10,7 @@ from PIL import Image
 pytest.importorskip("torch")
 
 from benchmarks import plane, quality
-from benchmarks.lib.common import ROOT
+from benchmarks.lib.paths import ROOT
 from benchmarks.plane import BICUBIC, GREY_AS_LUMA_DB, Point, front, gap, measure_plane, stored_psnr
 from sr.errors import DataError
 

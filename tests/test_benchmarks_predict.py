@@ -8,7 +8,7 @@ import pytest
 from click.testing import CliRunner
 
 from benchmarks import predict
-from benchmarks.lib.common import machine_kind
+from benchmarks.lib.provenance import machine_kind
 from benchmarks.predict import GPUS, Job, measured_rates, with_measured
 from sr.backends.ort import read_metadata
 from sr.network.modelfile import shipped_onnx

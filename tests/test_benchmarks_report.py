@@ -1,5 +1,6 @@
 """The report: what stands on the page, what is said of gaps, what changed, how it looks in a browser."""
 
+import importlib.util
 import json
 import os
 import re
@@ -14,13 +15,17 @@ from click.testing import CliRunner, Result
 pytest.importorskip("matplotlib")
 pytest.importorskip("onnx")
 
-from benchmarks import report
-from benchmarks.lib.common import RESULTS
-from benchmarks.report import changes, read_results
+from benchmarks.lib.paths import RESULTS
+from benchmarks.report import command
 from benchmarks.report import crops as report_crops
+from benchmarks.report.blocks import as_it_is, number, percent
+from benchmarks.report.changes import Change, changes
 from benchmarks.report.crops import Crop, Shown
-from benchmarks.report.page import HEADLINES, RENDERERS, as_it_is, number, page, percent
+from benchmarks.report.headlines import HEADLINES
+from benchmarks.report.page import page
+from benchmarks.report.renderers import RENDERERS
 from benchmarks.report.sections import NAMES, SECTIONS, Section, Wish, measured, no_settings
+from benchmarks.report.stored import read_results
 from sr.errors import DataError
 
 NASTY = """<script>alert(1)</script> & "quoted" 'single' {{ 1 }}"""
@@ -158,7 +163,7 @@ def source() -> str:
     sections = entries(parity=PARITY, pipeline=PIPELINE, throughput=THROUGHPUT)
     sections["engines"] = {"failed": f"the process died {NASTY}"}
     crop = Crop("kitten", 3, (Shown("truth", DOT), Shown(NASTY, DOT, 30.361)))
-    changed = [report.Change("pipeline", "png", NASTY, 2.0, 3.0)]
+    changed = [Change("pipeline", "png", NASTY, 2.0, 3.0)]
     return page(whole(sections), SECTIONS, changed, [crop])
 
 
@@ -368,8 +373,13 @@ def test_a_measurement_that_raises_is_one_gap():
     assert found["failed"].startswith("StopIteration")
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_every_section_is_a_script_of_its_own(name):
+    assert importlib.util.find_spec(f"benchmarks.{name}")
+
+
 def run(*arguments: object) -> Result:
-    return CliRunner().invoke(report.main, list(map(str, arguments)))
+    return CliRunner().invoke(command.main, list(map(str, arguments)))
 
 
 def test_a_report_is_measured_written_and_compared(tmp_path, monkeypatch):
@@ -385,7 +395,7 @@ def test_a_report_is_measured_written_and_compared(tmp_path, monkeypatch):
     text = Text(path.read_text()).text
     assert "Side by side" in text
     assert "onnx cpu fp32" in text
-    monkeypatch.setattr(report, "example_crops", lambda: [])
+    monkeypatch.setattr(command, "example_crops", lambda: [])
     again = run(
         "--from", path.with_suffix(".json"), "--compare", path.with_suffix(".json"), "-o", tmp_path / "b.html"
     )
@@ -397,7 +407,7 @@ def test_a_report_is_measured_written_and_compared(tmp_path, monkeypatch):
 
 @pytest.fixture
 def no_crops(monkeypatch):
-    monkeypatch.setattr(report, "example_crops", lambda: [])
+    monkeypatch.setattr(command, "example_crops", lambda: [])
 
 
 def test_a_change_is_printed_and_what_fails_gives_status_1(tmp_path, no_crops):

@@ -11,12 +11,12 @@ from click.testing import CliRunner
 pytest.importorskip("torch")
 
 from benchmarks import throughput
-from benchmarks.lib.common import click_size
 from benchmarks.lib.limits import Peaks, cpu_peaks
+from benchmarks.lib.options import click_size
 from benchmarks.lib.runners import RUNNERS, Case, open_runner
 from benchmarks.lib.timing import Timings, interleaved
+from benchmarks.lib.trt_split import PARTS, measured_split, split_warnings
 from benchmarks.throughput import Spec
-from benchmarks.trt_split import PARTS, measured_split, split_warnings
 from sr.backends import BACKENDS
 from sr.errors import BackendError
 from tests.simulated_device import SUCCESS, Event, SimulatedCuda, api, nothing_left
@@ -110,8 +110,8 @@ def test_openvino_says_how_to_install_it(monkeypatch: pytest.MonkeyPatch) -> Non
 
 def test_from_the_command_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("benchmarks.throughput.cpu_peaks", lambda: PEAKS)
-    monkeypatch.setattr("benchmarks.lib.common.result_path", lambda theme: tmp_path / f"{theme}.json")
-    monkeypatch.setattr("benchmarks.lib.common.ROOT", tmp_path)
+    monkeypatch.setattr("benchmarks.lib.results.result_path", lambda theme: tmp_path / f"{theme}.json")
+    monkeypatch.setattr("benchmarks.lib.results.ROOT", tmp_path)
     words = "--backend onnxruntime --scale 2 --size 24x16 --rounds 1 --against onnxruntime --store"
     answer = CliRunner().invoke(throughput.main, words.split())
     assert answer.exit_code == 0, answer.output

@@ -16,7 +16,8 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper
 
-from benchmarks.lib.common import store_result
+from benchmarks.lib.options import store_option
+from benchmarks.lib.results import store_result
 from benchmarks.lib.timing import timed
 
 SIDES = (512, 1024, 2048)  # of the matrices: the largest takes 0.1 s at 170 GFLOPS
@@ -134,7 +135,7 @@ def _onnx_product(side: int) -> Any:
 
 
 @click.command(help=__doc__)
-@click.option("--store", is_flag=True, help="Keep the result in benchmarks/results/.")
+@store_option
 def main(store: bool) -> None:
     peaks = cpu_peaks()
     print(

@@ -8,6 +8,7 @@ they can be trusted, and the calibration says how far the machine itself wandere
 from __future__ import annotations
 
 import os
+import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -121,6 +122,33 @@ def timed(action: Callable[[], object]) -> float:
     started = time.perf_counter()
     action()
     return time.perf_counter() - started
+
+
+@dataclass(frozen=True)
+class Spent:
+    """What an action took: seconds on the clock, and of all cores together."""
+
+    wall: float
+    cores: float
+
+
+def spent(action: Callable[[], object]) -> Spent:
+    """Run an action and say what it took; core-seconds are those of all threads of this process."""
+    started, used = time.perf_counter(), time.process_time()
+    action()
+    return Spent(time.perf_counter() - started, time.process_time() - used)
+
+
+def interleaved_seconds(actions: Mapping[str, Callable[[], object]], *, rounds: int) -> dict[str, float]:
+    """Time the actions in turn, `rounds` times after one warm-up; return each one's median seconds."""
+    seconds: dict[str, list[float]] = {name: [] for name in actions}
+    for turn in range(rounds + 1):
+        for name, action in actions.items():
+            started = time.perf_counter()
+            action()
+            if turn > 0:
+                seconds[name].append(time.perf_counter() - started)
+    return {name: statistics.median(values) for name, values in seconds.items()}
 
 
 def _settled(action: Callable[[], object]) -> float:

@@ -23,7 +23,7 @@ import click
 import onnx
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
-from benchmarks.lib.common import click_size
+from benchmarks.lib.options import click_size
 from sr.errors import ModelError
 
 _CONVOLUTIONS = {"Conv", "ConvTranspose"}

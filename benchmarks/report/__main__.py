@@ -1,6 +1,6 @@
 """`python -m benchmarks.report` makes the report."""
 
-from benchmarks.report import main
+from benchmarks.report.command import main
 
 if __name__ == "__main__":
     main()

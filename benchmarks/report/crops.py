@@ -12,7 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from benchmarks.parity import EXAMPLES, NAMES, cases
+from benchmarks.lib.paths import EXAMPLES
+from benchmarks.parity import NAMES, cases
 from sr.errors import SrupError
 from sr.image import read_picture
 from sr.metrics import psnr_y

@@ -20,7 +20,9 @@ from typing import Any
 
 import click
 
-from benchmarks.lib.common import RESULTS, provenance, result_path, write_json
+from benchmarks.lib.paths import EXAMPLES, RESULTS
+from benchmarks.lib.provenance import provenance
+from benchmarks.lib.results import result_path, write_json
 from sr.errors import SrupError
 
 
@@ -75,7 +77,6 @@ def _throughput(wish: Wish) -> Settings:
 
 @contextmanager
 def _parity(wish: Wish) -> Settings:
-    from benchmarks.parity import EXAMPLES
     from sr.network.modelfile import shipped_scales
     from train.prepare.make import PrepareSpec, prepare
 

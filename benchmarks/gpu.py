@@ -3,7 +3,7 @@
 Everything from pixels to pixels is in the time. The actions are run in turn. `benchmarks.throughput`
 times the networks; this shows which settings of `Upscaler` suit a GPU.
 
-    python -m benchmarks.lib.gpu
+    python -m benchmarks.gpu
 """
 
 from __future__ import annotations
@@ -18,7 +18,10 @@ import click
 import numpy as np
 
 import sr.backends.tensorrt.opening
-from benchmarks.lib.common import ROOT, Script, interleaved_seconds, store_result
+from benchmarks.lib.options import Script
+from benchmarks.lib.paths import ROOT
+from benchmarks.lib.results import store_result
+from benchmarks.lib.timing import interleaved_seconds
 from sr.backends import BackendRequest, open_backend
 from sr.backends.available import driver_cuda_version, gpu_names, lacks
 from sr.backends.tensorrt.backend import TrtSettings
