@@ -1,123 +1,237 @@
-"""What the README shows works: every command line, the Python example, every link."""
+"""What the README and the other pages show works: command lines, examples, settings, links, names."""
 
+import configparser
 import doctest
 import importlib
-import os
+import importlib.util
 import re
 import shlex
 import subprocess
 import sys
+import tomllib
+from dataclasses import fields
 from pathlib import Path
 
 import click
 import pytest
+from click.testing import CliRunner
 from PIL import Image
 
 from sr.cli import main
+from tests.pages import BLOCKS, COMMANDS, MARKS, PAGES, ROOT, Block, Command, blocks
 
-ROOT = Path(__file__).resolve().parent.parent
-README = (ROOT / "README.md").read_text(encoding="utf-8")
-FENCED = re.findall(r"^```(\w*)\n(.*?)^```$", README, flags=re.DOTALL | re.MULTILINE)
-BLOCKS = [text for language, text in FENCED if not language]
-LINES = [line for block in BLOCKS for line in block.splitlines()]
-COMMANDS = [shlex.split(line, comments=True)[1:] for line in LINES if line.startswith("srup ")]
-PIPELINES = [line for line in LINES if "| srup " in line]
-# Of the other pages the command lines are checked, not run: many need a GPU or files of one's own.
-PAGES = "\n".join(path.read_text(encoding="utf-8") for path in sorted((ROOT / "docs").glob("*.md")))
-SHOWN_ELSEWHERE = [
-    shlex.split(line, comments=True)[1:]
-    for block in re.findall(r"^```\n(.*?)^```$", PAGES, flags=re.DOTALL | re.MULTILINE)
-    for line in block.splitlines()
-    if line.startswith("srup ")
-]
-# Training for real takes hours; tests/test_train_loop.py trains.
-TOO_LONG = {"train", "prepare", "eval"}
-AFTER_TRAINING = "checkpoints/"
+SRUP = [command for command in COMMANDS if command.srup is not None]
+OTHERS = [command for command in COMMANDS if command.srup is None]
+MODULES = [command for command in OTHERS if command.words[:2] == ["python", "-m"]]
+PIP = [command for command in OTHERS if command.words[0] == "pip"]
+RUNNABLE = {page: [b for b in blocks(page, "sh") if not b.mark] for page in PAGES}
+
+
+def line_of(command: Command) -> str:
+    return " ".join(command.words)
+
+
+# --- what blocks there are ----------------------------------------------------------------------
 
 
 def test_the_readme_begins_with_the_two_commands():
-    assert BLOCKS[0].splitlines() == ["bin/srup upscale examples/osprey.png --scale 3", "bin/test"]
+    assert BLOCKS[0].page == "README.md"
+    assert BLOCKS[0].lines == ["bin/srup upscale examples/osprey.png --scale 3", "bin/test"]
     assert (ROOT / "examples" / "osprey.png").is_file()
 
 
-def test_every_command_stands_in_the_readme_and_has_help():
-    shown = {words[0] for words in COMMANDS}
-    assert shown == set(main.commands)
-    for command in main.commands.values():
-        assert command.help
+def test_every_command_stands_in_the_pages():
+    assert {command.srup[0] for command in SRUP} == set(main.commands)
 
 
-@pytest.mark.parametrize("words", COMMANDS + SHOWN_ELSEWHERE, ids=" ".join)
-def test_every_command_line_is_valid(words):
-    command = main.commands[words[0]]
+@pytest.mark.parametrize("block", BLOCKS, ids=lambda block: f"{block.page}: {block.text[:30]!r}")
+def test_every_block_says_what_it_holds(block: Block):
+    assert block.language in ("sh", "python", "toml", "text")
+    assert block.mark in ("", *MARKS) if block.language == "sh" else not block.mark
+
+
+@pytest.mark.parametrize("command", OTHERS, ids=line_of)
+def test_other_commands_are_of_a_kind_that_is_tested(command: Command):
+    assert command in MODULES or command in PIP or command.block.mark == "shell" or command.block is BLOCKS[0]
+
+
+# --- that commands are valid --------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("command", SRUP, ids=line_of)
+def test_every_command_line_is_valid(command: Command):
+    name, *arguments = command.srup
     with click.Context(main) as parent:
-        command.make_context(words[0], words[1:], parent=parent)
+        main.commands[name].make_context(name, arguments, parent=parent)
+
+
+@pytest.mark.parametrize("command", PIP, ids=line_of)
+def test_what_pip_installs_is_an_extra(command: Command):
+    setup = configparser.ConfigParser()
+    setup.read(ROOT / "setup.cfg", encoding="utf-8")
+    for extras in re.findall(r"\.\[([\w,-]+)\]", line_of(command)):
+        assert set(extras.split(",")) <= setup["options.extras_require"].keys()
 
 
 @pytest.mark.slow
-def test_the_command_lines_run(tmp_path):
-    (tmp_path / "holiday" / "day 1").mkdir(parents=True)
+@pytest.mark.parametrize("command", MODULES, ids=line_of)
+def test_modules_that_are_run_have_the_options(command: Command):
+    module, *arguments = command.words[2:]
+    answer = subprocess.run(
+        [sys.executable, "-m", module, "--help"], cwd=ROOT, capture_output=True, text=True
+    )
+    assert answer.returncode == 0, answer.stderr
+    known = set(re.findall(r"(?<![\w-])--?[a-z][a-z-]*", answer.stdout))
+    assert {word for word in arguments if word.startswith("-")} <= known
+
+
+# --- that commands run --------------------------------------------------------------------------
+
+
+@pytest.fixture
+def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Return the working folder, which holds the pictures that the pages name."""
     with Image.open(ROOT / "examples" / "colosseum.png") as picture:
-        small = picture.crop((0, 0, 90, 60))
-    for name in ("photo.jpg", "a.png", "b.tif", "holiday/day 1/c.webp"):
+        small, patches = picture.crop((0, 0, 90, 60)), picture.crop((0, 0, 400, 200))
+    for name in (
+        *("photo.jpg", "a.png", "b.tif", "map.tif", "holiday/1.jpg", "holiday/day 1/c.jpg", "lr/1.png"),
+        *("Set5/HR/1.png", "Set5/HR/2.png"),
+    ):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         small.save(tmp_path / name)
-    runnable = [w for w in COMMANDS if w[0] not in TOO_LONG and AFTER_TRAINING not in " ".join(w)]
-    assert len(runnable) > 6
-    for words in runnable:
-        result = subprocess.run(
-            [sys.executable, "-m", "sr.cli", *words],
-            cwd=tmp_path,
-            env=os.environ | {"PYTHONPATH": str(ROOT)},
-            capture_output=True,
-            text=True,
-        )
-        assert result.returncode == 0, (words, result.stderr)
-    for line in PIPELINES:
-        command = line.replace("| srup ", f"| {shlex.quote(sys.executable)} -m sr.cli ")
-        subprocess.run(
-            command, shell=True, check=True, cwd=tmp_path, env=os.environ | {"PYTHONPATH": str(ROOT)}
-        )
-    made = {path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*") if path.is_file()}
-    assert {
-        "photo_x2.png",
-        "photo_tiled.png",
-        "big.webp",
-        "large.png",
-        "holiday_x3/day 1/c_x3.png",
-        "out/a_x2.webp",
-        "out/b_x2.webp",
-        "look.html",
-        "models/small_x2_fp16_uint8.onnx",
-    } <= made
-
-
-def test_the_python_example_runs():
-    (example,) = [text for language, text in FENCED if language == "python"]
-    scope: dict = {}
-    exec(example, scope)
-    assert scope["big"].shape == (60, 90, 3)
-
-
-def test_the_python_page_runs(tmp_path, monkeypatch):
-    """Its examples, one after the other, in a folder with the files that they name."""
-    page = (ROOT / "docs" / "python.md").read_text(encoding="utf-8")
-    examples = re.findall(r"^```python\n(.*?)^```$", page, flags=re.DOTALL | re.MULTILINE)
-    assert len(examples) > 3
+    for name in ("photographs/1.png", "DIV2K/DIV2K_train_HR/0001.png"):
+        (tmp_path / name).parent.mkdir(parents=True)
+        patches.save(tmp_path / name)
     monkeypatch.chdir(tmp_path)
-    with Image.open(ROOT / "examples" / "colosseum.png") as picture:
-        picture.crop((0, 0, 45, 30)).save("photo.jpg")
+    for variable in ("XDG_CACHE_HOME", "HOME", "LOCALAPPDATA"):  # for engines
+        monkeypatch.setenv(variable, str(tmp_path / "cache"))
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    return tmp_path
+
+
+def run(command: Command) -> None:
+    """Run a command line, in this process if it is one `srup` and nothing else."""
+    if command.words[0] == "srup":
+        result = CliRunner().invoke(main, command.srup)
+        assert result.exit_code == 0, f"{line_of(command)}\n{result.output}"
+    elif command in MODULES:
+        subprocess.run([sys.executable, *command.words[1:]], check=True)
+    else:
+        srup = f"{shlex.quote(sys.executable)} -m sr.cli"
+        subprocess.run(command.line.replace("srup ", f"{srup} ", 1), shell=True, check=True)
+
+
+MADE = {
+    "README.md": ["photo_x2.png", "big.webp", "holiday_x3/day 1/c_x3.jpg", "look.html", "models"],
+    "docs/upscale.md": ["small.avif", "out/a_x2.webp", "large.png", "map_x4.tif", "holiday_x3/1_x3.jpg"],
+    "docs/train.md": ["checkpoints/first/srup_x2_metrics.jsonl", "photographs/drawn/drawn-0011.png"],
+    "docs/deploy.md": ["models/small_x3_fp16_uint8.onnx"],
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("page", [page for page, found in RUNNABLE.items() if found])
+def test_the_commands_of_a_page_run(page: str, workspace: Path, one_thread: None):
+    commands = [c for c in COMMANDS if c.block in RUNNABLE[page] and c.block is not BLOCKS[0]]
+    for command in commands:
+        if command not in PIP:
+            run(command)
+    for name in MADE.get(page, []):
+        assert (workspace / name).exists(), name
+
+
+# --- examples and settings ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("page", sorted({block.page for block in BLOCKS if block.language == "python"}))
+def test_the_python_examples_run(page: str, workspace: Path):
+    """One after the other."""
     scope: dict = {}
-    for example in examples:
-        exec(example, scope)
+    for block in blocks(page, "python"):
+        exec(block.text, scope)
+    if page == "README.md":
+        assert scope["big"].shape == (60, 90, 3)
 
 
-@pytest.mark.parametrize("document", sorted(ROOT.glob("*.md")) + sorted(ROOT.glob("*/*.md")), ids=str)
-def test_links_lead_somewhere(document):
-    text = document.read_text(encoding="utf-8")
-    for target in re.findall(r"\]\(([^)#]+)\)", text):
-        if not target.startswith("http"):
-            assert (document.parent / target).exists(), target
+def test_the_toml_file_is_complete_and_holds_the_defaults(tmp_path: Path):
+    pytest.importorskip("torch")
+    from train.config import TrainConfig, settings_from_toml
 
+    (block,) = blocks("docs/train.md", "toml")
+    path = tmp_path / "run.toml"
+    path.write_text(block.text, encoding="utf-8")
+    named = set(re.findall(r"^(?:# )?([a-z-]+) = ", block.text, flags=re.MULTILINE))
+    options = {
+        option.removeprefix("--")
+        for parameter in main.commands["train"].params
+        for option in parameter.opts
+        if not option.startswith(("--load-", "--help"))
+    }
+    assert named == options - {"config", "resume", "processes"}
+
+    settings = settings_from_toml(path)
+    assert settings.keys() >= {name.replace("-", "_") for name in tomllib.loads(block.text)} - {
+        "lr",
+        "val_list",
+        "stage",
+    }
+    shown = TrainConfig.from_settings(settings)
+    default = TrainConfig.from_settings({"preset": "small"})
+    assert shown.preset == default.preset == "small"
+    places = {"train_list", "val_lists", "checkpoint_dir", "save_subdir"}  # relative to the file
+    for field in fields(TrainConfig):
+        if field.name not in places:
+            assert getattr(shown, field.name) == getattr(default, field.name), field.name
+
+
+# --- links and names ----------------------------------------------------------------------------
+
+
+def anchors(text: str) -> set[str]:
+    """Return what links to the headings of a page end in, as GitHub makes it."""
+    titles = re.findall(r"^#+ (.+)$", re.sub(r"^ *```.*?^ *```$", "", text, flags=re.M | re.S), flags=re.M)
+    return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
+
+
+DOCUMENTS = [ROOT / page for page in (*PAGES, "CHANGELOG.md", "benchmarks/README.md")]
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.relative_to(ROOT).as_posix())
+def test_links_lead_somewhere(document: Path):
+    for link in re.findall(r"\]\(([^)]+)\)", document.read_text(encoding="utf-8")):
+        if not link.startswith("http"):
+            target, _, anchor = link.partition("#")
+            page = (document.parent / target) if target else document
+            assert page.exists(), link
+            assert not anchor or anchor in anchors(page.read_text(encoding="utf-8")), link
+
+
+def names_in(text: str, pattern: str) -> list[str]:
+    return sorted(set(re.findall(rf"`({pattern})`", text)))
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_files_and_names_of_the_code_exist(page: str):
+    rooms = r"(?:sr|train|deploy|benchmarks|tests|docs|bin|examples)"
+    for path in names_in(PAGES[page], rf"{rooms}/[\w./-]*"):
+        assert (ROOT / path).exists(), path
+    for dotted in names_in(PAGES[page], r"(?:sr|train|deploy)(?:\.\w+)+"):
+        module = dotted
+        while importlib.util.find_spec(module.partition(".")[0]) and not found(module):
+            module = module.rpartition(".")[0]
+        value = importlib.import_module(module)
+        for name in dotted.removeprefix(module).split(".")[1:]:
+            value = getattr(value, name)
+
+
+def found(module: str) -> bool:
+    try:
+        return importlib.util.find_spec(module) is not None
+    except ModuleNotFoundError:
+        return False
+
+
+# --- doctests -----------------------------------------------------------------------------------
 
 WITH_DOCTESTS = [
     ".".join(path.relative_to(ROOT).with_suffix("").parts)
@@ -128,7 +242,7 @@ WITH_DOCTESTS = [
 
 
 @pytest.mark.parametrize("name", WITH_DOCTESTS)
-def test_the_doctests_hold(name):
+def test_the_doctests_hold(name: str):
     results = doctest.testmod(importlib.import_module(name))
     assert results.attempted > 0
     assert results.failed == 0

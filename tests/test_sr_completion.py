@@ -1,4 +1,4 @@
-"""Completion in real shells: typed on a terminal as a user does, with the lines that the README shows."""
+"""Completion in real shells: typed on a terminal as a user does, with the lines that docs/ shows."""
 
 import fcntl
 import os
@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.test_readme import README
+from tests.pages import PAGES
 
 PROGRAMS = Path(sys.executable).parent
 SHELLS = {"bash": ["--norc", "-i"], "zsh": ["-f", "-i"], "fish": ["--no-config", "-i"]}
@@ -27,7 +27,7 @@ SAYS = "Option '--backend' requires an argument"
 
 
 def setup_line(shell: str) -> str:
-    (line,) = re.findall(rf"^(\S.*{shell}_source.*?)\s+# ", README, flags=re.MULTILINE)
+    (line,) = re.findall(rf"^(\S.*{shell}_source.*?)\s+# ", PAGES["docs/upscale.md"], flags=re.MULTILINE)
     return line
 
 
