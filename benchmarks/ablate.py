@@ -2,11 +2,12 @@
 
 The budget is either CPU minutes (each variant's steps are calibrated in CPU seconds of its own
 process, so that other work on the machine does not matter) or steps. Every variant trains on one
-thread, with the same seed, and its schedule ends where its budget ends. Stages are given in percent.
+thread, with the same seed, and its schedule ends where its budget ends. Stages are given in percent
+of the epochs.
 
     python -m benchmarks.ablate sizes --minutes 5 --train-list pairs/train/x2.json \\
         --val-list pairs/val/Set5/x2.json --common lr=3e-3 \\
-        --variant small: --variant wide:num_feats=48 --variant fft:stages=l1:80/fftloss:20
+        --variant small: --variant wide:num_feats=48 --variant grow:stages=l1:80:batch=8/l1:20:batch=64
 
 Results are added to benchmarks/results/ablate-NAME.json; a variant that is there is not run again.
 """
@@ -55,13 +56,10 @@ def train_variant(
             {"train_list": lists[0], "val_lists": lists[1:], "checkpoint_dir": Path(scratch), **settings}
         )
         config = replace(config, workers=0, val_every=10**6, save_every=10**6)
-        steps = budget.steps or int(budget.minutes * 60 / _cpu_seconds_per_step(config))  # type: ignore[operator]
-        steps_per_epoch = Trainer(config, log=_silent).schedule.steps_per_epoch
-        epochs = max(1, round(steps / steps_per_epoch))
-        plan = [text.rpartition(":") for text in stages.split("/") if text]
-        percent = tuple(f"{loss}:{max(1, round(epochs * float(part) / 100))}" for loss, _, part in plan)
+        percent = tuple(text for text in stages.split("/") if text)
+        epochs = _epochs_of_budget(config, percent, budget)
         trainer = Trainer(
-            replace(config, total_epochs=epochs, stages=percent),
+            replace(config, total_epochs=epochs, stages=_stages(percent, epochs)),
             log=lambda line: print(f"{name}: {line}", flush=True),
         )
         started = time.process_time()
@@ -88,20 +86,45 @@ def _measured(trainer: Any) -> dict[Path, Any]:
     return {path: evaluate(upscale, path, scale=config.model.scale) for path in config.val_lists}
 
 
-def _cpu_seconds_per_step(config: Any) -> float:
-    """Return what a step costs, by `CALIBRATION_STEPS` of them after as many for warming up."""
+def _stages(percent: tuple[str, ...], epochs: int) -> tuple[str, ...]:
+    """Return stages given in percent of `epochs`, each of at least one."""
+    split = [text.split(":", 2) for text in percent]
+    return tuple(
+        ":".join([loss, str(max(1, round(epochs * float(share) / 100))), *rest])
+        for loss, share, *rest in split
+    )
+
+
+def _epochs_of_budget(config: Any, percent: tuple[str, ...], budget: Budget) -> int:
+    """Return how many epochs the budget pays for, at least one; stages may cost differently."""
     from train.loop import Trainer
 
-    trainer = Trainer(replace(config, warmup_steps=10**6), log=_silent)
-    plan = trainer._epoch_plan(0)
-    loss_of = trainer._loss(trainer.schedule.stage(0))
+    trainer = Trainer(
+        replace(config, total_epochs=100, stages=_stages(percent, 100), warmup_steps=10**6), log=_silent
+    )
+    parts = trainer.schedule.parts
+    seconds = [
+        part.steps_per_epoch if budget.minutes is None else _cpu_seconds_of_epoch(trainer, part)
+        for part in parts
+    ]
+    total = sum(part.stage.epochs * cost for part, cost in zip(parts, seconds, strict=True))
+    limit = float(budget.steps or 0) if budget.minutes is None else 60 * budget.minutes
+    return max(1, round(limit * parts[-1].end_epoch / total))
+
+
+def _cpu_seconds_of_epoch(trainer: Any, part: Any) -> float:
+    """Return what an epoch costs, by `CALIBRATION_STEPS` steps after as many for warming up."""
+    trainer.epoch = part.first_epoch
+    trainer._enter_stage()
+    plan = trainer._epoch_plan(part.first_epoch)
+    loss_of = trainer._loss(part.stage)
     started = 0.0
     for step in range(2 * CALIBRATION_STEPS):
         if step == CALIBRATION_STEPS:
             started = time.process_time()
-        trainer._done_in_epoch = step % (len(plan) - 1)
+        trainer._done_in_epoch = step % max(1, len(plan) - 1)
         trainer._train_step(plan.batch(trainer._done_in_epoch), plan, loss_of)
-    return (time.process_time() - started) / CALIBRATION_STEPS
+    return (time.process_time() - started) / CALIBRATION_STEPS * len(plan)
 
 
 def _silent(_: str) -> None:

@@ -68,9 +68,10 @@ def test_command_of_the_issue_runs(cwd: Path) -> None:
 
 
 def test_amp_and_ema_without_a_value(cwd: Path) -> None:
-    trains(*TINY_RUN, "--amp", "--ema", "--colour", "YCbCr")
+    trains(*TINY_RUN, "--amp", "--ema", "--colour", "YCbCr", "--attention", "local")
     config = load_config(cwd / "checkpoints/srup_x2_last.pt")
     assert (config.amp, config.ema, config.model.colour) == ("bf16", 0.999, "YCbCr")
+    assert config.model.attention == "local"
 
 
 def test_options_go_before_the_file(cwd: Path) -> None:

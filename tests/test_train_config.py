@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from sr.cli import main
 from sr.errors import ModelError, SrupError, TrainingError
 from sr.network.config import PRESETS, ModelConfig
-from train.config import MODEL_FIELDS, Stage, TrainConfig, settings_from_toml
+from train.config import MODEL_FIELDS, TrainConfig, settings_from_toml
+from train.stage import Stage
 
 LIST = Path("pairs/train/x2.json")
 OPTIONS = {
@@ -39,8 +40,10 @@ def refused(function: Any, *arguments: Any, error: type[SrupError] = TrainingErr
         ("l1:200", Stage("l1", 200)),
         ("l1+0.05*fftloss:3:frozen", Stage("l1+0.05*fftloss", 3, frozen=True)),
         ("l2:16:lr=1e-4", Stage("l2", 16, learning_rate=1e-4)),
-        ("l2:16:frozen:lr=0.00012345678", Stage("l2", 16, True, 0.00012345678)),
-        ("l2:16:lr=1e-4:frozen", Stage("l2", 16, True, 1e-4)),
+        ("l2:16:frozen:lr=0.00012345678", Stage("l2", 16, frozen=True, learning_rate=0.00012345678)),
+        ("l2:16:lr=1e-4:frozen", Stage("l2", 16, frozen=True, learning_rate=1e-4)),
+        ("l1:40:batch=8:patch=32", Stage("l1", 40, batch_size=8, patch_size=32)),
+        ("l2:10:lr=1e-4:patch=48:batch=64", Stage("l2", 10, 64, 48, 1e-4)),
     ],
 )
 def test_stage_is_read_and_written(text: str, stage: Stage) -> None:
@@ -49,20 +52,25 @@ def test_stage_is_read_and_written(text: str, stage: Stage) -> None:
 
 
 @given(
-    st.sampled_from(["l1", "l1+0.05*fftloss"]),
-    st.integers(1, 10**6),
-    st.booleans(),
-    st.none() | st.floats(1e-12, 1e3),
+    st.builds(
+        Stage,
+        st.sampled_from(["l1", "l1+0.05*fftloss"]),
+        st.integers(1, 10**6),
+        st.none() | st.integers(1, 10**6),
+        st.none() | st.integers(1, 10**6),
+        st.none() | st.floats(1e-12, 1e3),
+        st.booleans(),
+    )
 )
-def test_stage_survives_being_written(loss: str, epochs: int, frozen: bool, rate: float | None) -> None:
-    stage = Stage(loss, epochs, frozen, rate)
+def test_stage_survives_being_written(stage: Stage) -> None:
     assert Stage.parse(str(stage)) == stage
 
 
 @pytest.mark.parametrize(
     "text",
     ["", "l1", "l1:", "l1:x", "l1:0", "l1:-2", "l1:1.5", "l1:2:melted", "l1:2:lr", "l1:2:lr=", "l1:2:lr=0",
-     "l1:2:lr=-1e-4", "l1:2:lr=inf", "l1:2:lr=nan", "l1:2:", "l1:2:rate=1"],
+     "l1:2:lr=-1e-4", "l1:2:lr=inf", "l1:2:lr=nan", "l1:2:", "l1:2:rate=1", "l1:2:batch=0", "l1:2:batch=8.5",
+     "l1:2:patch=-1", "l1:2:patch=", "l1:2:batch=8:batch=9", "l1:2:frozen=1"],
 )  # fmt: skip
 def test_stage_that_does_not_parse(text: str) -> None:
     assert repr(text) in refused(Stage.parse, text)
@@ -80,8 +88,9 @@ def test_plan_without_stages_is_one_stage() -> None:
 def test_gates_cannot_thaw_nor_freeze_where_there_are_none() -> None:
     config = TrainConfig(model=ModelConfig(), train_list=LIST, stages=("l1:1:frozen", "l2:1"))
     assert "l2:1" in refused(config.plan)
-    none = replace(config, model=ModelConfig(attention="none"), stages=("l1:1", "l2:1:frozen"))
-    assert "no gates to freeze" in refused(none.plan)
+    for attention in ("none", "local"):
+        without = replace(config, model=ModelConfig(attention=attention), stages=("l1:1", "l2:1:frozen"))
+        assert f"{attention!r}" in refused(without.plan)
     assert "freeze the gates in a stage" in refused(
         TrainConfig, model=ModelConfig(attention="frozen"), train_list=LIST
     )

@@ -5,6 +5,7 @@ import json
 import math
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -90,10 +91,26 @@ def copied(model: nn.Module) -> dict[str, Tensor]:
         {"optimizer": "Muon", "learning_rate": 0.02, "model": replace(NETWORK, norm="none")},
         {"amp": "bf16"},
         {"amp": "fp16"},
+        {"model": replace(NETWORK, attention="local", norm="none"), "loss": "l1+3*luma"},
+        {"stages": ("l1:4:batch=2", "l1:2:batch=4:patch=6", "l2:2:batch=16:patch=10")},
         {"model": replace(NETWORK, colour="YCbCr")},
         {"model": replace(NETWORK, colour="Y", img_channels=1)},
     ],
-    ids=["batch norm", "l2", "smooth_l1", "fft", "AdamW", "SGD", "Muon", "bf16", "fp16", "YCbCr", "Y"],
+    ids=[
+        "batch norm",
+        "l2",
+        "smooth_l1",
+        "fft",
+        "AdamW",
+        "SGD",
+        "Muon",
+        "bf16",
+        "fp16",
+        "local",
+        "grown",
+        "YCbCr",
+        "Y",
+    ],
 )
 def test_loss_falls_and_what_ships_upscales(
     config: TrainConfig, pairs: dict[int, Path], changes: dict[str, Any]
@@ -104,6 +121,7 @@ def test_loss_falls_and_what_ships_upscales(
     losses = [record["loss"] for record in metrics(config)]
     assert len(losses) == 8
     assert losses[-1] < 0.6 * losses[0]
+    assert {r["stage"].split(":")[0] for r in metrics(config)} >= {config.plan()[-1].loss}
     assert quality is not None
 
     with Upscaler(model=config.file("last.safetensors"), device="cpu") as upscaler:
@@ -300,6 +318,73 @@ def test_what_ships_is_the_moving_average(config: TrainConfig, pairs: dict[int, 
     assert_same(trainer.model.state_dict(), history[-1])
 
 
+def test_average_goes_on_through_stages_of_other_sizes(config: TrainConfig) -> None:
+    config = replace(config, stages=("l1:2:batch=2", "l1:1:batch=8", "l2:1:lr=1e-3"), ema=0.9)
+    history: list[dict[str, Tensor]] = []
+    trainer = watched(config, lambda t: history.append(copied(t.model)))
+    assert len(history) == 8 + 8 + 2 + 2
+    expected = history[0]["base.bias"].double()
+    for n, state in enumerate(history[1:], start=1):
+        expected.lerp_(state["base.bias"].double(), 1 - min(0.9, (1 + n) / (10 + n)))
+    shipped = trainer.shipped_model.state_dict()["base.bias"].double()
+    torch.testing.assert_close(shipped, expected, atol=1e-6, rtol=1e-5)
+
+
+# --- stages that grow ---------------------------------------------------------------------------
+
+
+def test_each_stage_has_batches_and_patches_of_its_size(config: TrainConfig) -> None:
+    shapes: list[tuple[int, ...]] = []
+
+    class Noting(Trainer):
+        def _train_step(self, batch: Any, *arguments: Any) -> Tensor:
+            shapes.append(batch.hr.shape)
+            return super()._train_step(batch, *arguments)
+
+    config = replace(config, stages=("l1:1:batch=5:patch=6", "l1:1:batch=8", "l2:1:batch=16:patch=11"))
+    Noting(config, group=CPU, log=silent).run()  # 16 patches an epoch
+    of = [(5, 12), (5, 12), (5, 12), (1, 12), (8, 12), (8, 12), (16, 22)]
+    assert shapes == [(count, side, side, 3) for count, side in of]
+    records = metrics(config)
+    assert [record["step"] for record in records] == [4, 6, 7]
+    for record, patch in zip(records, (6, 6, 11), strict=True):
+        assert record["lr_pixels_per_s"] == pytest.approx(record["images_per_s"] * patch**2, rel=0.01)
+
+
+def test_patches_of_a_later_stage_that_are_too_large_are_refused_at_the_start(config: TrainConfig) -> None:
+    with pytest.raises(DataError, match="smaller than the patch size 13"):
+        Trainer(replace(config, stages=("l1:1", "l1:1:patch=13")), group=CPU, log=silent)
+
+
+def test_each_stage_is_compiled_once(config: TrainConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    # The backend that runs graphs as they are: what is counted is how often they are captured.
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="eager"))
+    counters = torch._dynamo.utils.counters
+    # More shapes than torch's limit of recompilations; the last batch of 15 of 16 patches is short.
+    config = replace(
+        config,
+        compile=True,
+        model=replace(NETWORK, attention="none", norm="none"),
+        stages=("l1:2:batch=15", *(f"l1:2:patch={side}" for side in range(4, 13))),
+    )
+    graphs: list[int] = []
+
+    class Counting(Trainer):
+        def _enter_stage(self) -> None:
+            graphs.append(counters["stats"]["unique_graphs"])
+            super()._enter_stage()
+
+    counters.clear()
+    trainer = Counting(config, group=CPU, log=silent)
+    trainer.run()
+    graphs.append(counters["stats"]["unique_graphs"])
+    compiled = [after - before for before, after in pairwise(graphs)]
+    assert sum(compiled) == 10  # once in the first epoch of each stage
+    assert not counters["unimplemented"]
+    plain = trained(replace(config, compile=False, save_subdir="plain"))
+    assert_same(trainer.model.state_dict(), plain.model.state_dict())
+
+
 # --- frozen gates -------------------------------------------------------------------------------
 
 
@@ -401,7 +486,7 @@ def test_origin_of_the_weights_is_recorded_as_it_was_read(
 
 @pytest.mark.parametrize(
     "changes",
-    [{"num_feats": 16}, {"num_blocks": 2}, {"attention": "none"}, {"norm": "batch"}, {"asymmetric": False}],
+    [{"num_feats": 16}, {"attention": "none"}, {"norm": "batch"}, {"asymmetric": False}],
     ids=str,
 )
 @pytest.mark.parametrize("scale", [2, 3])
@@ -415,6 +500,65 @@ def test_weights_of_another_network_are_refused(
         Trainer(other, group=CPU, log=silent)
     assert str(caught.value).startswith(f"{init}: ")
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        {},
+        {"norm": "none", "attention": "local"},
+        {"norm": "batch", "attention": "none", "asymmetric": False},
+    ],
+    ids=["weight norm", "local", "batch norm"],
+)
+def test_deeper_network_starts_as_the_shallower_one_and_all_of_it_learns(
+    config: TrainConfig, model: dict[str, Any]
+) -> None:
+    config = replace(config, model=replace(NETWORK, num_blocks=2, **model))
+    first = trained(replace(config, save_subdir="first", total_epochs=1))
+    deeper = replace(config.model, num_blocks=5)
+    lines: list[str] = []
+    grown = Watched(
+        replace(config, model=deeper, init_weights=first.config.file("last.safetensors"), total_epochs=2),
+        group=CPU,
+        log=lines.append,
+    )
+    assert any("2 of 5 blocks" in line for line in lines)
+    lr = torch.rand(1, 3, 9, 11)
+    expected = first.model.eval()(lr)
+    torch.testing.assert_close(grown.model.eval()(lr), expected, atol=1e-6, rtol=0)
+    kept = copied(first.model.blocks[1])
+    assert_same(kept, copied(grown.model.blocks[2]))  # the old blocks are spread evenly: 0 and 2 of 5
+
+    grown.model.train()
+    start = copied(grown.model)
+    grown.after_step = lambda trainer: None
+    grown.run()
+    for name, value in grown.model.named_parameters():
+        assert torch.isfinite(value).all(), name
+        assert not torch.equal(value, start[name]), name
+    origin = load_weights(grown.config.file("last.safetensors")).training["started_from"]
+    assert origin["num_blocks"] == 2
+
+
+def test_deeper_network_of_another_scale_takes_the_trunk(
+    config: TrainConfig, init: Path, pairs: dict[int, Path]
+) -> None:
+    three = replace(NETWORK, scale=3, num_blocks=3)
+    trainer = Trainer(
+        replace(config, model=three, train_list=pairs[3], init_weights=init), group=CPU, log=silent
+    )
+    features = trainer.model.eval().base(torch.rand(1, 3, 9, 11) - 0.5)
+    shallow = load_weights(init).build()
+    torch.testing.assert_close(trainer.model.blocks(features), shallow.blocks(features), atol=1e-6, rtol=0)
+
+
+def test_shallower_network_is_refused(config: TrainConfig, init: Path) -> None:
+    deep = replace(config, model=replace(NETWORK, num_blocks=2), init_weights=init, save_subdir="deep")
+    Trainer(deep, group=CPU, log=silent).save()
+    shallow = replace(config, init_weights=deep.file("last.safetensors"))
+    with pytest.raises(TrainingError, match="another kind of network"):
+        Trainer(shallow, group=CPU, log=silent)
 
 
 def test_weight_norm_is_put_on_and_multiplied_in(config: TrainConfig, init: Path, tmp_path: Path) -> None:

@@ -7,7 +7,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from sr.errors import TrainingError
-from train.losses import LOSSES, charbonnier, fft_loss, loss_from_expression
+from sr.metrics import y_channel
+from train.losses import LOSSES, LUMA, charbonnier, fft_loss, loss_from_expression
 
 
 def images(*shape: int, seed: int = 0) -> tuple[Tensor, Tensor]:
@@ -35,6 +36,7 @@ def smooth_l1(difference: NDArray[np.float64]) -> NDArray[np.float64]:
     ("name", "formula"),
     [
         ("l1", np.abs),
+        ("luma", lambda d: np.abs(np.tensordot(d, [0.299, 0.587, 0.114], axes=(1, 0)))),
         ("l2", np.square),
         ("smooth_l1", smooth_l1),
         ("charbonnier", lambda d: np.sqrt(d**2 + 1e-6)),
@@ -197,9 +199,35 @@ def test_expression_that_does_not_parse_is_refused_in_one_line(expression, named
     assert "\n" not in message
 
 
-def test_refusal_names_the_losses_there_are():
-    with pytest.raises(TrainingError, match="with l1, l2, smooth_l1, charbonnier, fftloss"):
+def test_refusal_names_every_loss():
+    with pytest.raises(TrainingError) as caught:
         loss_from_expression("ssim")
+    assert all(name in str(caught.value) for name in LOSSES)
+
+
+# --- luma ---------------------------------------------------------------------------------------
+
+
+def test_luma_sees_nothing_of_an_error_in_chroma_alone():
+    hr = torch.full((2, 3, 5, 4), 0.5, dtype=torch.float64)
+    luma = torch.tensor(LUMA, dtype=torch.float64).view(1, 3, 1, 1)
+    chroma = torch.tensor([1.0, 0.0, -LUMA[0] / LUMA[2]], dtype=torch.float64).view(1, 3, 1, 1)
+    assert float((luma * chroma).sum()) == pytest.approx(0, abs=1e-15)
+    assert float(LOSSES["luma"](hr + 0.1 * chroma, hr)) == pytest.approx(0, abs=1e-15)
+    assert float(LOSSES["luma"](hr + 0.1, hr)) == pytest.approx(0.1)  # grey has its full weight
+
+
+def test_luma_weighs_channels_as_the_measured_luma_does():
+    rng = np.random.default_rng(0)
+    sr, hr = rng.integers(0, 256, (2, 6, 7, 3), dtype=np.uint8)
+    tensors = (torch.from_numpy(x).permute(2, 0, 1)[None].double() / 255 for x in (sr, hr))
+    measured = np.abs(y_channel(sr) - y_channel(hr)).mean() / 219  # from 16 to 235
+    assert float(LOSSES["luma"](*tensors)) == pytest.approx(measured, rel=1e-3)
+
+
+def test_luma_of_one_channel_is_l1():
+    sr, hr = images(2, 1, 6, 5)
+    assert float(LOSSES["luma"](sr, hr)) == float(LOSSES["l1"](sr, hr))
 
 
 def test_cut_off_beyond_every_frequency_is_refused():

@@ -45,17 +45,17 @@ def pairs_of(folder: Path, pictures: list[Pixels], *, scale: int) -> list[Pair]:
     ]
 
 
-def source_of(pictures: list[Pixels], *, scale: int, patch_size: int) -> PatchSource:
+def source_of(pictures: list[Pixels], *, scale: int) -> PatchSource:
     """Return a source whose hr pictures are the lr pictures' pixels enlarged."""
     decoded = [(enlarged(lr, scale), lr) for lr in pictures]
     names = [f"{index}.png" for index in range(len(pictures))]
-    return PatchSource(decoded, names, scale=scale, patch_size=patch_size)
+    return PatchSource(decoded, names, scale=scale)
 
 
 def levels(count: int) -> PatchSource:
     """Return a source of one-patch pictures, each of one grey level, its index."""
     pictures = [np.full((4, 4, 3), level, np.uint8) for level in range(count)]
-    return source_of(pictures, scale=1, patch_size=4)
+    return source_of(pictures, scale=1)
 
 
 def drawn(plan: Epoch) -> tuple[Pixels, Pixels]:
@@ -65,12 +65,10 @@ def drawn(plan: Epoch) -> tuple[Pixels, Pixels]:
     return np.concatenate([b.lr for b in batches]), np.concatenate([b.hr for b in batches])
 
 
-def plan_of(
-    source: PatchSource, *, seed: int = 0, epoch: int = 0, batch_size: int = 1, patches_per_picture: int = 1
-) -> Epoch:
-    return source.epoch(
-        seed=seed, epoch=epoch, batch_size=batch_size, patches_per_picture=patches_per_picture
-    )
+def plan_of(source: PatchSource, **changes: int) -> Epoch:
+    """Return the plan of an epoch of one patch of 4 px a picture and batch, with `changes`."""
+    settings = {"seed": 0, "epoch": 0, "batch_size": 1, "patch_size": 4, "patches_per_picture": 1}
+    return source.epoch(**(settings | changes))
 
 
 # --- what is drawn ------------------------------------------------------------------------------
@@ -78,8 +76,8 @@ def plan_of(
 
 @pytest.mark.parametrize("scale", [1, 2, 3])
 def test_hr_patch_shows_what_its_lr_patch_shows(scale: int) -> None:
-    source = source_of([pixels(9, 13, 3), pixels(6, 5, 3, seed=1)], scale=scale, patch_size=5)
-    lr, hr = drawn(plan_of(source, batch_size=7, patches_per_picture=40))
+    source = source_of([pixels(9, 13, 3), pixels(6, 5, 3, seed=1)], scale=scale)
+    lr, hr = drawn(plan_of(source, batch_size=7, patch_size=5, patches_per_picture=40))
     assert lr.shape == (80, 5, 5, 3)
     assert hr.shape == (80, 5 * scale, 5 * scale, 3)
     assert lr.dtype == hr.dtype == np.uint8
@@ -96,7 +94,7 @@ def test_patches_are_the_eight_symmetries_of_every_place() -> None:
                 for image in (turned, turned[:, ::-1]):
                     expected[np.ascontiguousarray(image).tobytes()] += 1
     assert len(expected) == 48
-    lr, _ = drawn(plan_of(source_of([picture], scale=2, patch_size=4), patches_per_picture=1000))
+    lr, _ = drawn(plan_of(source_of([picture], scale=2), patches_per_picture=1000))
     counts = Counter(patch.tobytes() for patch in lr)
     assert set(counts) == set(expected)
     # Each is expected 20.8 times; 48 fair counts stay within five standard deviations.
@@ -106,14 +104,14 @@ def test_patches_are_the_eight_symmetries_of_every_place() -> None:
 def test_border_is_reached_on_every_side() -> None:
     rows, columns = np.mgrid[:6, :9]
     picture = np.stack([rows, columns, 0 * rows], axis=2).astype(np.uint8)
-    lr, _ = drawn(plan_of(source_of([picture], scale=1, patch_size=4), patches_per_picture=500))
+    lr, _ = drawn(plan_of(source_of([picture], scale=1), patches_per_picture=500))
     assert {lr[..., 0].min(), lr[..., 0].max()} == {0, 5}
     assert {lr[..., 1].min(), lr[..., 1].max()} == {0, 8}
 
 
 def test_picture_of_the_size_of_a_patch_is_taken_whole() -> None:
     picture = np.arange(48, dtype=np.uint8).reshape(4, 4, 3)
-    lr, _ = drawn(plan_of(source_of([picture], scale=1, patch_size=4), patches_per_picture=8))
+    lr, _ = drawn(plan_of(source_of([picture], scale=1), patches_per_picture=8))
     assert all(sorted(patch.ravel()) == list(range(48)) for patch in lr)
 
 
@@ -134,7 +132,7 @@ def test_patches_depend_on_seed_and_epoch_only() -> None:
         first, second = (
             drawn(
                 plan_of(
-                    source_of(pictures, scale=2, patch_size=4),
+                    source_of(pictures, scale=2),
                     seed=seed,
                     epoch=epoch,
                     batch_size=batch_size,
@@ -194,8 +192,10 @@ def test_pictures_are_read_as_they_are(tmp_path: Path) -> None:
     source = PatchSource.decoded(pairs_of(tmp_path, pictures, scale=2), scale=2, patch_size=5)
     assert len(source) == 2
     assert source.name(1) == "1.png"
-    expected = drawn(plan_of(source_of(pictures, scale=2, patch_size=5), patches_per_picture=20))
-    for got, wanted in zip(drawn(plan_of(source, patches_per_picture=20)), expected, strict=True):
+    expected = drawn(plan_of(source_of(pictures, scale=2), patch_size=5, patches_per_picture=20))
+    for got, wanted in zip(
+        drawn(plan_of(source, patch_size=5, patches_per_picture=20)), expected, strict=True
+    ):
         np.testing.assert_array_equal(got, wanted)
 
 

@@ -131,8 +131,9 @@ def assert_same_run(first: Trainer, second: Trainer) -> None:
         {"stages": STAGES},
         {"stages": STAGES, "ema": 0.8, "optimizer": "AdamW", "model": replace(NETWORK, norm="batch")},
         {"optimizer": "Muon", "model": replace(NETWORK, norm="none")},
+        {"stages": ("l1:1:batch=3", "l1:1:batch=7:patch=6", "l2:1:batch=5:patch=11:lr=1e-3"), "ema": 0.8},
     ],
-    ids=["weight norm", "batch norm", "average", "frozen", "frozen average", "Muon"],
+    ids=["weight norm", "batch norm", "average", "frozen", "frozen average", "Muon", "grown"],
 )
 @pytest.mark.parametrize(
     "cuts",
@@ -297,6 +298,19 @@ def test_another_number_of_pictures_is_refused(config: TrainConfig, tmp_path: Pa
     more = write_pairs(tmp_path / "more/x2.json", scale=2, pictures=3)
     with pytest.raises(TrainingError, match="made with another number of pictures"):
         trained(replace(config, train_list=more), resume=True)
+
+
+def test_stages_before_and_within_the_epoch_keep_their_sizes(config: TrainConfig) -> None:
+    config = replace(config, stages=("l1:1:batch=4", "l1:2:batch=8"))  # epochs of 4, 2, 2 steps
+    stopped_in(4)(config, False)
+    past = replace(config, stages=("l1:1:batch=8", "l1:2:batch=8"))
+    with pytest.raises(TrainingError, match=r"last\.pt: made with .*other batch sizes in earlier stages"):
+        trained(past, resume=True)
+    for changed in ("l1:2:batch=16", "l1:2:batch=8:patch=6"):
+        with pytest.raises(TrainingError, match=r"last\.pt: saved within epoch 2"):
+            trained(replace(config, stages=("l1:1:batch=4", changed)), resume=True)
+    later = replace(config, stages=("l1:1:batch=4", "l1:1:batch=8", "l2:1:batch=16:patch=6"))
+    assert trained(later, resume=True).step == 4 + 2 + 1
 
 
 def test_what_a_run_started_from_is_not_needed_to_go_on(config: TrainConfig, tmp_path: Path) -> None:

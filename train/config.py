@@ -12,6 +12,7 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from sr.errors import TrainingError
 from sr.network.config import ModelConfig, preset_config
+from train.stage import Stage
 
 Optimizer = Literal["Adam", "AdamW", "SGD", "Muon"]
 Schedule = Literal["cosine", "step"]
@@ -31,53 +32,6 @@ MODEL_FIELDS = (
 _NOT_SETTINGS = ("model", "RESUMABLE_CHANGES")
 # Where `srup prepare` puts its lists.
 TRAIN_LIST, VAL_LISTS = "pairs/train/x{scale}.json", "pairs/val/*/x{scale}.json"
-
-
-@dataclass(frozen=True)
-class Stage:
-    """A part of the run with a loss of its own.
-
-    Attributes:
-        loss: an expression of `train.losses`.
-        epochs: how long it lasts.
-        frozen: attention gates are fixed to their running mean, from its start on.
-        learning_rate: if given, the schedule starts anew here from this rate.
-    """
-
-    loss: str
-    epochs: int
-    frozen: bool = False
-    learning_rate: float | None = None
-
-    @staticmethod
-    def parse(text: str) -> Stage:
-        """Read `LOSS:EPOCHS`, with `:frozen` and `:lr=RATE` behind it if wanted.
-
-        Raises:
-            TrainingError: it does not parse.
-        """
-        loss, *rest = text.split(":")
-        try:
-            epochs, frozen, rate = int(rest[0]), False, None
-            for item in rest[1:]:
-                if item == "frozen":
-                    frozen = True
-                else:
-                    key, _, value = item.partition("=")
-                    if key != "lr":
-                        raise ValueError(item)
-                    rate = float(value)
-            if epochs < 1 or (rate is not None and not 0 < rate < math.inf):
-                raise ValueError(text)
-        except (IndexError, ValueError) as error:
-            raise TrainingError(
-                f"stage {text!r} does not read as LOSS:EPOCHS[:frozen][:lr=RATE], e.g. l1:200, l2:16:lr=1e-4"
-            ) from error
-        return Stage(loss, epochs, frozen, rate)
-
-    def __str__(self) -> str:
-        rate = "" if self.learning_rate is None else f":lr={self.learning_rate!r}"
-        return f"{self.loss}:{self.epochs}{':frozen' if self.frozen else ''}{rate}"
 
 
 @dataclass(frozen=True)
@@ -213,8 +167,11 @@ class TrainConfig:
         for before, after in pairwise(plan):
             if before.frozen and not after.frozen:
                 raise TrainingError(f"stage {after}: gates that were frozen in {before} cannot thaw")
-        if plan[-1].frozen and self.model.attention == "none":
-            raise TrainingError("a network without attention has no gates to freeze")
+        if plan[-1].frozen and self.model.attention != "dynamic":
+            raise TrainingError(
+                f"stage {plan[-1]}: attention {self.model.attention!r} has no channel gates to freeze; "
+                "leave out 'frozen'"
+            )
         return plan
 
     def to_dict(self) -> dict[str, Any]:

@@ -19,18 +19,20 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
 from sr.errors import DataError, TrainingError
-from sr.network.checkpoint import Weights, load_weights, save_weights
+from sr.network.checkpoint import Weights, save_weights
 from sr.network.colour import network_image
-from sr.network.model import SRNet, frozen_attention, model_cost, trunk_state, with_norm
-from train.config import Stage, TrainConfig
+from sr.network.model import SRNet, frozen_attention, model_cost
+from train.config import TrainConfig
 from train.data.pairs import load_pair_list
 from train.data.patches import Batch, Epoch, PatchSource, pair_problems, prepared_ahead
 from train.distributed import Group, single
 from train.evaluate import Quality, evaluate, upscale_with
+from train.initial import initial_model
 from train.losses import loss_from_expression
 from train.monitor import Metrics, Speed, plot_curves
 from train.muon import Muon
 from train.schedule import Schedule
+from train.stage import Stage
 from train.state import keep_epoch, load_state, require_same_settings, rng_state, save_state, set_rng_state
 
 _AMP_DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
@@ -72,20 +74,24 @@ class Trainer:
         """
         self.config, self.group = config, group or single()
         self._log = log if self.group.is_main else lambda _: None
-        for stage in config.plan():  # a mistake in the last stage should not wait for it
-            self._loss(stage)
-        if self.group.world > config.batch_size:
-            raise TrainingError(
-                f"a batch of {config.batch_size} patches cannot be shared by {self.group.world} processes; "
-                "raise --batch-size"
-            )
+        parts = Schedule(config, patches_per_epoch=1).parts
+        for part in parts:  # a mistake in the last stage should not wait for it
+            self._loss(part.stage)
+            if self.group.world > part.batch_size:
+                raise TrainingError(
+                    f"a batch of {part.batch_size} patches cannot be shared by {self.group.world} processes; "
+                    "raise --batch-size"
+                )
         torch.manual_seed(config.seed)
-        self.source = self._checked_data()
-        self.schedule = Schedule(config, steps_per_epoch=len(self._epoch_plan(0)))
-        self._started_from: dict[str, Any] = {}
+        self.source = self._checked_data(patch_size=max(part.patch_size for part in parts))
+        patches = len(self.source) * config.patches_per_picture
+        self.schedule = Schedule(config, patches_per_epoch=patches)
         self._frozen: dict[str, Any] = {}
         # What a run once started from may be gone when it is resumed.
-        self._use(SRNet(config.model) if resume else self._initial_model())
+        model, self._started_from = (
+            (SRNet(config.model), {}) if resume else initial_model(config, log=self._log)
+        )
+        self._use(model)
         self.epoch, self.step, self.seconds = 0, 0, 0.0
         self._done_in_epoch, self._loss_sum = 0, 0.0
         self.best: float | None = None
@@ -94,7 +100,7 @@ class Trainer:
         if resume:
             self._resume()
 
-    def _checked_data(self) -> PatchSource:
+    def _checked_data(self, *, patch_size: int) -> PatchSource:
         """Read the training pictures, and look at those of the validation lists: all problems at once."""
         config, scale = self.config, self.config.model.scale
         train, *others = (load_pair_list(path) for path in (config.train_list, *config.val_lists))
@@ -103,7 +109,7 @@ class Trainer:
             problems = [problem for pairs in others for problem in pair_problems(pairs, scale=scale)]
         problems = self.group.from_machine_leader(problems)
         try:
-            source = PatchSource.shared(train, scale=scale, patch_size=config.patch_size, group=self.group)
+            source = PatchSource.shared(train, scale=scale, patch_size=patch_size, group=self.group)
         except DataError as error:
             problems.insert(0, str(error))
         if problems:
@@ -143,7 +149,7 @@ class Trainer:
             where += f" (no GPU is visible), {torch.get_num_threads()} threads"
         self._log(
             f"training x{config.model.scale} {config.preset} on {what}{where}: "
-            f"{len(self.source)} pictures, {self.schedule.steps_per_epoch} steps an epoch, "
+            f"{len(self.source)} pictures, {self.schedule.total_steps} steps, "
             f"{self.schedule.total_epochs} epochs; next is epoch {self.epoch + 1}"
         )
         self._log(
@@ -153,7 +159,7 @@ class Trainer:
     def _train_epoch(self, stop: _StopFlag) -> Speed:
         """Do what is left of the epoch; on request save in the middle of it and raise `Stopped`."""
         plan, group = self._epoch_plan(self.epoch), self.group
-        loss_of = self._loss(self.schedule.stage(self.epoch))
+        loss_of = self._loss(self.schedule.part(self.epoch).stage)
         batches = prepared_ahead(
             lambda step: plan.batch(step, rank=group.rank, world=group.world),
             range(self._done_in_epoch, len(plan)),
@@ -171,8 +177,8 @@ class Trainer:
                 pending.append(self._train_step(batch, plan, loss_of))
             except torch.OutOfMemoryError as error:
                 raise TrainingError(
-                    f"out of memory on {_device_name(group.device)} with batches of {self.config.batch_size} "
-                    f"patches of {self.config.patch_size} px; lower --batch-size or --patch-size, or --amp"
+                    f"out of memory on {_device_name(group.device)} with batches of {plan.batch_size} "
+                    f"patches of {plan.patch_size} px; lower --batch-size or --patch-size, or --amp"
                 ) from error
             self._done_in_epoch += 1
             self.step += 1
@@ -185,7 +191,7 @@ class Trainer:
                 self._stop(stop)
             now = time.perf_counter()
         speed.seconds = time.perf_counter() - started
-        speed.lr_pixels = speed.images * self.config.patch_size**2
+        speed.lr_pixels = speed.images * plan.patch_size**2
         self.seconds += speed.seconds
         return speed
 
@@ -196,7 +202,7 @@ class Trainer:
             parameters["lr"] = self.schedule.learning_rate(self.step)
         self.optimizer.zero_grad(set_to_none=True)
         # A compiled graph would be compiled anew for the shape of a last, shorter batch.
-        forward = self._forward if size == config.batch_size else self._wrapped
+        forward = self._forward if size == plan.batch_size else self._wrapped
         lr, hr = (self._on_device(images) for images in (batch.lr, batch.hr))
         mine = len(range(self.group.rank, size, self.group.world))
         uneven = size % self.group.world > 0
@@ -260,14 +266,14 @@ class Trainer:
 
     def _finish_epoch(self, speed: Speed) -> Quality | None:
         """Measure, report and save what the epoch brought; return the first list's measurement."""
-        config, stage = self.config, self.schedule.stage(self.epoch)
+        config, stage = self.config, self.schedule.part(self.epoch).stage
         self.epoch += 1
         record: dict[str, Any] = {
             "epoch": self.epoch,
             "step": self.step,
             "seconds": round(self.seconds, 1),
             "stage": str(stage),
-            "loss": self._loss_sum / (len(self.source) * config.patches_per_picture),
+            "loss": self._loss_sum / self.schedule.patches_per_epoch,
             "learning_rate": self.schedule.learning_rate(self.step),
             **speed.figures(),
         }
@@ -325,10 +331,10 @@ class Trainer:
         self._average_buffers()
         if self.group.is_main:
             self._save(best=False, keep=False)
+        batches = self.schedule.part(self.epoch).steps_per_epoch
         raise Stopped(
-            f"stopped after step {self.step} (epoch {self.epoch + 1}, {self._done_in_epoch} of "
-            f"{self.schedule.steps_per_epoch} batches); saved {self.config.file('last.pt')}, "
-            "go on with --resume",
+            f"stopped after step {self.step} (epoch {self.epoch + 1}, {self._done_in_epoch} of {batches} "
+            f"batches); saved {self.config.file('last.pt')}; continue with --resume",
             stop.signal_number or signal.SIGTERM,
         )
 
@@ -348,7 +354,8 @@ class Trainer:
         if config.model.norm == "batch" and device.type == "cuda" and self.group.world > 1:
             wrapped = nn.SyncBatchNorm.convert_sync_batchnorm(wrapped)
         self._wrapped = self.group.wrap(wrapped)
-        self._forward = torch.compile(self._wrapped) if config.compile else self._wrapped
+        self._forward: Callable[[Tensor], Tensor] = self._wrapped
+        self._compiled_for = (0, 0)
         self.optimizer = _optimizer(config, self.model)
         self._scaler = torch.amp.GradScaler(device.type, enabled=config.amp == "fp16")
         self._averaged = None
@@ -367,10 +374,19 @@ class Trainer:
                 self.group.average_buffers(model)
 
     def _enter_stage(self) -> None:
-        """Freeze the gates where a stage asks for it, and report what that costs."""
-        stage = self.schedule.stage(self.epoch)
-        if not stage.frozen or self.model.config.attention != "dynamic":
-            return
+        """Freeze the gates where the stage asks for it; compile for the shape of its batches."""
+        part = self.schedule.part(self.epoch)
+        if part.stage.frozen and self.model.config.attention == "dynamic":
+            self._freeze()
+        if self.config.compile and self._compiled_for != (part.batch_size, part.patch_size):
+            # Each stage has one shape. Graphs of earlier stages would count towards the limit of
+            # recompilations, after which torch runs uncompiled.
+            torch.compiler.reset()
+            self._forward = torch.compile(self._wrapped, dynamic=False)
+            self._compiled_for = (part.batch_size, part.patch_size)
+
+    def _freeze(self) -> None:
+        """Fix the attention gates to their running mean, and report what that costs."""
         before = self._measure()
         self._use(frozen_attention(self.shipped_model))
         after = self._measure()
@@ -384,52 +400,16 @@ class Trainer:
         ]
         self._log("froze the attention gates to their running mean" + "".join(f"  {cost}" for cost in costs))
 
-    def _initial_model(self) -> SRNet:
-        config = self.config
-        model = SRNet(config.model)
-        if config.init_weights is None:
-            return model
-        weights = load_weights(config.init_weights)
-        if weights.config.colour != config.model.colour:
-            raise TrainingError(
-                f"{config.init_weights}: weights for {weights.config.colour}, not for {config.model.colour}; "
-                f"give --colour {weights.config.colour}"
-            )
-        self._started_from = {
-            **weights.training,
-            "scale": weights.config.scale,
-            "attention": weights.config.attention,
-            "sha256": weights.sha256,
-        }
-        same_scale = weights.config.scale == config.model.scale
-        state = weights.state
-        if {weights.config.norm, config.model.norm} == {"weight", "none"}:
-            state = with_norm(weights.build(), config.model.norm).state_dict()
-        state = state if same_scale else trunk_state(state)
-        needed = model.state_dict() if same_scale else trunk_state(model.state_dict())
-        if state.keys() != needed.keys():
-            raise TrainingError(
-                f"{config.init_weights}: weights of another kind of network ({weights.preset})"
-            )
-        try:
-            model.load_state_dict(state, strict=False)
-        except RuntimeError as error:
-            reason = str(error).splitlines()[-1].strip()
-            raise TrainingError(f"{config.init_weights}: does not fit this network ({reason})") from error
-        if weights.config.attention == "frozen" and config.model.attention == "dynamic":
-            # Such weights have no live gates worth the name: they were not trained any more.
-            return frozen_attention(model)
-        return model
-
     def _loss(self, stage: Stage) -> Callable[[Tensor, Tensor], Tensor]:
         return loss_from_expression(stage.loss, fft_cutoff=self.config.fft_cutoff)
 
     def _epoch_plan(self, epoch: int) -> Epoch:
-        config = self.config
+        config, part = self.config, self.schedule.part(epoch)
         return self.source.epoch(
             seed=config.seed,
             epoch=epoch,
-            batch_size=config.batch_size,
+            batch_size=part.batch_size,
+            patch_size=part.patch_size,
             patches_per_picture=config.patches_per_picture,
         )
 
@@ -503,10 +483,20 @@ class Trainer:
         except (AttributeError, KeyError, ValueError, TypeError, RuntimeError) as error:
             reason = f"{type(error).__name__} {error}".splitlines()[0]
             raise TrainingError(f"{path}: does not hold the state of this run ({reason})") from error
-        if self.step != self.epoch * self.schedule.steps_per_epoch + self._done_in_epoch:
+        if self.step != self.schedule.first_step(self.epoch) + self._done_in_epoch:
             raise TrainingError(
-                f"{path}: was made with another number of pictures: an epoch now has "
-                f"{self.schedule.steps_per_epoch} steps; start a new run from it with --init-weights"
+                f"{path}: made with another number of pictures or other batch sizes in earlier stages: "
+                f"epoch {self.epoch + 1} now starts at step {self.schedule.first_step(self.epoch)}; "
+                "start a new run from it with --init-weights"
+            )
+        old = TrainConfig.from_dict(json.loads(state["config"]))
+        saved = Schedule(old, patches_per_epoch=self.schedule.patches_per_epoch).part(self.epoch)
+        here = self.schedule.part(self.epoch)
+        if self._done_in_epoch and (saved.batch_size, saved.patch_size) != (here.batch_size, here.patch_size):
+            raise TrainingError(
+                f"{path}: saved within epoch {self.epoch + 1}, whose batches are {saved.batch_size} patches "
+                f"of {saved.patch_size} px, not {here.batch_size} of {here.patch_size} px; batch and patch "
+                "size can only change between epochs"
             )
 
     def weights(self) -> Weights:
@@ -518,7 +508,7 @@ class Trainer:
             "steps": self.step,
             "hours": round(self.seconds / 3600, 3),
             "device": _device_name(self.group.device),
-            "stages": ", ".join(map(str, self.schedule.stages)),
+            "stages": ", ".join(str(part.stage) for part in self.schedule.parts),
             "optimizer": config.optimizer,
             "learning_rate": config.learning_rate,
             "lr_schedule": config.lr_schedule,

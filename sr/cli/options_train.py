@@ -24,7 +24,9 @@ _OPTIONS = (
     click.option("--wa-rate", type=float, help="Wide-activation rate, in place of the preset's."),
     click.option("--num-blocks", type=int, help="Residual blocks, in place of the preset's."),
     click.option(
-        "--attention", type=click.Choice(["dynamic", "none"]), help="Channel attention.  [default: dynamic]"
+        "--attention",
+        type=click.Choice(["dynamic", "local", "none"]),
+        help="Gates: channel attention, or one for each pixel.  [default: dynamic]",
     ),
     click.option(
         "--norm", type=click.Choice(["weight", "batch", "none"]), help="Normalization.  [default: weight]"
@@ -64,8 +66,9 @@ _OPTIONS = (
         "--stage",
         "stages",
         multiple=True,
-        metavar="LOSS:EPOCHS[:frozen][:lr=RATE]",
-        help="Part of the run with its own loss; repeat it. 'frozen' fixes the attention gates.",
+        metavar="LOSS:EPOCHS[:batch=N][:patch=PX][:lr=RATE][:frozen]",
+        help="Part of the run with its own loss; repeat it. Batch size, patch size and learning rate hold "
+        "until a later stage changes them; 'frozen' fixes the attention gates.",
     ),
     click.option("--total-epochs", type=int, help="Where there are no stages.  [default: 100]"),
     click.option("--batch-size", type=int, help="Of all processes together.  [default: 16]"),
@@ -107,7 +110,11 @@ _OPTIONS = (
     click.option("--save-every", type=int, help="Epochs between checkpoints kept.  [default: 10]"),
     click.option("--keep", type=int, help="How many of them.  [default: 3]"),
     click.option("--val-every", type=int, help="Epochs between measurements.  [default: 1]"),
-    click.option("--init-weights", type=_PATH, help="Start from these; another scale gives its trunk."),
+    click.option(
+        "--init-weights",
+        type=_PATH,
+        help="Start from these weights; another scale gives its trunk, new blocks start as the identity.",
+    ),
     click.option("--load-subdir", help="Start from a checkpoint: its folder.  [default: --save-subdir]"),
     click.option("--load-prefix", help="What its name begins with.  [default: --save-prefix]"),
     click.option("--load-epoch", type=int, help="Its epoch.  [default: the last]"),

@@ -41,16 +41,13 @@ class Batch:
 class PatchSource:
     """All pictures of a pair list, decoded, and the batches drawn from them."""
 
-    def __init__(
-        self, pictures: list[tuple[Image, Image]], names: list[str], *, scale: int, patch_size: int
-    ) -> None:
+    def __init__(self, pictures: list[tuple[Image, Image]], names: list[str], *, scale: int) -> None:
         """Take pictures that were decoded and checked: hr and lr of each, uint8 RGB (H, W, 3)."""
-        self._pictures, self._names = pictures, names
-        self.scale, self.patch_size = scale, patch_size
+        self._pictures, self._names, self.scale = pictures, names, scale
 
     @staticmethod
     def decoded(pairs: list[Pair], *, scale: int, patch_size: int) -> PatchSource:
-        """Decode and check every picture.
+        """Decode every picture, and check that patches of up to `patch_size` lr pixels fit in it.
 
         Raises:
             DataError: pictures cannot be read or do not fit; all of them are named at once.
@@ -60,7 +57,7 @@ class PatchSource:
         if problems := [item for item in loaded if isinstance(item, str)]:
             raise DataError("; ".join(problems))
         pictures = [item for item in loaded if not isinstance(item, str)]
-        return PatchSource(pictures, [p.hr.name for p in pairs], scale=scale, patch_size=patch_size)
+        return PatchSource(pictures, [p.hr.name for p in pairs], scale=scale)
 
     @staticmethod
     def shared(pairs: list[Pair], *, scale: int, patch_size: int, group: Group) -> PatchSource:
@@ -91,7 +88,7 @@ class PatchSource:
                 )
                 start = end
             group.barrier()  # the file goes once all have mapped it; where it cannot, the system removes it
-        return PatchSource(pictures, [p.hr.name for p in pairs], scale=scale, patch_size=patch_size)
+        return PatchSource(pictures, [p.hr.name for p in pairs], scale=scale)
 
     def _write(self, path: Path) -> tuple[Path, list[tuple[tuple[int, ...], tuple[int, ...]]]]:
         with path.open("wb") as file:
@@ -103,22 +100,26 @@ class PatchSource:
     def __len__(self) -> int:
         return len(self._pictures)
 
-    def epoch(self, *, seed: int, epoch: int, batch_size: int, patches_per_picture: int) -> Epoch:
+    def epoch(
+        self, *, seed: int, epoch: int, batch_size: int, patch_size: int, patches_per_picture: int
+    ) -> Epoch:
         """Return the plan of an epoch: `patches_per_picture` patches of every picture, shuffled."""
         rng = np.random.default_rng([seed, epoch])
         order = rng.permutation(np.repeat(np.arange(len(self)), patches_per_picture))
         return Epoch(
             source=self,
             batch_size=batch_size,
+            patch_size=patch_size,
             order=order,
             places=rng.random((len(order), 2)),
             symmetries=rng.integers(8, size=len(order)),
         )
 
-    def patch(self, index: int, place: NDArray[np.float64], symmetry: int) -> tuple[Image, Image]:
-        """Cut the lr and the hr patch of picture `index` at `place`, two numbers in [0, 1); views."""
-        hr, lr = self._pictures[index]
-        side, scale = self.patch_size, self.scale
+    def patch(
+        self, index: int, place: NDArray[np.float64], symmetry: int, *, side: int
+    ) -> tuple[Image, Image]:
+        """Cut `side` lr pixels and their hr pixels of picture `index` at `place`, in [0, 1); views."""
+        (hr, lr), scale = self._pictures[index], self.scale
         top, left = (int(p * (n - side + 1)) for p, n in zip(place, lr.shape[:2], strict=True))
         lr_patch = lr[top : top + side, left : left + side]
         hr_patch = hr[top * scale : (top + side) * scale, left * scale : (left + side) * scale]
@@ -136,6 +137,7 @@ class Epoch:
     Attributes:
         source: where the pixels are.
         batch_size: patches a step.
+        patch_size: side of an lr patch in pixels.
         order: picture of each patch, (patches,).
         places: where in the picture, (patches, 2) in [0, 1).
         symmetries: which of the eight symmetries of the square, (patches,).
@@ -143,6 +145,7 @@ class Epoch:
 
     source: PatchSource
     batch_size: int
+    patch_size: int
     order: NDArray[np.intp]
     places: NDArray[np.float64]
     symmetries: NDArray[np.int64]
@@ -162,7 +165,10 @@ class Epoch:
         """
         start = step * self.batch_size
         mine = range(start + rank, start + self.size(step), world) or range(start, start + 1)
-        patches = [self.source.patch(self.order[i], self.places[i], self.symmetries[i]) for i in mine]
+        patches = [
+            self.source.patch(self.order[i], self.places[i], self.symmetries[i], side=self.patch_size)
+            for i in mine
+        ]
         return Batch(np.stack([lr for lr, _ in patches]), np.stack([hr for _, hr in patches]))
 
     def pictures(self, step: int) -> list[str]:
