@@ -1,4 +1,4 @@
-"""The errors that a user of `srup` can meet, and nothing else.
+"""The errors that a user of `srup` can meet, and what their messages are put together with.
 
     SrupError                 shown as one line, exit status 1
     ├── ImageError            a picture cannot be read, represented or written
@@ -82,3 +82,17 @@ def require_extra(extra: str, *packages: str, purpose: str) -> None:
     for package in packages:
         if importlib.util.find_spec(package) is None:
             raise MissingExtraError(package, extra, purpose)
+
+
+def printable(path: object) -> str:
+    """Return a path as given, with line breaks and other control characters escaped."""
+    return "".join(
+        character if character.isprintable() else character.encode("unicode_escape").decode()
+        for character in str(path)
+    )
+
+
+def one_line(error: BaseException) -> str:
+    """Return the text of an exception on one line."""
+    text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+    return " ".join(text.split()) or type(error).__name__
