@@ -28,9 +28,8 @@ from benchmarks.lib.repetition import Repetition
 from benchmarks.lib.results import store_result
 from benchmarks.lib.timing import spent
 from benchmarks.pipeline import PipelineSpec
-from sr.image import WriteOptions, read_picture, write_options
-from sr.image.encode import save_arguments
-from sr.image.formats import OUTPUT_FORMATS, PNG
+from sr.image import Picture, WriteOptions, format_of_suffix, read_picture, write_options
+from sr.image.formats.png import PNG
 from sr.jobs.pipeline import FileJob, upscale_files
 from sr.processor import available_cores
 from sr.upscale import Upscaler
@@ -69,21 +68,22 @@ def _measure(
 ) -> dict[str, Any]:
     sources = [scratch / f"{index:04}.{suffix}" for index in range(len(pictures))]
     save_inputs(pictures, sources)
-    outputs, kind = scratch / "out", OUTPUT_FORMATS[f".{suffix}"]
+    outputs, target = scratch / "out", format_of_suffix(f".{suffix}")
     outputs.mkdir()
     upscaled = [upscaler.picture(read_picture(path)) for path in sources]
-    arguments = save_arguments(kind, upscaled[0], options)[0]
-    if kind is PNG:
-        arguments["compress_level"] = options.png_level
-    images = [Image.fromarray(picture.pixels) for picture in upscaled]
     targets = [outputs / path.name for path in sources]
 
-    def save(image: Image.Image, path: Path) -> None:
-        image.save(path, kind.name, **arguments)
+    def save(picture: Picture, path: Path) -> None:
+        if target is PNG:  # of which `srup` has an encoder of its own
+            Image.fromarray(picture.pixels).save(path, "PNG", compress_level=options.png_level)
+            return
+        assert target is not None
+        with path.open("w+b") as file:
+            target.writer(file, picture, options)
 
     def pillow(threads: int) -> None:
         with ThreadPoolExecutor(threads) as pool:
-            list(pool.map(save, images, targets))
+            list(pool.map(save, upscaled, targets))
 
     def folder_run() -> None:
         jobs = [FileJob(path, target) for path, target in zip(sources, targets, strict=True)]
@@ -97,7 +97,7 @@ def _measure(
         "folder": folder_run,
     }
     rounds = [{name: spent(action) for name, action in actions.items()} for _ in range(spec.rounds + 1)][1:]
-    megapixels = sum(image.width * image.height for image in images) / 1e6
+    megapixels = sum(picture.width * picture.height for picture in upscaled) / 1e6
     share = statistics.median(one["pillow"].wall / one["folder"].wall for one in rounds)
     return {
         "megapixels_out_per_second": {

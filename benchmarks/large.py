@@ -28,9 +28,9 @@ from benchmarks.lib.paths import ROOT
 from benchmarks.lib.repetition import Repetition
 from benchmarks.lib.results import store_result
 from sr.errors import DataError, ImageError
-from sr.image import DEFAULT_MAX_PIXELS, PICTURE_SUFFIXES, write_options
-from sr.image.deep import vips_library
+from sr.image import DEFAULT_MAX_PIXELS, is_picture, write_options
 from sr.image.formats.bigtiff import part_files
+from sr.image.vips import vips_library
 from sr.jobs.large import large_picture, upscale_large
 from sr.processor import available_cores
 from sr.upscale import Upscaler
@@ -89,7 +89,7 @@ def make_mosaic(photographs: Path, path: Path, *, height: int, width: int) -> No
         DataError: there are none.
     """
     vips = vips_library("making a large picture")
-    files = sorted(each for each in photographs.rglob("*") if each.suffix.lower() in PICTURE_SUFFIXES)
+    files = sorted(each for each in photographs.rglob("*") if is_picture(each))
     if not files:
         raise DataError(f"{photographs}: no pictures in this folder; name one that has some")
     across, down = -(-width // CELL_PX), -(-height // CELL_PX)

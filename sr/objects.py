@@ -7,17 +7,15 @@ from __future__ import annotations
 
 import sys
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING, Any, overload
+from typing import TYPE_CHECKING, overload
 
 import numpy as np
-from numpy.typing import NDArray
 
 from sr.errors import ImageError
+from sr.image.picture import Pixels
 
 if TYPE_CHECKING:
     from PIL.Image import Image
-
-Pixels = NDArray[Any]  # uint8 or uint16
 
 _MOST_CHANNELS = 4  # RGB and alpha
 

@@ -15,9 +15,9 @@ from typing import Any, Self
 
 from sr.backends import Backend, model_scale
 from sr.errors import BackendError, TilingError
-from sr.image import Picture
+from sr.image import Picture, Pixels
 from sr.network.modelfile import files_digest, shipped_scales, shipped_weights
-from sr.objects import Pixels, TakesImages
+from sr.objects import TakesImages
 from sr.resample import resample
 from sr.sizing import SizeRequest, chain
 from sr.upscale import Progress, Upscaler

@@ -16,9 +16,10 @@ import numpy as np
 from sr.backends import open_backend, open_deep_backend
 from sr.backends.base import Backend, BackendRequest, Batch
 from sr.errors import BackendError, OutOfDeviceMemoryError, TilingError
+from sr.image.picture import Pixels
 from sr.memory import available_memory
 from sr.network.modelfile import Precision
-from sr.objects import Pixels, TakesImages
+from sr.objects import TakesImages
 from sr.tiling import MIN_HALOS_PER_TILE, Span, Tile, TileGrid, TileSpec, tile_grid
 
 if TYPE_CHECKING:

@@ -253,10 +253,10 @@ def test_options_do_what_they_say(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (["--quality", "80"], "--quality concerns JPEG and WEBP and AVIF, but the output is PNG"),
+        (["--quality", "80"], "--quality concerns JPEG, WebP and AVIF, but the output is PNG"),
         (["-o", "out.tif", "--quality", "80"], "but the output is TIFF"),
         (["--format", "webp", "--subsampling", "4:2:0"], "--subsampling concerns JPEG and AVIF"),
-        (["--format", "avif", "--lossless"], "--lossless concerns WEBP, but the output is AVIF"),
+        (["--format", "avif", "--lossless"], "--lossless concerns WebP, but the output is AVIF"),
         (["--format", "jpg", "--tiff-compression", "none"], "--tiff-compression concerns TIFF"),
         (["--format", "jpg", "--png-level", "3"], "--png-level concerns PNG"),
         (["--format", "webp", "--lossless", "--quality", "80"], "contradict each other"),

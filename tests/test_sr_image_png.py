@@ -17,7 +17,7 @@ from PIL import Image
 
 from sr.image import deflate
 from sr.image.deflate import compressed_pixels
-from sr.image.formats.png import write_png
+from sr.image.formats.png_chunks import write_png
 
 ROOT = Path(__file__).parents[1]
 SHAPES = {"grey": (), "grey and alpha": (2,), "RGB": (3,), "RGBA": (4,)}

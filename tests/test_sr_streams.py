@@ -14,7 +14,7 @@ from PIL import Image
 
 from sr.cli import main
 from sr.errors import ImageError
-from sr.image import Picture, file, open_picture, spooled, write_picture
+from sr.image import Picture, open_picture, read, spooled, write_picture
 from tests.pictures import encoded
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -90,9 +90,9 @@ def test_animations_and_pages_go_through(tmp_path: Path) -> None:
         assert (image.format, image.n_frames, image.size) == (kind, 3, (80, 60))
 
 
-@pytest.mark.parametrize("limit", [0, file.SPOOLED_BYTES], ids=["on disk", "in memory"])
+@pytest.mark.parametrize("limit", [0, read.SPOOLED_BYTES], ids=["on disk", "in memory"])
 def test_16_bits_go_through(limit: int, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(file, "SPOOLED_BYTES", limit)
+    monkeypatch.setattr(read, "SPOOLED_BYTES", limit)
     deep = np.random.default_rng(0).integers(0, 65536, (24, 30, 3), np.uint16)
     for suffix in (".png", ".tif"):
         write_picture(tmp_path / f"deep{suffix}", Picture(deep))
@@ -105,7 +105,7 @@ def test_16_bits_go_through(limit: int, monkeypatch: pytest.MonkeyPatch, tmp_pat
         assert streamed.stdout_bytes == expected
         picture = open_picture(tmp_path / f"deep_60x48{suffix}")
         assert isinstance(picture, Picture)
-        assert picture.deep
+        assert picture.sixteen_bit
         (tmp_path / f"deep_60x48{suffix}").unlink()
 
 
@@ -143,7 +143,7 @@ def test_several_pictures_do_not_fit_into_a_stream(tmp_path: Path) -> None:
     ("content", "words"),
     [
         (b"", ("is empty",)),
-        (b"no picture" * 10, ("not a picture",)),
+        (b"no picture" * 10, ("unrecognised",)),
         (encoded(small(), "PNG")[:900], ("truncated",)),
     ],
     ids=["empty", "text", "truncated"],
@@ -171,7 +171,7 @@ def test_what_never_ends_is_not_read_to_its_end() -> None:
             return len(buffer)
 
     endless = Endless()
-    with pytest.raises(ImageError, match="not a picture"):
+    with pytest.raises(ImageError, match="unrecognised"):
         spooled(endless, "zeros")
     assert endless.given < 1000
 

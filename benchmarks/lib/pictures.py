@@ -10,7 +10,7 @@ from PIL import Image, ImageOps
 
 from benchmarks.lib.paths import EXAMPLES
 from sr.errors import DataError
-from sr.image import PICTURE_SUFFIXES, read_picture
+from sr.image import is_picture, read_picture
 
 _QUALITY = 92  # about what cameras write
 _FORMATS = (".png", ".jpg", ".webp", ".tif", ".gif", ".bmp")
@@ -26,7 +26,7 @@ def photographs(folder: Path | None, *, count: int, long_side: int) -> list[Imag
     """
     if folder is None:
         return _crops(count, long_side)
-    found = sorted(path for path in folder.rglob("*") if path.suffix.lower() in PICTURE_SUFFIXES)
+    found = sorted(path for path in folder.rglob("*") if is_picture(path))
     if not found:
         raise DataError(f"{folder}: no pictures there; name a folder of photographs")
     number = min(count, len(found))

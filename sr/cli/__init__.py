@@ -75,12 +75,7 @@ def main() -> None:
 @options.halo
 @options.batch
 @options.model
-@click.option(
-    "--format",
-    "format_",
-    type=click.Choice(["png", "jpg", "webp", "avif", "tif", "bmp", "gif"]),
-    help="Of outputs that -o does not name.  [default: png; animations and pages keep theirs]",
-)
+@options.format_
 @options.encoding
 @options.max_pixels
 @options.low_memory

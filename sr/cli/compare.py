@@ -22,10 +22,9 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image, ImageCms
 
-from sr.errors import ImageError, SrupError
+from sr.errors import ImageError, SrupError, one_line, printable
 from sr.files import atomic_write
 from sr.image import DEFAULT_MAX_PIXELS, Picture, PictureSequence, open_picture
-from sr.image.decode import one_line, printable
 from sr.image.picture import to_8_bits
 from sr.version import __version__
 

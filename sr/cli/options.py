@@ -9,6 +9,14 @@ from typing import Any
 import click
 
 from sr.errors import ImageError, SrupError
+from sr.image.formats import concerned_formats, write_suffixes
+from sr.image.formats.options import (
+    DEFAULT_AVIF_QUALITY,
+    DEFAULT_PNG_LEVEL,
+    DEFAULT_QUALITY,
+    SUBSAMPLINGS,
+    TIFF_COMPRESSIONS,
+)
 from sr.sizing import MAX_FACTOR, SizeRequest
 
 
@@ -196,31 +204,45 @@ skip_existing = click.option(
 )
 overwrite = click.option("--overwrite", is_flag=True, help="Replace outputs that exist.")
 
+format_ = click.option(
+    "--format",
+    "format_",
+    type=click.Choice([suffix.removeprefix(".") for suffix in write_suffixes()]),
+    help="Output format when -o names no file.  [default: png; animations and pages keep theirs]",
+)
+
 _ENCODING = (
     click.option(
         "--quality",
         type=click.IntRange(0, 100),
         metavar="N",
-        help="Of JPEG, AVIF and lossy WebP.  [default: 95, AVIF 90]",
+        help=f"Quality of {concerned_formats('quality')}; WebP becomes lossy.  "
+        f"[default: {DEFAULT_QUALITY}, AVIF {DEFAULT_AVIF_QUALITY}]",
     ),
     click.option(
-        "--lossless/--lossy", default=None, help="Of WebP.  [default: lossless unless --quality is given]"
+        "--lossless/--lossy",
+        default=None,
+        help=f"Compression of {concerned_formats('lossless')}.  "
+        "[default: lossless unless --quality is given]",
     ),
     click.option(
         "--subsampling",
-        type=click.Choice(["4:4:4", "4:2:2", "4:2:0"]),
-        help="Of the colours in JPEG and AVIF; 4:4:4 is none.  [default: 4:4:4]",
+        type=click.Choice(SUBSAMPLINGS),
+        help=f"Chroma subsampling of {concerned_formats('subsampling')}; 4:4:4 is none.  "
+        f"[default: {SUBSAMPLINGS[0]}]",
     ),
     click.option(
         "--png-level",
         type=click.IntRange(0, 9),
         metavar="N",
-        help="0 is not compressed, 9 the smallest file.  [default: 1, which is fast]",
+        help=f"Compression of {concerned_formats('png_level')}: 0 is none, 9 makes the smallest file.  "
+        f"[default: {DEFAULT_PNG_LEVEL}, which is fast]",
     ),
     click.option(
         "--tiff-compression",
-        type=click.Choice(["lzw", "deflate", "none"]),
-        help="All are lossless.  [default: lzw]",
+        type=click.Choice(list(TIFF_COMPRESSIONS)),
+        help=f"Lossless compression of {concerned_formats('tiff_compression')}.  "
+        f"[default: {next(iter(TIFF_COMPRESSIONS))}]",
     ),
 )
 ENCODING = ("quality", "lossless", "subsampling", "png_level", "tiff_compression")

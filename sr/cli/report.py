@@ -12,10 +12,9 @@ from typing import Any
 
 import click
 
-from sr.errors import require_extra
+from sr.errors import printable, require_extra
 from sr.files import remove_left_over
 from sr.image import WriteOptions
-from sr.image.decode import printable
 from sr.jobs.folders import Plan
 from sr.jobs.interrupt import INTERRUPTED, second_interrupt_stops_at_once
 from sr.jobs.pipeline import FileJob, FileResult, upscale_files

@@ -1,48 +1,53 @@
 """Picture file <-> array.
 
-`file` reads and writes whole files. `picture` is what a picture is, `decode` and `arrays` make it from a
-file, `formats` says what an output format can hold, `encode`, `animate` and `deep` write stills,
-animations and 16 bits, `metadata` keeps EXIF, XMP and ICC data right, `alpha` prepares transparency.
-`png`, `gif`, `tiff` and `avif` know what only those formats have.
+`read` and `write` handle whole files. `formats` has one `FormatSpec` for each file format, `identify` tells
+the format from the content. `decode` makes `picture`s from a `source`, `encode` and `animate` write
+through Pillow, `sixteen_bit` through libvips. `metadata` keeps EXIF, XMP and ICC data right, `alpha`
+prepares transparency, `bands` reads pictures that exceed the memory.
+
+Names are loaded when they are first used: numpy and Pillow take longer to import than `srup --help` may.
 """
 
-from sr.image.alpha import bleed_under_transparency, within_neighbours
-from sr.image.decode import PictureSequence
-from sr.image.file import (
-    DEFAULT_MAX_PIXELS,
-    PICTURE_SUFFIXES,
-    check_output,
-    open_picture,
-    read_picture,
-    spooled,
-    suffix_for_several,
-    write_picture,
-    write_sequence,
-)
-from sr.image.formats import (
-    OUTPUT_FORMATS,
-    OutputFormat,
-    WriteOptions,
-    refuse_unconcerned,
-    write_options,
-)
-from sr.image.metadata import Metadata
-from sr.image.picture import Frame, Picture
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from sr.image.alpha import bleed_under_transparency, within_neighbours
+    from sr.image.decode import PictureSequence
+    from sr.image.formats import (
+        FORMATS,
+        format_of_suffix,
+        read_suffixes,
+        refuse_unconcerned,
+        write_options,
+        write_suffixes,
+    )
+    from sr.image.formats.options import WriteOptions
+    from sr.image.formats.spec import FormatSpec
+    from sr.image.identify import identify, is_picture, suffix_for_several
+    from sr.image.metadata import Metadata
+    from sr.image.picture import Frame, Picture, Pixels
+    from sr.image.read import DEFAULT_MAX_PIXELS, open_picture, read_picture, spooled
+    from sr.image.write import check_output, write_picture, write_sequence
 
 __all__ = [
     "DEFAULT_MAX_PIXELS",
-    "OUTPUT_FORMATS",
-    "PICTURE_SUFFIXES",
+    "FORMATS",
+    "FormatSpec",
     "Frame",
     "Metadata",
-    "OutputFormat",
     "Picture",
     "PictureSequence",
+    "Pixels",
     "WriteOptions",
     "bleed_under_transparency",
     "check_output",
+    "format_of_suffix",
+    "identify",
+    "is_picture",
     "open_picture",
     "read_picture",
+    "read_suffixes",
     "refuse_unconcerned",
     "spooled",
     "suffix_for_several",
@@ -50,4 +55,32 @@ __all__ = [
     "write_options",
     "write_picture",
     "write_sequence",
+    "write_suffixes",
 ]
+
+_MODULES = {
+    "alpha": ("bleed_under_transparency", "within_neighbours"),
+    "decode": ("PictureSequence",),
+    "formats": (
+        *("FORMATS", "format_of_suffix", "read_suffixes", "refuse_unconcerned"),
+        *("write_options", "write_suffixes"),
+    ),
+    "formats.options": ("WriteOptions",),
+    "formats.spec": ("FormatSpec",),
+    "identify": ("identify", "is_picture", "suffix_for_several"),
+    "metadata": ("Metadata",),
+    "picture": ("Frame", "Picture", "Pixels"),
+    "read": ("DEFAULT_MAX_PIXELS", "open_picture", "read_picture", "spooled"),
+    "write": ("check_output", "write_picture", "write_sequence"),
+}
+_MODULE_OF = {name: module for module, names in _MODULES.items() for name in names}
+
+if not TYPE_CHECKING:
+
+    def __getattr__(name: str) -> object:
+        """Load what is asked for."""
+        if name not in _MODULE_OF:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        value = getattr(import_module(f"{__name__}.{_MODULE_OF[name]}"), name)
+        globals()[name] = value  # not asked for again
+        return value

@@ -7,21 +7,19 @@ round every cut-out. And a network rings beside the hard edges that alpha has.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from sr.image.picture import Pixels
+
 _Float32 = NDArray[np.float32]
-_Samples = NDArray[Any]  # uint8 or uint16
-
-
 _ALL = slice(None)
 
 
 def within_neighbours(
-    upscaled: _Samples, alpha: _Samples, *, scale: int, rows: slice = _ALL, columns: slice = _ALL
-) -> _Samples:
+    upscaled: Pixels, alpha: Pixels, *, scale: int, rows: slice = _ALL, columns: slice = _ALL
+) -> Pixels:
     """Clip upscaled alpha to what the 3x3 neighbourhood of each lr pixel spans.
 
     So what is transparent, or opaque, all around stays exactly so.
@@ -39,7 +37,7 @@ def within_neighbours(
     return np.clip(blocks, low[:, None, :, None], high[:, None, :, None]).reshape(upscaled.shape)
 
 
-def _over_neighbours(pick: np.ufunc, alpha: _Samples) -> _Samples:
+def _over_neighbours(pick: np.ufunc, alpha: Pixels) -> Pixels:
     """Return the extreme of each 3x3 neighbourhood, picture borders repeated, (H, W)."""
     rows = np.pad(alpha, ((1, 1), (0, 0)), mode="edge")
     rows = pick(pick(rows[:-2], rows[1:-1]), rows[2:])
@@ -47,7 +45,7 @@ def _over_neighbours(pick: np.ufunc, alpha: _Samples) -> _Samples:
     return pick(pick(columns[:, :-2], columns[:, 1:-1]), columns[:, 2:])
 
 
-def bleed_under_transparency(pixels: _Samples, alpha: _Samples) -> _Samples:
+def bleed_under_transparency(pixels: Pixels, alpha: Pixels) -> Pixels:
     """Give fully transparent pixels a colour that continues the visible ones.
 
     Pull-push over an image pyramid (Gortler et al., "The Lumigraph", SIGGRAPH 1996, section 3.6.2),
@@ -77,7 +75,7 @@ BLEED_ROWS = 1 << _COARSE
 class BleedByBands:
     """`bleed_under_transparency` for a picture that is seen in bands of rows, bit for bit the same."""
 
-    def __init__(self, bands: Iterable[tuple[_Samples, _Samples]]) -> None:
+    def __init__(self, bands: Iterable[tuple[Pixels, Pixels]]) -> None:
         """Look at all of the picture.
 
         Args:
@@ -106,7 +104,7 @@ class BleedByBands:
         first, last = start // BLEED_ROWS - 1, -(-stop // BLEED_ROWS) + 1
         return max(0, first * BLEED_ROWS), min(height, last * BLEED_ROWS)
 
-    def rows(self, pixels: _Samples, alpha: _Samples, *, first: int) -> _Samples:
+    def rows(self, pixels: Pixels, alpha: Pixels, *, first: int) -> Pixels:
         """Return pixels (h, W, 3) or (h, W) from row `first` on as those of the whole picture.
 
         They hold inside of what `around` was asked for.
@@ -121,7 +119,7 @@ class BleedByBands:
         return result
 
 
-def _channels(pixels: _Samples) -> _Samples:
+def _channels(pixels: Pixels) -> Pixels:
     return pixels.reshape(*pixels.shape[:2], -1)  # (H, W, C), a view
 
 
@@ -142,14 +140,14 @@ def _filled(
     return result
 
 
-def _fill(colour: NDArray[Any], empty: NDArray[np.bool_], below: _Float32) -> None:
+def _fill(colour: Pixels, empty: NDArray[np.bool_], below: _Float32) -> None:
     """Put what is interpolated from half the size, rounded for integers, into what is empty of (H, W, C)."""
     for rows, columns, part in _doubled(below, *empty.shape):
         found = part if colour.dtype == np.float32 else np.rint(part).astype(colour.dtype)
         np.copyto(colour[rows, columns], found, where=empty[rows, columns, None])
 
 
-def _halved(colour: NDArray[Any], weight: NDArray[Any]) -> tuple[_Float32, _Float32]:
+def _halved(colour: Pixels, weight: Pixels) -> tuple[_Float32, _Float32]:
     """Average 2x2 blocks: (H, W, C) and (H, W) to half the size, rounded up."""
     height, width = (weight.shape[0] + 1) // 2, (weight.shape[1] + 1) // 2
     sums = np.zeros((height, width, colour.shape[2]), np.float32)

@@ -1,4 +1,4 @@
-"""Animations -> files, frame by frame: WebP and AVIF here, PNG and GIF in `sr.image.formats`."""
+"""Animations -> Pillow's encoders, frame by frame."""
 
 from __future__ import annotations
 
@@ -8,38 +8,27 @@ from typing import Any, BinaryIO
 import numpy as np
 from PIL import Image
 
-from sr.image.encode import avif_arguments, save_arguments, webp_arguments
-from sr.image.formats import AVIF, GIF, WEBP, OutputFormat, WriteOptions
-from sr.image.formats.gif import write_gif
-from sr.image.formats.png import rgba, write_apng
+from sr.image.encode import metadata_arguments
+from sr.image.formats.png_chunks import rgba
+from sr.image.formats.spec import FormatSpec, SequenceInfo
 from sr.image.picture import Frame, Picture
 
 
-def write_animation(
-    file: BinaryIO,
-    frames: Iterable[Frame],
-    *,
-    count: int,
-    plays: int,
-    kind: OutputFormat,
-    options: WriteOptions,
+def save_frames_with_pillow(
+    file: BinaryIO, frames: Iterable[Frame], info: SequenceInfo, spec: FormatSpec, **arguments: Any
 ) -> None:
-    """Write an animation; `frames` is read one by one.
+    """Encode an animation; `frames` is read one by one.
 
     Args:
         file: where to.
         frames: of one size; metadata are those of the first.
-        count: of the frames.
-        plays: how often it is shown, 0 means without end. AVIF is always shown without end.
-        kind: PNG, GIF, WEBP or AVIF.
-        options: of the encoder.
+        info: how many there are.
+        spec: the format.
+        arguments: of Pillow's encoder.
     """
-    if kind is GIF:
-        write_gif(file, frames, plays=plays)
-    elif kind in (WEBP, AVIF):
-        _write_with_pillow(file, frames, count=count, plays=plays, kind=kind, options=options)
-    else:
-        write_apng(file, frames, count=count, plays=plays, compress_level=options.png_level)
+    lazy = _Lazy(iter(frames), info.count)
+    arguments = metadata_arguments(lazy.first.picture, spec) | arguments
+    lazy.save(file, spec.pillow_name, save_all=True, duration=lazy.durations, **arguments)
 
 
 class _Lazy(Image.Image):
@@ -70,21 +59,3 @@ class _Lazy(Image.Image):
     def tell(self) -> int:
         """Return the current frame."""
         return self._at
-
-
-def _write_with_pillow(
-    file: BinaryIO,
-    frames: Iterable[Frame],
-    *,
-    count: int,
-    plays: int,
-    kind: OutputFormat,
-    options: WriteOptions,
-) -> None:
-    lazy = _Lazy(iter(frames), count)
-    arguments: dict[str, Any] = save_arguments(kind, lazy.first.picture, options)[0]
-    if kind is WEBP:
-        arguments |= {**webp_arguments(options), "loop": plays}
-    else:
-        arguments |= avif_arguments(options, grey=False)
-    lazy.save(file, kind.name, save_all=True, duration=lazy.durations, **arguments)

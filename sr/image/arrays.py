@@ -43,11 +43,11 @@ TURNS: Mapping[int, tuple[bool, int, int]] = {
 BY_PROFILE = "CMYK, converted to sRGB through its profile"
 BY_COMPLEMENT = "CMYK without a usable profile, converted as R = (1 - C)(1 - K) and so on"
 
-_Pixels = NDArray[np.uint8]
+_Pixels8 = NDArray[np.uint8]
 _Convert = Callable[[Image.Image], Image.Image]
 
 
-def arrays(image: Image.Image, *, png_bits: int | None) -> tuple[_Pixels, _Pixels | None, tuple[str, ...]]:
+def arrays(image: Image.Image, *, png_bits: int | None) -> tuple[_Pixels8, _Pixels8 | None, tuple[str, ...]]:
     """Convert to (H, W, 3) or (H, W), and alpha (H, W) or None; and say what had to change.
 
     Args:
@@ -128,7 +128,7 @@ def _cmyk_transform(profile: object) -> ImageCms.ImageCmsTransform | None:
         return None
 
 
-def _palette(image: Image.Image) -> _Pixels:
+def _palette(image: Image.Image) -> _Pixels8:
     """Return the palette as (256, 4) RGBA; missing entries are opaque black, as in Pillow."""
     palette = np.zeros((256, 4), np.uint8)
     palette[:, 3] = 255

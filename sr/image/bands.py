@@ -14,10 +14,11 @@ from typing import Any, Self
 
 import numpy as np
 
-from sr.errors import ImageError
-from sr.image.decode import Header, printable, upright_metadata
-from sr.image.deep import vips_library
-from sr.image.picture import Samples
+from sr.errors import ImageError, printable
+from sr.image.formats import FORMATS
+from sr.image.picture import Pixels
+from sr.image.source import Header, upright_metadata
+from sr.image.vips import vips_library
 
 _SKIPPED_ROWS = 64  # at once, on the way to the first band
 _TYPES = {"uchar": "uint8", "ushort": "uint16"}
@@ -71,7 +72,7 @@ class BandReader:
     def _opened(self, descriptor: int, orientation: int) -> Any:
         os.lseek(descriptor, 0, os.SEEK_SET)
         source = self._vips.Source.new_from_descriptor(descriptor)
-        load = getattr(self._vips.Image, f"{self._format.lower()}load_source")
+        load = getattr(self._vips.Image, FORMATS[self._format].vips_loader)
         turned = 2 <= orientation <= 8
         try:
             image = load(source, access="random" if turned else "sequential", fail_on="error")
@@ -87,7 +88,7 @@ class BandReader:
         reason = " ".join(str(error).split())
         return ImageError(f"{self._name}: damaged or truncated {self._format} ({reason}); get an intact copy")
 
-    def rows(self, start: int, stop: int) -> Samples:
+    def rows(self, start: int, stop: int) -> Pixels:
         """Return rows (stop - start, W, C); neither number may be less than in the call before.
 
         Raises:
@@ -103,7 +104,7 @@ class BandReader:
         self._start = start
         return self._kept[: stop - start]
 
-    def bands(self, rows: int) -> Iterator[Samples]:
+    def bands(self, rows: int) -> Iterator[Pixels]:
         """Yield the whole picture by so many rows.
 
         Raises:
@@ -112,14 +113,14 @@ class BandReader:
         for top in range(0, self.height, rows):
             yield self.rows(top, min(top + rows, self.height))
 
-    def _fetched(self, start: int, stop: int) -> Samples:
+    def _fetched(self, start: int, stop: int) -> Pixels:
         try:
             data = self._region.fetch(0, start, self.width, stop - start)
         except self._vips.Error as error:
             raise self._damaged(error) from error
         return np.frombuffer(data, self.dtype).reshape(stop - start, self.width, self.channels)
 
-    def _empty(self, rows: int) -> Samples:
+    def _empty(self, rows: int) -> Pixels:
         return np.empty((rows, self.width, self.channels), self.dtype)
 
     def close(self) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from sr.image.picture import Samples
+from sr.image.picture import Pixels
 
 # Rows are filtered band by band: what a band needs then stays in the processor's cache. Every eighth row
 # of a band tells which filter suits it.
@@ -20,7 +20,7 @@ _BAND_BYTES, _SAMPLED_ROWS = 1 << 18, 8
 _FILTERS = _NONE, _SUB, _UP, _AVERAGE = tuple(range(4))  # Paeth takes longer than all, and saved nothing
 
 
-def compressed_pixels(pixels: Samples) -> Iterator[bytes]:
+def compressed_pixels(pixels: Pixels) -> Iterator[bytes]:
     """Yield the zlib stream of uint8 (H, W) or (H, W, C), part by part.
 
     Photographs upscaled by 2, a megapixel on one core: 9 ms and 1.43 MB; without the package `isal` 28 ms and
@@ -46,12 +46,12 @@ def _fast_deflate() -> Any:
     return isal_zlib.compressobj(1)
 
 
-def _shifted(band: Samples) -> Samples:
+def _shifted(band: Pixels) -> Pixels:
     """Return the rows above those at the top of a picture, of which the first is zeros (section 9.2)."""
     return np.vstack((np.zeros_like(band[:1]), band[:-1]))
 
 
-def _filtered(band: Samples, above: Samples, channels: int) -> Samples:
+def _filtered(band: Pixels, above: Pixels, channels: int) -> Pixels:
     """Return rows (h, n) as (h, 1 + n), each with its filter before it."""
     height, width = band.shape
     sampled = slice((height - 1) // 2 % _SAMPLED_ROWS, None, _SAMPLED_ROWS)  # not row 0, with zeros above it
@@ -67,7 +67,7 @@ def _filtered(band: Samples, above: Samples, channels: int) -> Samples:
     return result
 
 
-def _filter(kind: int, band: Samples, above: Samples, channels: int, out: Samples) -> None:
+def _filter(kind: int, band: Pixels, above: Pixels, channels: int, out: Pixels) -> None:
     """Put into `out` by how much samples differ from what a filter expects, modulo 256."""
     left = band[:, :-channels]
     if kind == _UP:

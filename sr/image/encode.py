@@ -2,48 +2,76 @@
 
 from __future__ import annotations
 
-import struct
+from collections.abc import Callable
 from typing import Any, BinaryIO
 
 import numpy as np
 from PIL import Image
 
-from sr.image.formats import AVIF, GIF, JPEG, PNG, TIFF, WEBP, OutputFormat, WriteOptions
-from sr.image.formats.png import metadata_chunks, write_png
-from sr.image.metadata import add_to_tiff, is_grey_profile, resized_exif, without_orientation
-from sr.image.picture import Picture, Samples
-
-# A bicubic x3 of Kodak's kodim05 (1530x1017) as lossless WebP, Pillow 13, one core: method 0 at effort 0:
-# 1.68 MB in 0.11 s, method 4 at 0: 1.28 MB in 0.35 s, method 4 at 80, which Pillow takes: 1.27 MB in 1.4 s.
-_WEBP_LOSSLESS = {"lossless": True, "exact": True, "method": 0, "quality": 0}
-_WEBP_LOSSY_METHOD = 2  # at quality 95 half the time of method 4, for the same size
-_AVIF_SPEED = 8  # see DEFAULT_AVIF_QUALITY
-
-# The same picture as TIFF: uncompressed 4.67 MB, LZW with differences 2.47 MB in 0.08 s (5.09 MB without),
-# deflate with differences 2.29 MB in 0.36 s.
-_TIFF_PREDICTOR, _DIFFERENCES = 317, 2
-# libtiff's result is held in memory before it is written, and its size is not known beforehand.
-_LARGEST_COMPRESSED_TIFF = 1 << 30
-
-_APP13 = b"\xff\xed"
-_PHOTOSHOP, _IPTC_RESOURCE = b"Photoshop 3.0\0", 0x0404
-_LARGEST_SEGMENT = 65_533
+from sr.image.formats.spec import FormatSpec
+from sr.image.metadata import is_grey_profile, resized_exif, without_orientation
+from sr.image.picture import Picture, Pixels
 
 
-def encode(file: BinaryIO, picture: Picture, kind: OutputFormat, options: WriteOptions) -> None:
-    """Encode a picture of 8 bits per channel."""
-    samples = _samples(picture, kind)
-    if kind is PNG:
-        chunks = metadata_chunks(picture.metadata, height=picture.height, width=picture.width)
-        write_png(file, samples, chunks, compress_level=options.png_level)
-        return
-    arguments, exif, xmp = save_arguments(kind, picture, options)
-    image = Image.fromarray(samples)
-    if kind is GIF:
-        image = quantised(image)
-    image.save(file, kind.name, **arguments)
-    if kind is TIFF:
-        add_to_tiff(file, exif=exif, xmp=xmp, iptc=picture.metadata.iptc)
+def save_with_pillow(
+    file: BinaryIO,
+    picture: Picture,
+    spec: FormatSpec,
+    *,
+    prepare: Callable[[Image.Image], Image.Image] | None = None,
+    **arguments: Any,
+) -> None:
+    """Encode a picture of 8 bits per channel.
+
+    Args:
+        file: where to.
+        picture: pixels and metadata.
+        spec: the format.
+        prepare: what is done to the image before it is encoded.
+        arguments: of Pillow's encoder, which take precedence over those for metadata.
+    """
+    image = Image.fromarray(joined_samples(picture, spec))
+    if prepare is not None:
+        image = prepare(image)
+    image.save(file, spec.pillow_name, **(metadata_arguments(picture, spec) | arguments))
+
+
+def metadata_arguments(picture: Picture, spec: FormatSpec) -> dict[str, Any]:
+    """Return Pillow's arguments for the metadata that fit into a format."""
+    metadata = picture.metadata
+    arguments: dict[str, Any] = {} if metadata.dpi is None else {"dpi": metadata.dpi}
+    profile = metadata.icc_profile
+    if profile is not None and spec.icc and (spec.grey or not is_grey_profile(profile)):
+        arguments["icc_profile"] = profile
+    if spec.largest_exif:
+        arguments["exif"] = fitting_exif(picture, spec)
+    if spec.largest_xmp:
+        arguments["xmp"] = fitting_xmp(picture, spec)
+    return arguments
+
+
+def fitting_exif(picture: Picture, spec: FormatSpec) -> bytes:
+    """Return the EXIF data with the picture's size, or nothing if the format cannot hold them."""
+    exif = picture.metadata.exif or b""
+    exif = exif if len(exif) <= spec.largest_exif else b""
+    exif = exif and resized_exif(exif, height=picture.height, width=picture.width)
+    return exif if spec.exif_orientation else exif and without_orientation(exif)
+
+
+def fitting_xmp(picture: Picture, spec: FormatSpec) -> bytes:
+    """Return the XMP data, or nothing if the format cannot hold them."""
+    xmp = picture.metadata.xmp or b""
+    return xmp if len(xmp) <= spec.largest_xmp else b""
+
+
+def joined_samples(picture: Picture, spec: FormatSpec) -> Pixels:
+    """Join the arrays to what is saved, (H, W) or (H, W, C)."""
+    pixels, profile = picture.pixels, picture.metadata.icc_profile
+    if picture.grey and spec.icc and profile is not None and not is_grey_profile(profile):
+        pixels = np.broadcast_to(pixels[..., None], (*pixels.shape, 3))
+    if picture.alpha is not None and spec.alpha:
+        pixels = np.dstack((pixels, picture.alpha))
+    return pixels
 
 
 def quantised(image: Image.Image) -> Image.Image:
@@ -82,62 +110,3 @@ def _exact(colours: Image.Image) -> Image.Image:
     result = Image.fromarray(indices.reshape(packed.shape).astype(np.uint8), "P")
     result.putpalette(np.stack([used >> 16, used >> 8 & 255, used & 255], axis=1).astype(np.uint8).tobytes())
     return result
-
-
-def _samples(picture: Picture, kind: OutputFormat) -> Samples:
-    """Join the arrays to what is saved, (H, W) or (H, W, C)."""
-    pixels, profile = picture.pixels, picture.metadata.icc_profile
-    if picture.grey and kind.icc and profile is not None and not is_grey_profile(profile):
-        pixels = np.broadcast_to(pixels[..., None], (*pixels.shape, 3))
-    if picture.alpha is not None and kind.alpha:
-        pixels = np.dstack((pixels, picture.alpha))
-    return pixels
-
-
-def save_arguments(
-    kind: OutputFormat, picture: Picture, options: WriteOptions
-) -> tuple[dict[str, Any], bytes | None, bytes | None]:
-    """Return Pillow's arguments; and the EXIF and XMP data that fit, which for TIFF are added after."""
-    metadata = picture.metadata
-    exif, xmp = metadata.exif or b"", metadata.xmp or b""
-    exif = exif if len(exif) <= kind.largest_exif else b""
-    xmp = xmp if len(xmp) <= kind.largest_xmp else b""
-    exif = exif and resized_exif(exif, height=picture.height, width=picture.width)
-    arguments: dict[str, Any] = {} if metadata.dpi is None else {"dpi": metadata.dpi}
-    profile = metadata.icc_profile
-    if profile is not None and kind.icc and (kind.grey or not is_grey_profile(profile)):
-        arguments["icc_profile"] = profile
-    if kind is JPEG:
-        extra = _iptc_segment(metadata.iptc) if metadata.iptc else b""
-        subsampling = options.subsampling if picture.pixels.ndim == 3 else "4:4:4"
-        arguments |= {"quality": options.jpeg_quality, "subsampling": subsampling, "extra": extra}
-        arguments |= {"exif": exif, "xmp": xmp}
-    elif kind is WEBP:
-        arguments |= {**webp_arguments(options), "exif": exif, "xmp": xmp}
-    elif kind is AVIF:
-        # Pillow would write a block anew that states the orientation, which moves what maker notes point to.
-        exif = exif and without_orientation(exif)
-        arguments |= {**avif_arguments(options, grey=picture.grey), "exif": exif, "xmp": xmp}
-    elif kind is TIFF and options.tiff_compression and picture.pixels.nbytes <= _LARGEST_COMPRESSED_TIFF:
-        arguments |= {"compression": options.tiff_compression, "tiffinfo": {_TIFF_PREDICTOR: _DIFFERENCES}}
-    return arguments, exif, xmp
-
-
-def webp_arguments(options: WriteOptions) -> dict[str, Any]:
-    """Return how WebP is encoded."""
-    lossy = {"quality": options.webp_quality, "method": _WEBP_LOSSY_METHOD}
-    return dict(_WEBP_LOSSLESS if options.webp_lossless else lossy)
-
-
-def avif_arguments(options: WriteOptions, *, grey: bool) -> dict[str, Any]:
-    """Return how AVIF is encoded."""
-    subsampling = "4:0:0" if grey else options.subsampling
-    return {"quality": options.avif_quality, "subsampling": subsampling, "speed": _AVIF_SPEED}
-
-
-def _iptc_segment(iptc: bytes) -> bytes:
-    """Return a JPEG segment with IPTC data, as Photoshop writes it; empty if it is too large."""
-    padded = iptc + b"\0" * (len(iptc) % 2)
-    resource = b"8BIM" + struct.pack(">HHI", _IPTC_RESOURCE, 0, len(iptc)) + padded
-    data = _PHOTOSHOP + resource
-    return b"" if len(data) > _LARGEST_SEGMENT else _APP13 + struct.pack(">H", len(data) + 2) + data

@@ -1,24 +1,25 @@
-"""What a picture is: arrays, what travels beside them, and what was said about them."""
+"""What a picture is: arrays, the metadata beside them, and notes for the user."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from sr.image.metadata import Metadata
 
-Samples = NDArray[Any]  # uint8 or uint16
+Pixels = NDArray[Any]  # uint8 or uint16
+MultiImage = Literal["", "frames", "pages"]  # what several pictures in one file are; empty if there is one
 
 
 @dataclass(frozen=True, eq=False)
 class Picture:
     """A picture the right way up, 8 or 16 bits per channel. Arrays may be read-only."""
 
-    pixels: Samples  # uint8 or uint16, (H, W, 3) RGB or (H, W) grey
-    alpha: Samples | None = None  # as the pixels, (H, W), 0 is transparent; not premultiplied
+    pixels: Pixels  # uint8 or uint16, (H, W, 3) RGB or (H, W) grey
+    alpha: Pixels | None = None  # as the pixels, (H, W), 0 is transparent; not premultiplied
     metadata: Metadata = field(default_factory=Metadata)
     notes: tuple[str, ...] = ()  # what had to change on the way in, for the user to read
 
@@ -38,7 +39,7 @@ class Picture:
         return self.pixels.ndim == 2
 
     @property
-    def deep(self) -> bool:
+    def sixteen_bit(self) -> bool:
         """Whether there are 16 bits per channel."""
         return self.pixels.dtype == np.uint16
 
@@ -56,7 +57,7 @@ class Frame:
     duration_ms: float = 0.0  # how long it is shown
 
 
-def to_8_bits(samples: Samples) -> NDArray[np.uint8]:
+def to_8_bits(samples: Pixels) -> NDArray[np.uint8]:
     """Round 16 bits to 8 bits, 0 to 0 and 65,535 to 255; 8 bits are returned as they are."""
     if samples.dtype == np.uint8:
         return samples

@@ -12,7 +12,7 @@ from typing import BinaryIO, Literal
 
 from sr.errors import ImageError
 from sr.files import TEMPORARY_PREFIX
-from sr.image import OUTPUT_FORMATS, PICTURE_SUFFIXES, suffix_for_several
+from sr.image import format_of_suffix, read_suffixes, suffix_for_several
 from sr.jobs.ledger import Ledger
 from sr.jobs.pipeline import FileJob
 
@@ -106,7 +106,7 @@ def plan_jobs(inputs: Sequence[Path], rules: OutputRules) -> Plan:
     to_file = one_picture and output is not None and output.suffix != "" and not output.is_dir()
     if (
         output is not None
-        and output.suffix.lower() in OUTPUT_FORMATS
+        and format_of_suffix(output.suffix) is not None
         and not (one_picture or output.is_dir())
     ):
         raise ImageError(f"{output}: is one file, but the input is more; name a folder for the output (-o)")
@@ -161,7 +161,7 @@ def _add_folder(plan: Plan, folder: Path, rules: OutputRules) -> None:
         why = (
             f"none of the {len(found)} pictures in this folder is asked for (--include, --exclude)"
             if found
-            else f"no pictures in this folder; looked for {', '.join(sorted(PICTURE_SUFFIXES))}"
+            else f"no pictures in this folder; looked for {', '.join(sorted(read_suffixes()))}"
         )
         raise ImageError(f"{folder}: {why}")
     stems = {path.with_suffix("") for path in found}
@@ -184,10 +184,10 @@ def _pictures_below(folder: Path, plan: Plan) -> Iterator[Path]:
         names.sort()
         for name in sorted(files):
             path = Path(directory, name)
-            if path.suffix.lower() in UNREAD_SUFFIXES:
-                plan.unread.append(path)
-            elif path.suffix.lower() in PICTURE_SUFFIXES and not name.startswith(TEMPORARY_PREFIX):
+            if path.suffix.lower() in read_suffixes() and not name.startswith(TEMPORARY_PREFIX):
                 yield path
+            elif path.suffix.lower() in UNREAD_SUFFIXES:
+                plan.unread.append(path)
 
 
 def _is_taken(path: PurePath, rules: OutputRules) -> bool:

@@ -18,16 +18,17 @@ from typing import Any
 
 import numpy as np
 
-from sr.errors import ImageError, OutOfDeviceMemoryError, TooLargeError
+from sr.errors import ImageError, OutOfDeviceMemoryError, TooLargeError, one_line, printable
 from sr.image import DEFAULT_MAX_PIXELS, Picture, WriteOptions, check_output, within_neighbours
 from sr.image.alpha import BLEED_ROWS, BleedByBands
 from sr.image.bands import BandReader
-from sr.image.decode import Header, one_line, printable, read_header
-from sr.image.formats import TIFF
+from sr.image.decode import read_header
 from sr.image.formats.bigtiff import TILE_PX, Mosaic, TiledLayout, TiledTiff, part_files
+from sr.image.formats.tiff import TIFF
 from sr.image.metadata import is_grey_profile
+from sr.image.picture import Pixels
+from sr.image.source import Header
 from sr.memory import available_memory
-from sr.objects import Pixels
 from sr.processor import available_cores
 from sr.tiling import Span, Tile
 from sr.upscale import Progress, Upscaler
@@ -104,7 +105,7 @@ def large_picture(
     height, width = upscaler.output_size(header.height, header.width)
     hindrance = _hindrance(header, target, upscaler)
     few = header.pixels <= max_pixels
-    sample_bytes = header.channels * (2 if header.deep else 1)
+    sample_bytes = header.channels * (2 if header.sixteen_bit else 1)
     if hindrance:
         if few and header.count == 1:
             _refuse_beyond_memory(header, source, (height, width), sample_bytes, hindrance)
@@ -131,10 +132,10 @@ def refuse_beyond_memory(picture: Picture, source: Path, target: Path, upscaler:
         TooLargeError: the message names the remedy.
     """
     channels = (1 if picture.grey else 3) + (picture.alpha is not None)
-    sample_bytes = channels * (2 if picture.deep else 1)
+    sample_bytes = channels * (2 if picture.sixteen_bit else 1)
     height, width = upscaler.output_size(picture.height, picture.width)
     if _needed(picture.height * picture.width, height * width, sample_bytes) > memory * _MEMORY_SHARE:
-        header = Header("", 1, picture.height, picture.width, channels, picture.deep, picture.metadata)
+        header = Header("", 1, picture.height, picture.width, channels, picture.sixteen_bit, picture.metadata)
         _refuse_beyond_memory(
             header, source, (height, width), sample_bytes, _hindrance(header, target, upscaler)
         )

@@ -154,9 +154,9 @@ def upscale_files(
                 return picture
             height, width = upscaler.output_size(picture.height, picture.width)
             if isinstance(picture, PictureSequence):
-                kind: dict[str, Any] = {"alpha": False, "several": picture.kind}
+                kind: dict[str, Any] = {"alpha": False, "multi_image": picture.kind}
             else:
-                kind = {"alpha": picture.transparent, "deep": picture.deep}
+                kind = {"alpha": picture.transparent, "sixteen_bit": picture.sixteen_bit}
             check_output(job.target, height=height, width=width, **kind, stream=job.stdout)
             return picture
 

@@ -1,112 +1,59 @@
-"""What each output format can hold, and the options of its encoder."""
+"""Which picture file formats there are: one `FormatSpec` each, in `FORMATS`, from which every list is made.
+
+To add a format, write a module with its `FormatSpec` and put that into `FORMATS`.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sr.errors import ImageError
+from sr.image.formats.avif import AVIF
+from sr.image.formats.bmp import BMP
+from sr.image.formats.gif import GIF
+from sr.image.formats.jpeg import JPEG
+from sr.image.formats.options import TIFF_COMPRESSIONS, WriteOptions
+from sr.image.formats.png import PNG
+from sr.image.formats.spec import FormatSpec
+from sr.image.formats.tiff import TIFF
+from sr.image.formats.webp import WEBP
 
-# zlib level. Level 1 is made by `sr.image.deflate`, which has its figures. The others are Pillow's: of a
-# bicubic x3 of Kodak's kodim05 (1530x1017), Pillow 13 with zlib-ng, one core, it makes at level 2: 2.16 MB
-# in 0.17 s, 3: 2.10 MB in 0.22 s, 6: 2.00 MB in 0.63 s, 9: 1.96 MB in 2.2 s.
-DEFAULT_PNG_LEVEL = 1
+if TYPE_CHECKING:
+    from sr.image.picture import MultiImage
 
-# The same picture as lossy WebP: 0.32 MB in 0.10 s.
-DEFAULT_QUALITY = 95
-# AV1 at 90 without chroma subsampling differs from its source by 46 dB, as JPEG does at 95
-# (1401x789, libavif 1.4.2 with aom, speed 8: 0.17 MB in 0.6 s; speed 6: 0.15 MB in 2.0 s).
-DEFAULT_AVIF_QUALITY = 90
-
-_UINT32_MAX = (1 << 32) - 1
-
-
-@dataclass(frozen=True)
-class OutputFormat:
-    """What one file format can hold."""
-
-    name: str  # as Pillow calls it
-    longest_side_px: int
-    largest_px: int | None = None
-    largest_bytes: int | None = None  # of uncompressed pixels, where file positions have 32 bits
-    alpha: bool = True
-    grey: bool = True
-    deep: bool = False  # 16 bits per channel
-    several: str = ""  # "frames" or "pages", where a file can hold them
-    icc: bool = True
-    largest_exif: int = _UINT32_MAX >> 1  # bytes, 0 if the format has none
-    largest_xmp: int = _UINT32_MAX >> 1
-
-
-PNG = OutputFormat("PNG", longest_side_px=(1 << 31) - 1, deep=True, several="frames")  # PNG, section 11.2.1
-# libjpeg's JPEG_MAX_DIMENSION, though the format has 16 bits: Pillow 13 writes 65,500 and fails at
-# 65,501. A JPEG segment has 65,533 bytes, of which XMP's name takes 29 (ISO 10918-1; XMP part 3).
-JPEG = OutputFormat("JPEG", longest_side_px=65_500, alpha=False, largest_exif=65_533, largest_xmp=65_504)
-WEBP = OutputFormat("WEBP", longest_side_px=16_383, grey=False, several="frames")  # RFC 9649, section 2.6
-# What libavif decodes unless told otherwise (avif.h, AVIF_DEFAULT_IMAGE_DIMENSION_LIMIT and _SIZE_LIMIT).
-AVIF = OutputFormat("AVIF", longest_side_px=32_768, largest_px=16_384 * 16_384, several="frames")
-TIFF = OutputFormat(
-    "TIFF",
-    longest_side_px=_UINT32_MAX >> 1,
-    largest_bytes=_UINT32_MAX - (1 << 24),
-    deep=True,
-    several="pages",
-)
-BMP = OutputFormat(
-    "BMP",
-    longest_side_px=_UINT32_MAX >> 1,
-    largest_bytes=_UINT32_MAX - (1 << 24),
-    alpha=False,
-    icc=False,
-    largest_exif=0,
-    largest_xmp=0,
-)
-GIF = OutputFormat(
-    "GIF", longest_side_px=65_535, several="frames", icc=False, largest_exif=0, largest_xmp=0
-)  # GIF89a, section 18
-OUTPUT_FORMATS: Mapping[str, OutputFormat] = {
-    ".png": PNG,
-    ".jpg": JPEG,
-    ".jpeg": JPEG,
-    ".webp": WEBP,
-    ".avif": AVIF,
-    ".tif": TIFF,
-    ".tiff": TIFF,
-    ".bmp": BMP,
-    ".gif": GIF,
+FORMATS: dict[str, FormatSpec] = {
+    "PNG": PNG,
+    "JPEG": JPEG,
+    "WebP": WEBP,
+    "AVIF": AVIF,
+    "TIFF": TIFF,
+    "BMP": BMP,
+    "GIF": GIF,
 }
 
-TIFF_COMPRESSIONS: Mapping[str, str | None] = {
-    "lzw": "tiff_lzw",
-    "deflate": "tiff_adobe_deflate",
-    "none": None,
-}
-SUBSAMPLINGS = ("4:4:4", "4:2:2", "4:2:0")
+
+def read_suffixes() -> tuple[str, ...]:
+    """Return how names of picture files that are read usually end, e.g. ".png"."""
+    return tuple(suffix for spec in FORMATS.values() for suffix in spec.read_suffixes)
 
 
-@dataclass(frozen=True)
-class WriteOptions:
-    """How pictures are encoded; each format takes what concerns it."""
-
-    png_level: int = DEFAULT_PNG_LEVEL  # 0 (fast) to 9 (small)
-    jpeg_quality: int = DEFAULT_QUALITY  # 0 to 100
-    webp_lossless: bool = True
-    webp_quality: int = DEFAULT_QUALITY  # 0 to 100, if not lossless
-    avif_quality: int = DEFAULT_AVIF_QUALITY  # 0 to 100
-    subsampling: str = "4:4:4"  # of the chroma in JPEG and AVIF, one of SUBSAMPLINGS
-    tiff_compression: str | None = "tiff_lzw"  # or "tiff_adobe_deflate", or None
+def write_suffixes() -> tuple[str, ...]:
+    """Return how names of outputs can end."""
+    return tuple(suffix for spec in FORMATS.values() for suffix in spec.write_suffixes)
 
 
-# Option of the command line -> the formats that it concerns.
-_CONCERNS: Mapping[str, tuple[OutputFormat, ...]] = {
-    "png_level": (PNG,),
-    "quality": (JPEG, WEBP, AVIF),
-    "subsampling": (JPEG, AVIF),
-    "lossless": (WEBP,),
-    "tiff_compression": (TIFF,),
-}
+def format_of_suffix(suffix: str) -> FormatSpec | None:
+    """Return the format in which outputs of such names are written, None if there is none."""
+    lowered = suffix.lower()
+    return next((spec for spec in FORMATS.values() if lowered in spec.write_suffixes), None)
+
+
+def concerned_formats(option: str) -> str:
+    """Name the formats that an encoding option concerns, e.g. "JPEG, WebP and AVIF"."""
+    return _listed([spec.name for spec in FORMATS.values() if option in spec.options], "and")
 
 
 def refuse_unconcerned(suffixes: Iterable[str], **given: Any) -> None:
@@ -119,12 +66,16 @@ def refuse_unconcerned(suffixes: Iterable[str], **given: Any) -> None:
     Raises:
         ImageError: there is such an option; the message names it and the formats.
     """
-    kinds = {OUTPUT_FORMATS.get(suffix.lower()) for suffix in suffixes}
+    specs = [format_of_suffix(suffix) for suffix in suffixes]
+    known = [spec for spec in specs if spec is not None]
+    if not known or len(known) < len(specs):
+        return
     for name, value in given.items():
-        if value is not None and kinds and None not in kinds and kinds.isdisjoint(_CONCERNS[name]):
-            flag, names = name.replace("_", "-"), " and ".join(known.name for known in _CONCERNS[name])
-            written = " and ".join(sorted(kind.name for kind in kinds if kind is not None))
-            raise ImageError(f"--{flag} concerns {names}, but the output is {written}; leave it out")
+        if value is not None and not any(name in spec.options for spec in known):
+            flag, written = name.replace("_", "-"), _listed(sorted({spec.name for spec in known}), "and")
+            raise ImageError(
+                f"--{flag} concerns {concerned_formats(name)}, but the output is {written}; leave it out"
+            )
 
 
 def write_options(*suffixes: str, **given: Any) -> WriteOptions:
@@ -152,8 +103,15 @@ def write_options(*suffixes: str, **given: Any) -> WriteOptions:
 
 
 def fitting_format(
-    path: Path, name: str, *, height: int, width: int, alpha: bool, deep: bool = False, several: str = ""
-) -> OutputFormat:
+    path: Path,
+    name: str,
+    *,
+    height: int,
+    width: int,
+    alpha: bool,
+    sixteen_bit: bool = False,
+    multi_image: MultiImage = "",
+) -> FormatSpec:
     """Return the format that the suffix names if such a picture fits into it.
 
     Args:
@@ -162,38 +120,59 @@ def fitting_format(
         height: rows.
         width: columns.
         alpha: whether any pixel is not opaque.
-        deep: whether there are 16 bits per channel, which are reduced where the format has 8.
-        several: "frames" or "pages" if there are several, else empty.
+        sixteen_bit: whether there are 16 bits per channel, which are reduced where the format has 8.
+        multi_image: "frames" or "pages" if there are several, else empty.
 
     Raises:
         ImageError: the format is unknown, or holds no such picture.
     """
     suffix = path.suffix.lower()
-    kind = OUTPUT_FORMATS.get(suffix)
-    if kind is None:
-        known = " ".join(OUTPUT_FORMATS)
+    spec = format_of_suffix(suffix)
+    if spec is None:
         raise ImageError(
-            f"{name}: no format that can be written has the suffix {suffix!r}; use one of {known}"
+            f"{name}: no format that can be written has the suffix {suffix!r}; "
+            f"use one of {' '.join(write_suffixes())}"
         )
-    if max(height, width) > kind.longest_side_px:
+    _refuse_too_large(spec, name, height=height, width=width, alpha=alpha, sixteen_bit=sixteen_bit)
+    if alpha and not spec.alpha:
+        others = [
+            other.write_suffixes[0] for other in FORMATS.values() if other.alpha and other.colours is None
+        ]
+        raise ImageError(f"{name}: {spec.name} cannot hold transparency; use {_listed(others, 'or')}")
+    if multi_image and spec.multi_image != multi_image:
+        others = [other.write_suffixes[0] for other in FORMATS.values() if other.multi_image == multi_image]
         raise ImageError(
-            f"{name}: {width}x{height} is too large, {kind.name} has at most {kind.longest_side_px:,} pixels "
-            "a side; use .png or .tif"
+            f"{name}: {spec.name} cannot hold several {multi_image}; use {_listed(others, 'or')}"
         )
-    if kind.largest_px is not None and height * width > kind.largest_px:
-        raise ImageError(
-            f"{name}: {width}x{height} is too large, {kind.name} has at most {kind.largest_px:,} pixels; "
-            "use .png or .tif"
-        )
-    size = height * width * (4 if alpha else 3) * (2 if deep else 1)
-    if kind.largest_bytes is not None and size > kind.largest_bytes:
-        raise ImageError(
-            f"{name}: {width}x{height} is too large, {size:,} bytes do not fit into a {kind.name} file "
-            "of 4 GiB; use .png"
-        )
-    if alpha and not kind.alpha:
-        raise ImageError(f"{name}: {kind.name} cannot hold transparency; use .png, .webp, .avif or .tif")
-    if several and kind.several != several:
-        others = ".tif" if several == "pages" else ".png, .webp, .avif or .gif"
-        raise ImageError(f"{name}: {kind.name} cannot hold several {several}; use {others}")
-    return kind
+    return spec
+
+
+def _refuse_too_large(
+    spec: FormatSpec, name: str, *, height: int, width: int, alpha: bool, sixteen_bit: bool
+) -> None:
+    size = {"height": height, "width": width, "samples": (4 if alpha else 3) * (2 if sixteen_bit else 1)}
+    if limit := _exceeded_limit(spec, **size):
+        fitting = [
+            other.write_suffixes[0]
+            for other in FORMATS.values()
+            if not _exceeded_limit(other, **size) and (other.alpha or not alpha) and other.colours is None
+        ]
+        remedy = f"use {_listed(fitting, 'or')}" if fitting else "choose a smaller size"
+        raise ImageError(f"{name}: {width}x{height} is too large, {limit}; {remedy}")
+
+
+def _exceeded_limit(spec: FormatSpec, *, height: int, width: int, samples: int) -> str:
+    """Return the limit of a format that a picture of so many bytes per pixel exceeds; empty if none."""
+    size = height * width * samples
+    if max(height, width) > spec.longest_side_px:
+        return f"{spec.name} has at most {spec.longest_side_px:,} pixels a side"
+    if spec.largest_px is not None and height * width > spec.largest_px:
+        return f"{spec.name} has at most {spec.largest_px:,} pixels"
+    if spec.largest_bytes is not None and size > spec.largest_bytes:
+        return f"{size:,} bytes do not fit into a {spec.name} file of 4 GiB"
+    return ""
+
+
+def _listed(names: Iterable[str], conjunction: str) -> str:
+    *first, last = names
+    return f"{', '.join(first)} {conjunction} {last}" if first else last

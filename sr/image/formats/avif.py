@@ -1,41 +1,73 @@
-"""What an AVIF file says of its samples, which Pillow reads as 8-bit RGB whatever they are.
-
-Boxes: ISO 14496-12; av1C: AV1 Codec ISO Media File Format Binding, section 2.3; nclx: ITU-T H.273.
-"""
+"""AVIF. AV1 Image File Format 1.2."""
 
 from __future__ import annotations
 
-import struct
-from typing import BinaryIO
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any, BinaryIO
 
-from sr.errors import ImageError
+from sr.image.formats.options import WriteOptions
+from sr.image.formats.spec import FormatSpec, SequenceInfo
 
-_MOST_HEADER_BYTES = 1 << 20
-_HIGH_BIT_DEPTH, _TWELVE_BIT = 0x40, 0x20  # flags of the third byte of av1C
-_PQ, _HLG = 16, 18  # transfer characteristics
-_SRGB_PRIMARIES = (1, 2)  # BT.709, and unspecified
+if TYPE_CHECKING:
+    from sr.image.picture import Frame, Picture
+    from sr.image.source import OpenedFile, Source
+
+_SPEED = 8  # see DEFAULT_AVIF_QUALITY
 
 
-def avif_notes(file: BinaryIO, name: str) -> tuple[str, ...]:
-    """Say what of a file is reduced.
+def _recognises(head: bytes) -> bool:
+    return head[4:8] == b"ftyp" and (head[8:12] in (b"avif", b"avis") or b"avif" in head[16:])
 
-    Raises:
-        ImageError: it has a high dynamic range, of which 8 bits show nothing sensible.
-    """
-    file.seek(0)
-    header = file.read(_MOST_HEADER_BYTES).partition(b"mdat")[0]
-    notes: list[str] = []
-    bits = 8
-    for box in header.split(b"av1C")[1:]:
-        if len(box) > 2 and box[2] & _HIGH_BIT_DEPTH:
-            bits = max(bits, 12 if box[2] & _TWELVE_BIT else 10)
-    if bits > 8:
-        notes.append(f"{bits} bits per channel, read as 8")
-    at = header.find(b"colrnclx")
-    if at >= 0 and len(header) >= at + 12:
-        primaries, transfer = struct.unpack_from(">HH", header, at + 8)
-        if transfer in (_PQ, _HLG):
-            raise ImageError(f"{name}: an AVIF of high dynamic range, need sRGB; convert it first")
-        if primaries not in _SRGB_PRIMARIES and b"colrprof" not in header and b"colrrICC" not in header:
-            notes.append(f"colours with the primaries {primaries} of H.273, taken for sRGB")
-    return tuple(notes)
+
+def _holds_several(_: BinaryIO, head: bytes) -> bool:
+    return head[8:12] == b"avis"
+
+
+def _read(opened: OpenedFile) -> Source:
+    from PIL.AvifImagePlugin import AvifImageFile
+
+    from sr.image.formats.avif_boxes import avif_notes
+    from sr.image.pillow import PillowSource
+
+    notes = avif_notes(opened.file, opened.name)
+    return PillowSource(opened, AvifImageFile, notes=notes)
+
+
+def _arguments(options: WriteOptions, *, grey: bool) -> dict[str, Any]:
+    subsampling = "4:0:0" if grey else options.subsampling
+    return {"quality": options.avif_quality, "subsampling": subsampling, "speed": _SPEED}
+
+
+def _write(file: BinaryIO, picture: Picture, options: WriteOptions) -> None:
+    from sr.image.encode import save_with_pillow
+
+    save_with_pillow(file, picture, AVIF, **_arguments(options, grey=picture.grey))
+
+
+def _write_sequence(
+    file: BinaryIO, frames: Iterable[Frame], info: SequenceInfo, options: WriteOptions
+) -> None:
+    from sr.image.animate import save_frames_with_pillow
+
+    save_frames_with_pillow(file, frames, info, AVIF, **_arguments(options, grey=False))
+
+
+AVIF = FormatSpec(
+    name="AVIF",
+    pillow_name="AVIF",
+    read_suffixes=(".avif", ".avifs"),
+    write_suffixes=(".avif",),
+    recognises=_recognises,
+    reader=_read,
+    writer=_write,
+    # What libavif decodes unless told otherwise (avif.h, AVIF_DEFAULT_IMAGE_DIMENSION_LIMIT and _SIZE_LIMIT).
+    longest_side_px=32_768,
+    largest_px=16_384 * 16_384,
+    sequence_writer=_write_sequence,
+    multi_image="frames",
+    states_plays=False,
+    holds_several=_holds_several,
+    options=("quality", "subsampling"),
+    # Pillow would rewrite a block that states the orientation, which moves what maker notes point to.
+    exif_orientation=False,
+)

@@ -20,13 +20,19 @@ from typing import IO, Any, BinaryIO, NamedTuple, Self
 
 import numpy as np
 
-from sr.errors import ImageError
+from sr.errors import ImageError, printable
 from sr.files import TEMPORARY_PREFIX, atomic_write
-from sr.image.decode import printable
-from sr.image.deep import TIFF_COMPRESSIONS_OF_VIPS, vips_library
-from sr.image.formats.tiff import ICC_PROFILE, RESOLUTION_UNIT, X_RESOLUTION, Y_RESOLUTION, resolution_tags
+from sr.image.formats.tiff_pages import (
+    ICC_PROFILE,
+    RESOLUTION_UNIT,
+    X_RESOLUTION,
+    Y_RESOLUTION,
+    resolution_tags,
+)
 from sr.image.metadata import Entry, Metadata, Tags, TiffReader, directory, metadata_tags, resized_exif
-from sr.image.picture import Samples
+from sr.image.picture import Pixels
+from sr.image.sixteen_bit import TIFF_COMPRESSIONS_OF_VIPS
+from sr.image.vips import vips_library
 
 # What GDAL, tifffile and libtiff's own tools take. A row of tiles of which pixels are missing is held in
 # memory: at 80,000 pixels RGB 61 MB, twice that at 512.
@@ -43,7 +49,7 @@ class PlacedTile(NamedTuple):
     """A tile of the file, cut off where the picture ends."""
 
     number: int  # row by row
-    pixels: Samples  # (h, w, C), at most TILE_PX a side
+    pixels: Pixels  # (h, w, C), at most TILE_PX a side
 
 
 @dataclass(frozen=True)
@@ -83,7 +89,7 @@ class Mosaic:
         self._layout = layout
         self._above = self._below = self._pending = self._rows_of(0)
 
-    def add(self, part: Samples, *, row: int, column: int) -> Iterator[PlacedTile]:
+    def add(self, part: Pixels, *, row: int, column: int) -> Iterator[PlacedTile]:
         """Take a part (h, w, C) and yield the tiles that are whole now.
 
         The first part of all begins where a row of tiles does.
@@ -105,11 +111,11 @@ class Mosaic:
                 index = (top + y) // tile * layout.across + (left + x) // tile
                 yield PlacedTile(index, block[y : min(y + tile, whole_rows), x : x + tile])
 
-    def _rows_of(self, height: int) -> Samples:
+    def _rows_of(self, height: int) -> Pixels:
         return np.empty((height, self._layout.width, self._layout.channels), self._layout.dtype)
 
 
-def encoded_tile(pixels: Samples, layout: TiledLayout) -> tuple[Tags, bytes]:
+def encoded_tile(pixels: Pixels, layout: TiledLayout) -> tuple[Tags, bytes]:
     """Encode pixels (h, w, C) of at most a tile, continued to a whole one at their borders.
 
     Returns:
@@ -121,9 +127,9 @@ def encoded_tile(pixels: Samples, layout: TiledLayout) -> tuple[Tags, bytes]:
     vips, side = vips_library("writing tiles"), layout.tile
     height, width, channels = pixels.shape
     whole = np.pad(pixels, ((0, side - height), (0, side - width), (0, 0)), mode="edge")
-    deep = layout.dtype == "uint16"
-    image = vips.Image.new_from_memory(whole.data, side, side, channels, "ushort" if deep else "uchar")
-    names = ("grey16", "rgb16") if deep else ("b-w", "srgb")
+    sixteen_bit = layout.dtype == "uint16"
+    image = vips.Image.new_from_memory(whole.data, side, side, channels, "ushort" if sixteen_bit else "uchar")
+    names = ("grey16", "rgb16") if sixteen_bit else ("b-w", "srgb")
     data = image.copy(interpretation=names[channels > 2]).tiffsave_buffer(
         compression=TIFF_COMPRESSIONS_OF_VIPS[layout.compression],
         predictor="horizontal",

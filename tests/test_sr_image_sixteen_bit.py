@@ -67,7 +67,7 @@ def test_every_bit_comes_back(tmp_path: Path, suffix: str, with_alpha: bool, sha
     alpha = random_samples(*shape[:2], seed=1) if with_alpha else None
     write_picture(tmp_path / f"out{suffix}", Picture(pixels, alpha))
     picture = read_picture(tmp_path / f"out{suffix}")
-    assert picture.deep
+    assert picture.sixteen_bit
     assert picture.metadata == Metadata()
     np.testing.assert_array_equal(picture.pixels, pixels)
     np.testing.assert_array_equal(picture.alpha, alpha)

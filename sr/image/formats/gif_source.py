@@ -1,0 +1,44 @@
+"""GIF animations as they are read."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from sr.image.formats.gif_frames import GifCanvas, GifFile
+from sr.image.metadata import Metadata
+from sr.image.picture import Frame, Picture
+from sr.image.source import Header, OpenedFile, Source
+
+
+class GifSource(Source):
+    """A GIF with several frames."""
+
+    def __init__(self, opened: OpenedFile, gif: GifFile) -> None:
+        super().__init__(opened)
+        self._gif = gif
+        self.plays = gif.plays
+        self.refuse_large(gif.height, gif.width)
+        self._canvas: GifCanvas | None = None
+
+    @property
+    def count(self) -> int:
+        """How many frames there are."""
+        return len(self._gif.frames)
+
+    def size(self) -> tuple[int, int]:
+        """Return rows and columns."""
+        return self._gif.height, self._gif.width
+
+    def frame(self, index: int) -> Frame:
+        """Composite the next frame, or the first."""
+        if index == 0 or self._canvas is None:
+            self._canvas = GifCanvas(self._file, self._gif)
+        frame = self._gif.frames[index]
+        self.refuse_large(frame.height, frame.width)  # it can exceed what is seen of it
+        pixels = self._canvas.shown(frame)
+        alpha = None if (pixels[..., 3] == 255).all() else np.ascontiguousarray(pixels[..., 3])
+        return Frame(Picture(np.ascontiguousarray(pixels[..., :3]), alpha), frame.duration_ms)
+
+    def header(self) -> Header:
+        """Describe the first frame."""
+        return Header(self.format, self.count, *self.size(), 4, False, Metadata(), problem="an animation")

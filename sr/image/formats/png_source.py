@@ -1,0 +1,63 @@
+"""PNG files as they are read: 8 bits and animations through Pillow, 16 bits through libvips."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from PIL.PngImagePlugin import PngImageFile
+
+from sr.image.formats.png_chunks import kept_chunks
+from sr.image.metadata import Metadata
+from sr.image.picture import Frame, Picture
+from sr.image.pillow import PillowSource
+from sr.image.sixteen_bit import read_sixteen_bit
+from sr.image.source import Header, OpenedFile, upright
+
+_BITS_AT = 24  # in IHDR, which begins the file
+_COLOUR_TYPE_CHANNELS = {0: 1, 2: 3, 4: 2, 6: 4}
+
+
+class PngSource(PillowSource):
+    """A PNG."""
+
+    def __init__(self, opened: OpenedFile) -> None:
+        """Read the header and the chunks that Pillow does not carry over."""
+        # Before Pillow opens it, which goes on reading animations where it stopped.
+        self._chunks = kept_chunks(opened.file)
+        super().__init__(opened, PngImageFile, rows_problem="")
+
+    @property
+    def png_bits(self) -> int:
+        """Bits per channel."""
+        return self._head[_BITS_AT]
+
+    def frame(self, index: int) -> Frame:
+        """Decode one picture."""
+        if self.png_bits != 16:
+            return super().frame(index)
+        if self._frames > 1:
+            self.refuse("several frames of 16 bits per channel")
+        self._image.load()
+        metadata = self.stored_metadata()
+        self.reopen()  # what Pillow has made of the pixels is of no use
+        pixels, alpha = read_sixteen_bit(self._file, self._name, None)
+        return Frame(upright(Picture(pixels, alpha, metadata), turn=True))
+
+    def header(self) -> Header:
+        """Describe the first picture."""
+        if self.png_bits != 16:
+            return super().header()
+        colour_type = self._head[_BITS_AT + 1]
+        channels = _COLOUR_TYPE_CHANNELS.get(colour_type, 1) + ("transparency" in self._image.info)
+        return Header(
+            self.format,
+            self.count,
+            *self.size(),
+            channels=channels,
+            sixteen_bit=True,
+            metadata=self.stored_metadata(),
+        )
+
+    def stored_metadata(self) -> Metadata:
+        """Return what stands beside the pixels, as stored."""
+        return replace(super().stored_metadata(), png_chunks=self._chunks)
