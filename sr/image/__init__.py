@@ -1,6 +1,6 @@
 """Picture file <-> array.
 
-`read` and `write` handle whole files. `formats` has one `FormatSpec` for each file format, `identify` tells
+`read` and `write` handle whole files, `rgb` any picture as 8-bit RGB. `formats` has one `FormatSpec` for each file format, `identify` tells
 the format from the content. `decode` makes `picture`s from a `source`, `encode` and `animate` write
 through Pillow, `sixteen_bit` through libvips. `metadata` keeps EXIF, XMP and ICC data right, `alpha`
 prepares transparency, `bands` reads pictures that exceed the memory.
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from sr.image.metadata import Metadata
     from sr.image.picture import Frame, Picture, Pixels
     from sr.image.read import DEFAULT_MAX_PIXELS, open_picture, read_picture, spooled
+    from sr.image.rgb import read_rgb
     from sr.image.write import check_output, write_picture, write_sequence
 
 __all__ = [
@@ -47,6 +48,7 @@ __all__ = [
     "is_picture",
     "open_picture",
     "read_picture",
+    "read_rgb",
     "read_suffixes",
     "refuse_unconcerned",
     "spooled",
@@ -71,6 +73,7 @@ _MODULES = {
     "metadata": ("Metadata",),
     "picture": ("Frame", "Picture", "Pixels"),
     "read": ("DEFAULT_MAX_PIXELS", "open_picture", "read_picture", "spooled"),
+    "rgb": ("read_rgb",),
     "write": ("check_output", "write_picture", "write_sequence"),
 }
 _MODULE_OF = {name: module for module, names in _MODULES.items() for name in names}
