@@ -1,5 +1,6 @@
 """What the README and the other pages show works: command lines, examples, settings, links, names."""
 
+import ast
 import configparser
 import doctest
 import importlib
@@ -229,6 +230,35 @@ def found(module: str) -> bool:
         return importlib.util.find_spec(module) is not None
     except ModuleNotFoundError:
         return False
+
+
+# --- messages -----------------------------------------------------------------------------------
+
+QUOTED = [
+    quote
+    for row in re.findall(r"^\| (.+?) \|", PAGES["docs/troubleshooting.md"], flags=re.MULTILINE)
+    for quote in re.findall(r"`([^`]+)`", row)
+]
+
+
+@pytest.fixture(scope="module")
+def messages() -> str:
+    """Return all texts of the code, a line each; what an f-string fills in is left out."""
+    texts = [(ROOT / "bin" / "_env.sh").read_text(encoding="utf-8")]
+    for package in ("sr", "train", "deploy"):
+        for path in (ROOT / package).rglob("*.py"):
+            for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+                parts = node.values if isinstance(node, ast.JoinedStr) else [node]
+                text = "\0".join(str(part.value) for part in parts if isinstance(part, ast.Constant))
+                texts.append(text.replace("\n", " "))
+    return "\n".join(texts)
+
+
+@pytest.mark.parametrize("quote", QUOTED)
+def test_messages_that_are_explained_exist(quote: str, messages: str):
+    """`...` stands for what differs."""
+    pattern = ".*".join(re.escape(part.strip()) for part in quote.split("..."))
+    assert re.search(pattern, messages), f"no message says {quote!r}: correct docs/troubleshooting.md"
 
 
 # --- doctests -----------------------------------------------------------------------------------
