@@ -66,6 +66,14 @@ def test_every_command_line_is_valid(command: Command):
         main.commands[name].make_context(name, arguments, parent=parent)
 
 
+@pytest.mark.parametrize("name", sorted(set(main.commands) - {"train"}))  # its options: the TOML file
+def test_every_option_stands_in_the_pages(name: str):
+    text = "\n".join(PAGES.values())
+    for option in main.commands[name].params:
+        if isinstance(option, click.Option):
+            assert any(re.search(rf"{flag}\b", text) for flag in option.opts), option.opts
+
+
 @pytest.mark.parametrize("command", PIP, ids=line_of)
 def test_what_pip_installs_is_an_extra(command: Command):
     setup = configparser.ConfigParser()
@@ -96,7 +104,7 @@ def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         small, patches = picture.crop((0, 0, 90, 60)), picture.crop((0, 0, 400, 200))
     for name in (
         *("photo.jpg", "a.png", "b.tif", "map.tif", "holiday/1.jpg", "holiday/day 1/c.jpg", "lr/1.png"),
-        *("Set5/HR/1.png", "Set5/HR/2.png"),
+        *("Set5/HR/1.png", "aside/1.png"),
     ):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         small.save(tmp_path / name)
