@@ -74,8 +74,8 @@ def measure(name: str, hr_folder: Path) -> Iterator[dict[str, Any]]:
                 yield {
                     "set": name,
                     "scale": scale,
-                    "method": f"srup {metadata.preset} {metadata.precision}",
-                    "preset": metadata.preset,
+                    "method": f"srup {metadata.name} {metadata.precision}",
+                    "preset": metadata.name,
                     "precision": metadata.precision,
                     "weights": metadata.weights_sha256[:12],
                     **asdict(quality),

@@ -19,19 +19,15 @@ from torch import Tensor, nn
 
 from deploy.fold import fold
 from deploy.quantize import calibration_pictures, quantized
-from sr.backends.pytorch import metadata_from_weights
 from sr.errors import ModelError
 from sr.files import atomic_write
-from sr.network.checkpoint import Weights, load_weights
+from sr.network.checkpoint import Weights, descriptor_from_weights, load_weights
 from sr.network.colour import upscale_rgb
 from sr.network.config import PRESETS
+from sr.network.descriptor import ENDS, IO, Precision
+from sr.network.ends import FINITE_NAME, INPUT_NAME, OUTPUT_NAME
 from sr.network.model import SRNet, frozen_attention
 from sr.network.modelfile import (
-    FINITE_NAME,
-    INPUT_NAME,
-    IO,
-    OUTPUT_NAME,
-    Precision,
     onnx_name,
     shipped_scales,
     shipped_weights,
@@ -150,12 +146,14 @@ def onnx_from_weights(weights: Weights, spec: ExportSpec) -> onnx.ModelProto:
     net = net if spec.attention == "dynamic" else frozen_attention(net)
     exported = ExportedNet(fold(net), spec).eval()
     model = _torch_export(exported, uint8=spec.io == "uint8")
-    metadata = metadata_from_weights(weights, precision=spec.precision, io=spec.io, attention=attention)
+    descriptor = descriptor_from_weights(
+        weights, precision=spec.precision, ends=ENDS[spec.io], attention=attention
+    )
     if spec.calibration is not None and spec.precision == "int8":
         model = quantized(model, calibration_pictures(spec.calibration))
         # What is rounded to 8 bits is equal from tile to tile only where all that it depends on is.
-        metadata = replace(metadata, halo=metadata.receptive_field_radius)
-    onnx.helper.set_model_props(model, metadata.to_properties())
+        descriptor = replace(descriptor, halo=descriptor.receptive_field_radius)
+    onnx.helper.set_model_props(model, descriptor.to_properties())
     onnx.checker.check_model(model, full_check=True)
     return model
 

@@ -125,9 +125,9 @@ class Upscaler(TakesImages):
     @property
     def warning(self) -> str | None:
         """What the user should know about this model, or None."""
-        if self.backend.info.model.attention == "dynamic":
+        if not self.backend.info.model.tiles_exact:
             return (
-                "this model's attention depends on the whole picture, so tiles would not match; "
+                "each output pixel of this model depends on the whole picture, so tiles do not match; "
                 "pictures are upscaled whole where memory allows"
             )
         return None
@@ -185,7 +185,7 @@ class Upscaler(TakesImages):
 
     def grid(self, height: int, width: int) -> TileGrid:
         """Return how a picture of this size will be cut."""
-        whole = self.backend.info.model.attention == "dynamic" and self._fits_whole(height, width)
+        whole = not self.backend.info.model.tiles_exact and self._fits_whole(height, width)
         spec = replace(self.spec, tile=max(height, width, self.spec.tile)) if whole else self.spec
         grid = tile_grid(height, width, spec)
         if self.backend.info.fixed_tiles:

@@ -24,8 +24,9 @@ from sr.image import read_picture
 from sr.network.checkpoint import Weights, load_weights, save_weights
 from sr.network.colour import RGBNet
 from sr.network.config import COLOUR_CHANNELS, ModelConfig
+from sr.network.descriptor import KEY_PREFIX, ModelDescriptor
 from sr.network.model import SRNet
-from sr.network.modelfile import KEY_PREFIX, ModelMetadata, shipped_onnx
+from sr.network.modelfile import shipped_onnx
 from sr.upscale import Upscaler
 
 EXAMPLES = Path(__file__).resolve().parent.parent / "examples"
@@ -108,7 +109,7 @@ def test_pictures_are_rgb_of_any_size(files, kind):
 @pytest.mark.parametrize("kind", SPECS)
 def test_the_file_says_its_colour_space(files, weights_file, kind):
     metadata, config = read_metadata(files[kind]), load_weights(weights_file).config
-    assert (metadata.colour, metadata.img_channels) == (config.colour, config.img_channels)
+    assert (metadata.colour, metadata.channels) == (config.colour, config.img_channels)
     assert metadata.receptive_field_radius == config.receptive_field_radius
 
 
@@ -155,14 +156,14 @@ def test_finite_is_0_where_the_network_overflows(weights_file, tmp_path):
 def test_files_from_before_colour_are_rgb():
     properties = shipped_properties()
     properties.pop(KEY_PREFIX + "colour", None)
-    assert ModelMetadata.from_properties(properties, source="old.onnx").colour == "RGB"
+    assert ModelDescriptor.from_properties(properties, source="old.onnx").colour == "RGB"
 
 
 def test_files_from_before_colour_with_one_channel_are_refused():
     properties = shipped_properties() | {KEY_PREFIX + "img_channels": "1"}
     properties.pop(KEY_PREFIX + "colour", None)
     with pytest.raises(ModelError, match=r"grey\.onnx: takes pictures of one channel.*srup export"):
-        ModelMetadata.from_properties(properties, source="grey.onnx")
+        ModelDescriptor.from_properties(properties, source="grey.onnx")
 
 
 def shipped_properties() -> dict[str, str]:

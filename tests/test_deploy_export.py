@@ -20,8 +20,9 @@ from sr.errors import ModelError
 from sr.image import read_picture
 from sr.network.checkpoint import Weights, load_weights, save_weights
 from sr.network.config import ModelConfig
+from sr.network.descriptor import ModelDescriptor
 from sr.network.model import SRNet, frozen_attention
-from sr.network.modelfile import ModelMetadata, shipped_onnx, shipped_scales, shipped_weights
+from sr.network.modelfile import SHIPPED_DIR, shipped_onnx, shipped_scales, shipped_weights
 
 EXAMPLES = Path(__file__).resolve().parent.parent / "examples"
 SPECS = {
@@ -53,9 +54,15 @@ def files(weights_file, tmp_path_factory) -> dict[str, Path]:
     return {name: export_onnx(weights_file, folder, spec) for name, spec in SPECS.items()}
 
 
-def metadata_of(path: Path) -> ModelMetadata:
+@pytest.mark.parametrize("path", sorted(SHIPPED_DIR.glob("*.onnx")), ids=lambda path: path.stem)
+def test_metadata_of_shipped_files_are_written_as_they_were_read(path):
     properties = {entry.key: entry.value for entry in onnx.load(path).metadata_props}
-    return ModelMetadata.from_properties(properties, source=str(path))
+    assert list(metadata_of(path).to_properties().items()) == list(properties.items())
+
+
+def metadata_of(path: Path) -> ModelDescriptor:
+    properties = {entry.key: entry.value for entry in onnx.load(path).metadata_props}
+    return ModelDescriptor.from_properties(properties, source=str(path))
 
 
 @pytest.mark.parametrize("kind", SPECS)

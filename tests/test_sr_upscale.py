@@ -156,7 +156,7 @@ def test_bad_settings_are_refused():
         Upscaler(scale=2, tile=8, halo=16)
     with pytest.raises(TilingError, match="batch is 0"):
         Upscaler(scale=2, batch=0)
-    with pytest.raises(ModelError, match=r"scale 7 .*there are: 2, 3, 4"):
+    with pytest.raises(ModelError, match=r"scale 7 .*2, 3, 4"):
         Upscaler(scale=7)
     with pytest.raises(TilingError, match="upscales by 2, not by 3"):
         Upscaler(scale=3, model=shipped_onnx(scale=2))

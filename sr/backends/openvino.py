@@ -15,10 +15,9 @@ from typing import Any
 import numpy as np
 
 from sr.backends.base import Backend, BackendInfo, Batch, tile_within
-from sr.backends.floats import batch_from_floats, floats_from_batch
 from sr.errors import BackendError, ModelError
 from sr.memory import available_memory
-from sr.network.modelfile import INPUT_NAME, ModelMetadata, Precision
+from sr.network.descriptor import ModelDescriptor, Precision
 
 # While one tile is computed by all threads, the next one waits with its memory ready, so that cutting
 # and stitching take no time from the cores. More in flight gain nothing (benchmarks/levers.py).
@@ -67,7 +66,7 @@ class OpenVinoBackend(Backend):
             },
         )
         self._tensor_of = openvino.Tensor
-        self._floats = metadata.io == "float32"
+        self._ends = metadata.ends
         if low:
             metadata = replace(metadata, precision=precision, halo=metadata.receptive_field_radius)
         self.info = BackendInfo(
@@ -76,7 +75,7 @@ class OpenVinoBackend(Backend):
             model=metadata,
             default_tile=tile_within(available_memory(), metadata),
             default_batch=1,
-            deep=self._floats and not low,
+            deep=self._ends.floats and not low,
         )
 
     def run(self, batches: Iterable[Batch]) -> Iterator[Batch]:
@@ -105,15 +104,17 @@ class _Started:
 
     def __init__(self, backend: OpenVinoBackend, request: Any, batch: Batch) -> None:
         scale, (count, height, width, _) = backend.info.model.scale, batch.shape
-        self._request, self._batch, self._floats = request, batch, backend._floats
-        self._fed = floats_from_batch(batch) if self._floats else np.ascontiguousarray(batch)
+        self._request, self._batch, self._ends = request, batch, backend._ends
+        self._fed = self._ends.tensor_from_batch(batch)
         size = (scale * height, scale * width)
         self._output = (
-            np.empty((count, 3, *size), np.float32) if self._floats else np.empty((count, *size, 3), np.uint8)
+            np.empty((count, 3, *size), np.float32)
+            if self._ends.floats
+            else np.empty((count, *size, 3), np.uint8)
         )
         try:
             request.set_output_tensor(backend._tensor_of(self._output, shared_memory=True))
-            request.start_async({INPUT_NAME: self._fed}, share_inputs=True)
+            request.start_async({self._ends.input_name: self._fed}, share_inputs=True)
         except RuntimeError as error:
             raise self._failure(error) from error
 
@@ -123,7 +124,7 @@ class _Started:
             self._request.wait()
         except RuntimeError as error:
             raise self._failure(error) from error
-        return batch_from_floats(self._output, self._batch.dtype) if self._floats else self._output
+        return self._ends.batch_from_tensor(self._output, self._batch.dtype)
 
     def _failure(self, error: RuntimeError) -> BackendError:
         return BackendError(
@@ -132,7 +133,7 @@ class _Started:
         )
 
 
-def _read(core: Any, model: Path) -> tuple[Any, ModelMetadata]:
+def _read(core: Any, model: Path) -> tuple[Any, ModelDescriptor]:
     if not model.is_file():
         raise ModelError(f"{model}: no such model file")
     if model.suffix != ".onnx":  # OpenVINO tries its readers of all formats, and they print what they think
@@ -144,10 +145,10 @@ def _read(core: Any, model: Path) -> tuple[Any, ModelMetadata]:
     notes = network.rt_info
     said = notes["framework"] if "framework" in notes else {}  # noqa: SIM401  it is no dict; ONNX metadata
     properties = {name: value.astype(str) for name, value in said.items()}
-    return network, ModelMetadata.from_properties(properties, source=str(model))
+    return network, ModelDescriptor.from_properties(properties, source=str(model))
 
 
-def _check_precision(precision: Precision, model: Path, metadata: ModelMetadata, *, has_bf16: bool) -> None:
+def _check_precision(precision: Precision, model: Path, metadata: ModelDescriptor, *, has_bf16: bool) -> None:
     if precision != metadata.precision and (precision, metadata.precision) != ("bf16", "fp32"):
         raise BackendError(
             f"{model}: is {metadata.precision}, not {precision}; "

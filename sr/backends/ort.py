@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 
 from sr.backends.available import gpu_names
 from sr.backends.base import Backend, BackendInfo, Batch, default_tile, gpu_indices, tile_within
-from sr.backends.floats import batch_from_floats, floats_from_batch
 from sr.errors import BackendError, ModelError
 from sr.memory import available_memory
-from sr.network.modelfile import FINITE_NAME, INPUT_NAME, OUTPUT_NAME, ModelMetadata
+from sr.network.descriptor import ModelDescriptor
+from sr.network.ends import FINITE_NAME
 from sr.processor import available_cores
 
 PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
@@ -38,8 +38,8 @@ class OrtBackend(Backend):
         self._session = _open_session(model, device)
         self._gpu = next(iter(gpu_indices(device)), None)
         properties = self._session.get_modelmeta().custom_metadata_map
-        metadata = ModelMetadata.from_properties(properties, source=str(model))
-        self._floats = metadata.io == "float32"
+        metadata = ModelDescriptor.from_properties(properties, source=str(model))
+        self._ends = metadata.ends
         self._outputs = [output.name for output in self._session.get_outputs()]
         self.info = BackendInfo(
             name="onnx",
@@ -49,16 +49,16 @@ class OrtBackend(Backend):
             if self._gpu is None
             else default_tile(metadata.scale),
             default_batch=1 if self._gpu is None else 4,
-            deep=self._floats and metadata.precision == "fp32",
+            deep=self._ends.floats and metadata.precision == "fp32",
         )
 
     def run(self, batches: Iterable[Batch]) -> Iterator[Batch]:
         """Upscale batches in order, one at a time."""
         for batch in batches:
-            fed = floats_from_batch(batch) if self._floats else batch
+            fed = self._ends.tensor_from_batch(batch)
             try:
                 if self._gpu is None:
-                    results = self._session.run(self._outputs, {INPUT_NAME: fed})
+                    results = self._session.run(self._outputs, {self._ends.input_name: fed})
                 else:
                     results = self._run_bound(fed, "cuda", self._gpu)
             except Exception as error:  # onnxruntime raises its own, unexported exception classes
@@ -71,14 +71,13 @@ class OrtBackend(Backend):
                 raise BackendError(
                     "the network's output is not finite in fp16; use the fp32 file of this model"
                 )
-            result = by_name[OUTPUT_NAME]
-            yield batch_from_floats(result, batch.dtype) if self._floats else result
+            yield self._ends.batch_from_tensor(by_name[self._ends.output_name], batch.dtype)
 
     def _run_bound(self, fed: NDArray, device: str, index: int) -> list[NDArray]:
         """Run with input and outputs bound to a device: one copy there, one back, none in between."""
         binding = self._session.io_binding()
         value = onnxruntime.OrtValue.ortvalue_from_numpy(np.ascontiguousarray(fed), device, index)
-        binding.bind_ortvalue_input(INPUT_NAME, value)
+        binding.bind_ortvalue_input(self._ends.input_name, value)
         for name in self._outputs:
             binding.bind_output(name, device, index)
         self._session.run_with_iobinding(binding)
@@ -89,14 +88,14 @@ class OrtBackend(Backend):
         self._session = None
 
 
-def read_metadata(model: Path) -> ModelMetadata:
+def read_metadata(model: Path) -> ModelDescriptor:
     """Return what an ONNX file says of itself.
 
     Raises:
         ModelError: the file is missing, damaged or not ours.
     """
     session = _open_session(model, "cpu")
-    return ModelMetadata.from_properties(session.get_modelmeta().custom_metadata_map, source=str(model))
+    return ModelDescriptor.from_properties(session.get_modelmeta().custom_metadata_map, source=str(model))
 
 
 def _open_session(model: Path, device: str) -> onnxruntime.InferenceSession:

@@ -11,10 +11,8 @@ import torch
 from sr.backends.base import Backend, BackendInfo, Batch, default_tile, gpu_indices, tile_within
 from sr.errors import BackendError
 from sr.memory import available_memory
-from sr.network.checkpoint import Weights, load_weights
+from sr.network.checkpoint import descriptor_from_weights, load_weights
 from sr.network.colour import RGBNet
-from sr.network.model import model_cost
-from sr.network.modelfile import ModelMetadata
 
 
 class TorchBackend(Backend):
@@ -38,12 +36,12 @@ class TorchBackend(Backend):
         self._device = torch.device(f"cuda:{gpus[0]}" if gpus else "cpu")
         self._model = RGBNet(fold(loaded.build())).to(self._device)
         self._model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stubs lack it
-        metadata = metadata_from_weights(loaded)
+        model = descriptor_from_weights(loaded)
         self.info = BackendInfo(
             name="torch",
             device=_describe(self._device),
-            model=metadata,
-            default_tile=default_tile(metadata.scale) if gpus else tile_within(available_memory(), metadata),
+            model=model,
+            default_tile=default_tile(model.scale) if gpus else tile_within(available_memory(), model),
             default_batch=4 if gpus else 1,
             deep=True,
         )
@@ -75,29 +73,6 @@ class TorchBackend(Backend):
     def close(self) -> None:
         """Free the network."""
         del self._model
-
-
-def metadata_from_weights(weights: Weights, **changes: object) -> ModelMetadata:
-    """Return the metadata of a model made from `weights`, as the float32 network that it is."""
-    config, cost = weights.config, model_cost(weights.config)
-    values = {
-        "preset": weights.preset,
-        "scale": config.scale,
-        "img_channels": config.img_channels,
-        "precision": "fp32",
-        "io": "uint8",
-        "attention": config.attention,
-        "receptive_field_radius": config.receptive_field_radius,
-        "halo": weights.halo if weights.halo is not None else config.receptive_field_radius,
-        "params": cost.params,
-        "macs_per_lr_px": cost.macs_per_lr_px,
-        "activation_bytes_per_lr_px": cost.activation_bytes_per_lr_px,
-        "weights_sha256": weights.sha256,
-        "training": weights.training,
-        "licence": weights.licence,
-        "colour": config.colour,
-    }
-    return ModelMetadata(**(values | changes))  # type: ignore[arg-type]
 
 
 def _describe(device: torch.device) -> str:

@@ -18,7 +18,8 @@ from sr.image import WriteOptions
 from sr.jobs.folders import Plan
 from sr.jobs.interrupt import INTERRUPTED, second_interrupt_stops_at_once
 from sr.jobs.pipeline import FileJob, FileResult, upscale_files
-from sr.network.modelfile import ModelMetadata, shipped_onnx, shipped_scales
+from sr.network.descriptor import ModelDescriptor
+from sr.network.modelfile import shipped_onnx, shipped_scales
 from sr.sized import SizedUpscaler
 from sr.upscale import Upscaler
 
@@ -144,7 +145,7 @@ def report_comparison(
     from sr.cli.compare import Compared, write_page
 
     info = upscaler.backend.info
-    about = f"{info.model.preset} {upscaler.label}, {info.model.precision}, {info.name} on {info.device}"
+    about = f"{info.model.name} {upscaler.label}, {info.model.precision}, {info.name} on {info.device}"
     made = [result.job for result in results if result.error is None]
     compared = [Compared(job.source, job.target) for job in made]
     compared += [Compared(job.source, job.target, "output of an earlier run") for job in plan.done]
@@ -323,8 +324,8 @@ def print_model(name: str, *, scale: int | None) -> None:
         click.echo()
 
 
-def _rows(metadata: ModelMetadata) -> Iterator[tuple[str, Any]]:
-    yield "model", f"{metadata.preset} x{metadata.scale}, {metadata.colour}"
+def _rows(metadata: ModelDescriptor) -> Iterator[tuple[str, Any]]:
+    yield "model", f"{metadata.name} x{metadata.scale}, {metadata.colour}"
     yield "parameters", f"{metadata.params:,}"
     yield "multiply-adds per lr pixel", f"{metadata.macs_per_lr_px:,}"
     yield "receptive-field radius", f"{metadata.receptive_field_radius} lr px"
@@ -345,16 +346,15 @@ def _training_rows(training: dict[str, Any], label: str) -> Iterator[tuple[str, 
             yield f"{label}: {key.replace('_', ' ')}", value
 
 
-def _describe(name: str, scale: int | None) -> Iterator[ModelMetadata]:
+def _describe(name: str, scale: int | None) -> Iterator[ModelDescriptor]:
     path = Path(name)
     if path.suffix == ".onnx":
         yield _onnx_metadata(path)
     elif path.suffix in (".safetensors", ".pt"):
         require_extra("torch", "torch", "safetensors", purpose=f"describing {name}")
-        from sr.backends.pytorch import metadata_from_weights
-        from sr.network.checkpoint import load_weights
+        from sr.network.checkpoint import descriptor_from_weights, load_weights
 
-        yield metadata_from_weights(load_weights(path))
+        yield descriptor_from_weights(load_weights(path))
     elif shipped := [s for s in shipped_scales(name) if scale in (None, s)]:
         for one in shipped:
             yield _onnx_metadata(shipped_onnx(scale=one, preset=name))
@@ -362,14 +362,13 @@ def _describe(name: str, scale: int | None) -> Iterator[ModelMetadata]:
         require_extra(
             "torch", "torch", "safetensors", purpose=f"describing {name!r}, which ships no weights,"
         )
-        from sr.backends.pytorch import metadata_from_weights
-        from sr.network.checkpoint import Weights
+        from sr.network.checkpoint import Weights, descriptor_from_weights
         from sr.network.config import preset_config
 
-        yield metadata_from_weights(Weights(preset_config(name, scale=scale or 2), {}, preset=name))
+        yield descriptor_from_weights(Weights(preset_config(name, scale=scale or 2), {}, preset=name))
 
 
-def _onnx_metadata(path: Path) -> ModelMetadata:
+def _onnx_metadata(path: Path) -> ModelDescriptor:
     from sr.backends.ort import read_metadata
 
     return read_metadata(path)

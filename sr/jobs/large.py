@@ -171,7 +171,7 @@ def _hindrance(header: Header, target: Path, upscaler: object) -> str:
         return f"it is {header.problem}, which is not read piece by piece; convert it to an RGB TIFF first"
     if header.count > 1:
         return "it holds several pictures; split it first"
-    if upscaler.backend.info.model.attention == "dynamic":
+    if not upscaler.backend.info.model.tiles_exact:
         return "this model looks at whole pictures; take another"
     return ""
 

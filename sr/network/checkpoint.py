@@ -21,7 +21,8 @@ from torch import Tensor
 from sr.errors import ModelError
 from sr.files import atomic_write
 from sr.network.config import ModelConfig
-from sr.network.model import SRNet
+from sr.network.descriptor import ENDS, ModelDescriptor
+from sr.network.model import SRNet, model_cost
 
 FORMAT = "srup-weights-1"
 TRAINING_FORMAT = "srup-training-2"  # of checkpoints, whose entry "weights" is `Weights.to_dict`
@@ -79,6 +80,30 @@ class Weights:
         }
         tensors = {name: value.detach().cpu().contiguous() for name, value in self.state.items()}
         return {"metadata": metadata, "tensors": tensors}
+
+
+def descriptor_from_weights(weights: Weights, **changes: Any) -> ModelDescriptor:
+    """Describe the float32 network that `weights` hold; `changes` replace fields of the descriptor."""
+    config, cost = weights.config, model_cost(weights.config)
+    radius = config.receptive_field_radius
+    values: dict[str, Any] = {
+        "name": weights.preset,
+        "scale": config.scale,
+        "channels": config.img_channels,
+        "colour": config.colour,
+        "ends": ENDS["uint8"],
+        "precision": "fp32",
+        "attention": config.attention,
+        "receptive_field_radius": radius,
+        "halo": radius if weights.halo is None else weights.halo,
+        "params": cost.params,
+        "macs_per_lr_px": cost.macs_per_lr_px,
+        "activation_bytes_per_lr_px": cost.activation_bytes_per_lr_px,
+        "weights_sha256": weights.sha256,
+        "training": weights.training,
+        "licence": weights.licence,
+    } | changes
+    return ModelDescriptor(tiles_exact=values["attention"] != "dynamic", **values)
 
 
 def save_weights(path: Path, weights: Weights) -> None:

@@ -1,100 +1,56 @@
-"""Model files: what their metadata say, how they are named, and where the shipped ones lie.
+"""Model files: their names, and which networks ship in this package.
 
-Owns the metadata of our ONNX files. `deploy.export` writes them, the backends read them.
+Owns the records of the shipped networks, from which scales, file names and help come.
 """
 
 from __future__ import annotations
 
 import hashlib
-import json
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
 
 from sr.errors import ModelError
+from sr.network.descriptor import IO, ModelDescriptor, Precision
+from sr.network.ends import FINITE_NAME, INPUT_NAME, OUTPUT_NAME
 
-FORMAT = "srup-onnx-1"
-KEY_PREFIX = "srup."
+# Other rooms know these names from here.
+__all__ = ["FINITE_NAME", "INPUT_NAME", "OUTPUT_NAME", "Precision"]
+ModelMetadata = ModelDescriptor
+
 SHIPPED_DIR = Path(__file__).parent.parent / "weights"
-DEFAULT_PRESET = "small"
-
-# Names of the tensors of an ONNX file.
-INPUT_NAME, OUTPUT_NAME, FINITE_NAME = "image", "upscaled", "finite"
-
-Precision = Literal["fp32", "fp16", "bf16", "int8"]
-IO = Literal["uint8", "float32"]
 
 
 @dataclass(frozen=True)
-class ModelMetadata:
-    """What an ONNX file says of itself.
+class ShippedFamily:
+    """Networks of one architecture and one training, one for each scale.
 
     Attributes:
-        preset: name of the preset, or "custom".
-        scale: upscaling factor.
-        img_channels: channels of the network, 3 or 1; what goes into the file is RGB in any case.
-        precision: of the convolutions; no file is bf16, but a backend may compute one so.
-        io: "uint8" is NHWC, [0, 255]; "float32" is NCHW, [0, 1], not clipped.
-        attention: "frozen" (constant gates, folded away), "dynamic" or "none".
-        receptive_field_radius: lr pixels; beyond it nothing influences an output pixel.
-        halo: lr pixels; the default overlap of tiles, at most the radius.
-        params: parameters of the trained network.
-        macs_per_lr_px: multiply-adds for each lr pixel.
-        activation_bytes_per_lr_px: float32 bytes that are alive at once for each lr pixel, about.
-        weights_sha256: of the weights file that was exported.
-        training: summary of the training.
-        licence: of the weights.
-        colour: what the network's channels are, "RGB", "YCbCr" or "Y"; older files are "RGB".
+        name: of the family, with which file names begin; that of its preset.
+        scales: upscaling factors, ascending.
+        summary: what the networks are for, for help and lists.
+        files: precision and IO of the ONNX files that ship for each scale.
+        licence: of the weights, SPDX.
     """
 
-    preset: str
-    scale: int
-    img_channels: int
-    precision: Precision
-    io: IO
-    attention: str
-    receptive_field_radius: int
-    halo: int
-    params: int
-    macs_per_lr_px: int
-    activation_bytes_per_lr_px: int
-    weights_sha256: str
-    training: dict[str, Any]
+    name: str
+    scales: tuple[int, ...]
+    summary: str
+    files: tuple[tuple[Precision, IO], ...]
     licence: str
-    colour: str = "RGB"
-
-    def to_properties(self) -> dict[str, str]:
-        """Return the metadata as ONNX metadata properties: each value is JSON."""
-        properties = {f.name: json.dumps(getattr(self, f.name)) for f in fields(self)}
-        properties["format"] = json.dumps(FORMAT)
-        return {KEY_PREFIX + name: value for name, value in properties.items()}
-
-    @staticmethod
-    def from_properties(properties: Mapping[str, str], *, source: str) -> ModelMetadata:
-        """Read back what `to_properties` wrote.
-
-        Raises:
-            ModelError: the properties are not ours; `source` names the file.
-        """
-        remedy = "make one with: srup export --onnx"
-        try:
-            values = {
-                name: json.loads(properties[KEY_PREFIX + name])
-                for name in _FIELD_NAMES
-                if name != "colour" or KEY_PREFIX + name in properties
-            }
-            known = json.loads(properties[KEY_PREFIX + "format"])
-        except (KeyError, json.JSONDecodeError) as error:
-            raise ModelError(f"{source}: not an ONNX file of srup (no srup metadata); {remedy}") from error
-        if known != FORMAT:
-            raise ModelError(f"{source}: ONNX format {known!r}, need {FORMAT!r}; {remedy}")
-        if values["img_channels"] != 3 and "colour" not in values:
-            raise ModelError(f"{source}: takes pictures of one channel, need RGB; {remedy}")
-        return ModelMetadata(**values)
 
 
-_FIELD_NAMES = tuple(f.name for f in fields(ModelMetadata))
+SHIPPED = {
+    "small": ShippedFamily(
+        name="small",
+        scales=(2, 3, 4),
+        summary="clean photographs, shrunk by the bicubic filter",
+        files=(("fp32", "uint8"), ("fp32", "float32"), ("fp16", "uint8"), ("int8", "uint8")),
+        licence="Apache-2.0",
+    ),
+}
+DEFAULT_PRESET = "small"
+DEFAULT_SCALE = 2
 
 
 def onnx_name(*, preset: str, scale: int, precision: Precision, io: IO, attention: str) -> str:
@@ -109,9 +65,8 @@ def weights_name(*, preset: str, scale: int) -> str:
 
 
 def shipped_scales(preset: str = DEFAULT_PRESET) -> list[int]:
-    """Return the scales for which weights ship, ascending."""
-    found = SHIPPED_DIR.glob(f"{preset}_x*.safetensors")
-    return sorted(int(path.stem.rpartition("_x")[2]) for path in found)
+    """Return the scales for which weights ship, ascending; none for a preset that does not ship."""
+    return list(SHIPPED[preset].scales) if preset in SHIPPED else []
 
 
 def shipped_onnx(
@@ -136,10 +91,10 @@ def shipped_weights(*, scale: int, preset: str = DEFAULT_PRESET) -> Path:
 
 
 def files_digest(paths: Sequence[Path]) -> str:
-    """Return the sha256 of model files, one after the other.
+    """Return the sha256 of the contents of model files, joined in this order.
 
     Raises:
-        ModelError: one cannot be read.
+        ModelError: a file cannot be read.
     """
     digest = hashlib.sha256()
     for path in paths:
@@ -156,6 +111,6 @@ def _require(path: Path, preset: str, scale: int) -> Path:
         return path
     scales = ", ".join(map(str, shipped_scales(preset))) or "none"
     raise ModelError(
-        f"no {preset!r} weights ship for scale {scale} (there are: {scales}); "
-        "train some with srup train and pass them with --model"
+        f"no {preset!r} weights ship for scale {scale} (scales that ship: {scales}); "
+        "train a network with srup train and pass its file with --model"
     )

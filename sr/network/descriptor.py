@@ -1,0 +1,144 @@
+"""What tiling, backends and engines need to know of a network, ours or somebody else's.
+
+Owns `ModelDescriptor` and how our ONNX files store it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from sr.errors import ModelError
+from sr.network.ends import FLOAT32, UINT8, Ends
+
+FORMAT = "srup-onnx-1"
+KEY_PREFIX = "srup."
+
+Precision = Literal["fp32", "fp16", "bf16", "int8"]
+IO = Literal["uint8", "float32"]
+
+ENDS: dict[IO, Ends] = {"uint8": UINT8, "float32": FLOAT32}
+
+# What a file whose convolutions have the precision on the left can be computed in.
+COMPUTED_IN: dict[Precision, tuple[Precision, ...]] = {
+    "fp32": ("fp32", "bf16"),
+    "fp16": ("fp16",),
+    "bf16": ("bf16",),
+    "int8": ("int8",),
+}
+
+
+@dataclass(frozen=True)
+class ModelDescriptor:
+    """What is known of a network.
+
+    Attributes:
+        name: name of the preset or "custom"; for a network that is not ours, name of its file.
+        scale: upscaling factor.
+        colour: what the network's own channels are: "RGB", "YCbCr", "Y".
+        channels: number of the network's own channels, 3 or 1. What goes into a file of ours is RGB.
+        ends: how the network takes and gives images.
+        precision: of the convolutions.
+        attention: "frozen" (constant gates, folded away), "local", "dynamic" or "none"; empty if not known.
+        receptive_field_radius: lr pixels; a pixel further away does not influence an output pixel.
+        halo: lr pixels; the default overlap of tiles, at most the radius.
+        tiles_exact: tiles equal the whole picture; False where an output pixel depends on all of it.
+        minimum: smallest height and width of a picture or tile in lr pixels.
+        multiple: height, width and position of a tile are multiples of this many lr pixels.
+        params: trained parameters; 0 if not known.
+        macs_per_lr_px: multiply-adds for each lr pixel; 0 if not known.
+        activation_bytes_per_lr_px: about how many bytes of float32 are in use at once for each lr pixel.
+        weights_sha256: of the trained weights, or of the file where the weights are not ours.
+        training: summary of the training.
+        licence: of the weights; empty where nobody stated one.
+        ours: whether the network has our architecture.
+    """
+
+    name: str
+    scale: int
+    ends: Ends
+    precision: Precision
+    receptive_field_radius: int
+    halo: int
+    activation_bytes_per_lr_px: int
+    weights_sha256: str
+    colour: str = "RGB"
+    channels: int = 3
+    attention: str = ""
+    tiles_exact: bool = True
+    minimum: int = 1
+    multiple: int = 1
+    params: int = 0
+    macs_per_lr_px: int = 0
+    training: dict[str, Any] = field(default_factory=dict)
+    licence: str = ""
+    ours: bool = True
+
+    @property
+    def precisions(self) -> tuple[Precision, ...]:
+        """What the network can be computed in."""
+        return COMPUTED_IN[self.precision] if self.ours else (self.precision,)
+
+    @property
+    def io(self) -> IO:
+        """Type of the images on both ends, as `srup export --io` names it."""
+        return "float32" if self.ends.floats else "uint8"
+
+    def to_properties(self) -> dict[str, str]:
+        """Return ONNX metadata properties of a file of ours: each value is JSON."""
+        properties = {key: json.dumps(getattr(self, name)) for key, name in _PROPERTIES.items()}
+        properties["format"] = json.dumps(FORMAT)
+        return {KEY_PREFIX + key: value for key, value in properties.items()}
+
+    @staticmethod
+    def from_properties(properties: Mapping[str, str], *, source: str) -> ModelDescriptor:
+        """Read what `to_properties` wrote.
+
+        Raises:
+            ModelError: the properties are not ours; `source` names the file.
+        """
+        remedy = "make one with: srup export --onnx"
+        try:
+            values = {
+                name: json.loads(properties[KEY_PREFIX + key])
+                for key, name in _PROPERTIES.items()
+                if key != "colour" or KEY_PREFIX + key in properties
+            }
+            known = json.loads(properties[KEY_PREFIX + "format"])
+        except (KeyError, json.JSONDecodeError) as error:
+            raise ModelError(f"{source}: not an ONNX file of srup (no srup metadata); {remedy}") from error
+        if known != FORMAT:
+            raise ModelError(f"{source}: ONNX format {known!r}, need {FORMAT!r}; {remedy}")
+        if values["channels"] != 3 and "colour" not in values:
+            raise ModelError(f"{source}: takes pictures of one channel, need RGB; {remedy}")
+        io = values.pop("io")
+        if io not in ENDS or values["precision"] not in COMPUTED_IN:
+            raise ModelError(f"{source}: IO {io!r} in {values['precision']!r} is unknown; {remedy}")
+        return ModelDescriptor(ends=ENDS[io], tiles_exact=values["attention"] != "dynamic", **values)
+
+
+# Key in our ONNX files -> attribute, in the order in which files hold them. Older files have no colour.
+_PROPERTIES = {
+    "preset": "name",
+    "scale": "scale",
+    "img_channels": "channels",
+    "precision": "precision",
+    "io": "io",
+    "attention": "attention",
+    "receptive_field_radius": "receptive_field_radius",
+    "halo": "halo",
+    "params": "params",
+    "macs_per_lr_px": "macs_per_lr_px",
+    "activation_bytes_per_lr_px": "activation_bytes_per_lr_px",
+    "weights_sha256": "weights_sha256",
+    "training": "training",
+    "licence": "licence",
+    "colour": "colour",
+}
+
+
+def is_ours(properties: Mapping[str, str]) -> bool:
+    """Say whether the metadata properties of an ONNX file are those of a file of ours."""
+    return KEY_PREFIX + "format" in properties
