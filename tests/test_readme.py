@@ -149,6 +149,38 @@ def test_the_commands_of_a_page_run(page: str, workspace: Path, one_thread: None
         assert (workspace / name).exists(), name
 
 
+# --- tables ---------------------------------------------------------------------------------------
+
+
+def first_column(page: str, heading: str) -> list[str]:
+    """Return the first column of the first table below a heading."""
+    _, _, section = PAGES[page].partition(f"\n## {heading}\n")
+    table = re.search(r"(?:^\|.*\n)+", section, flags=re.MULTILINE)
+    assert table is not None, heading
+    return [row.split("|")[1].strip() for row in table[0].splitlines()[2:]]
+
+
+def test_every_image_format_stands_in_the_table():
+    from sr.image.formats import FORMATS
+
+    assert sorted(first_column("docs/upscale.md", "Formats")) == sorted(FORMATS)
+
+
+def test_every_extra_stands_in_the_table():
+    setup = configparser.ConfigParser()
+    setup.read(ROOT / "setup.cfg", encoding="utf-8")
+    shown = re.findall(r"`([\w-]+)`", " ".join(first_column("docs/upscale.md", "Install")))
+    assert sorted(shown) == sorted(setup["options.extras_require"])
+
+
+@pytest.mark.parametrize("option", ["backend", "precision", "format_"])
+def test_every_choice_stands_in_the_pages(option: str):
+    (found,) = [each for each in main.commands["upscale"].params if each.name == option]
+    text = "\n".join(PAGES.values())
+    for choice in found.type.choices:
+        assert re.search(rf"(?<![\w-]){re.escape(choice)}(?![\w-])", text), choice
+
+
 # --- examples and settings ----------------------------------------------------------------------
 
 
@@ -266,7 +298,8 @@ def messages() -> str:
 def test_messages_that_are_explained_exist(quote: str, messages: str):
     """`...` stands for what differs."""
     pattern = ".*".join(re.escape(part.strip()) for part in quote.split("..."))
-    assert re.search(pattern, messages), f"no message says {quote!r}: correct docs/troubleshooting.md"
+    said = re.search(pattern, messages) is not None
+    assert said, f"no message says {quote!r}: correct docs/troubleshooting.md"
 
 
 # --- doctests -----------------------------------------------------------------------------------
