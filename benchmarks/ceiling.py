@@ -1,8 +1,8 @@
-"""How fast a folder can go when inference costs nothing: our own work around Pillow's encoders.
+"""Speed of a folder when inference costs nothing: srup's own work against Pillow's encoders.
 
-The network is replaced by pixel repetition, so what is left of `srup upscale FOLDER` is decoding, tiles,
-stitching and encoding. It is compared, in turn, with Pillow saving the same outputs, which are in memory
-already, on as many threads as there are cores, in the same quality or at the same level.
+Pixel repetition replaces the network, so `srup upscale FOLDER` only decodes, cuts and stitches tiles, and
+encodes. Its rate is compared, in turn, with the rate of Pillow saving the same outputs from memory on all
+cores, in the same quality or at the same level.
 
     python -m benchmarks.ceiling PHOTOGRAPHS --count 50 --store
     python -m benchmarks.ceiling PHOTOGRAPHS --format png --png-level 6
@@ -45,7 +45,7 @@ def run(
     spec: PipelineSpec | None = None,
     png_level: int | None = None,
 ) -> dict[str, Any]:
-    """Return megapixels out a second of a folder run and of Pillow, by format and scale."""
+    """Return megapixels of output a second of a folder run and of Pillow, by format and scale."""
     spec = spec or PipelineSpec()
     pictures = photographs(folder, count=spec.count, long_side=spec.long_side)
     rows = []
@@ -114,12 +114,16 @@ def _measure(
 
 @click.command(cls=Script, help=__doc__)
 @click.argument("folder", required=False, type=click.Path(exists=True, file_okay=False, path_type=Path))
-@click.option("--format", "formats", type=click.Choice(FORMATS), multiple=True, help="Only these.")
+@click.option(
+    "--format", "formats", type=click.Choice(FORMATS), multiple=True, help="Format to measure; repeatable."
+)
 @click.option("--scale", "scales", type=int, multiple=True, default=(PipelineSpec.scale,), show_default=True)
 @click.option("--count", type=click.IntRange(1), default=PipelineSpec.count, show_default=True)
 @click.option("--long-side", type=click.IntRange(8), default=1024, show_default=True)
 @click.option("--rounds", type=click.IntRange(1), default=5, show_default=True)
-@click.option("--png-level", type=click.IntRange(0, 9), help="[default: that of srup upscale]")
+@click.option(
+    "--png-level", type=click.IntRange(0, 9), help="Compression of PNG.  [default: that of srup upscale]"
+)
 @store_option
 def main(
     folder: Path | None,

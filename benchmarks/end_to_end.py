@@ -1,7 +1,7 @@
-"""One picture, process start to file written, against the bare inference of that picture.
+"""One picture from process start to written file, against bare inference of the same picture.
 
-Upscales a 510x339 photograph by 3 with `srup upscale --png-level 1`, and runs the same network on
-the same pixels, whole, in a loaded ONNX Runtime session with its defaults.
+Upscales a 510x339 photograph by 3 with `srup upscale`, and runs the same network on the same
+pixels, whole, in a loaded ONNX Runtime session with its defaults.
 
     python -m benchmarks.end_to_end
 """

@@ -1,7 +1,7 @@
-"""How long it takes to build TensorRT-RTX engines, and to find one that was built.
+"""Time to build TensorRT-RTX engines, and to find one in the cache.
 
-For each scale and target: time and size of a build; then the median time of `EngineCache.get` for an
-engine that is there, which reads and checks ONNX file, plan and manifest. Needs no GPU.
+For each scale and target: time and size of a build, and the median time of `EngineCache.get` for a cached
+engine, which reads and checks ONNX file, plan and manifest. Needs no GPU.
 
     python -m benchmarks.engines
 """
@@ -26,12 +26,12 @@ from sr.network.modelfile import shipped_onnx, shipped_scales
 TARGETS = ((75,), (80,), (86,), (89,), (120,), (75, 80, 86, 89, 120))
 LOOKUPS = 20
 
-# What is asked of it.
+# The requirements.
 MAX_BUILD_S, MAX_LOOKUP_MS = 5.0, 50.0
 
 
 def run(*, targets: Sequence[tuple[int, ...]] = TARGETS) -> dict[str, Any]:
-    """Build for each scale and set of compute capabilities, and find each again.
+    """Build an engine for each scale and set of compute capabilities, then find it in the cache.
 
     Raises:
         SrupError: TensorRT-RTX is not installed, or does not build.
@@ -71,7 +71,7 @@ def main() -> None:
 
 
 def lookup_ms(cache: EngineCache, onnx: Path, spec: EngineSpec, module) -> float:
-    """Return the median time of finding an engine that is there."""
+    """Return the median time to find a cached engine."""
     seconds = (timed(partial(cache.get, onnx, spec, module, gpu=None)) for _ in range(LOOKUPS))
     return round(1000 * statistics.median(seconds), 2)
 

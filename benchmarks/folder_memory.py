@@ -1,7 +1,7 @@
-"""How much memory a long folder takes: resident set after the 100th picture, and how it grows to the last.
+"""Memory over a long folder: resident memory after the 100th picture, and its growth to the last.
 
-Crops of the photographs in examples/, each of another size, in several formats, are upscaled by
-`srup upscale FOLDER --json`; after each line that it prints, the memory of the process is read (Linux).
+`srup upscale FOLDER --json` upscales crops of the photographs in examples/ in many sizes and several formats.
+After each line that it prints, the memory of the process is read (Linux).
 
     python -m benchmarks.folder_memory --pictures 2000
 """
@@ -27,8 +27,8 @@ from benchmarks.lib.pictures import make_pictures
 from benchmarks.lib.results import write_result
 from sr.errors import DataError
 
-SETTLED = 100  # pictures, after which all that is set up once is there
-_WINDOW = 20  # readings, of which the median counts: how many pictures are in hand varies
+SETTLED = 100  # pictures, after which everything that is set up once exists
+_WINDOW = 20  # readings, of which the median counts: the number of pictures in work varies
 
 
 @dataclass(frozen=True)
@@ -49,22 +49,22 @@ class Growth:
 
     @property
     def grown(self) -> float:
-        """From the settled to the last."""
+        """Growth from `settled` to `last`."""
         return self.last - self.settled
 
 
 def run(pictures: int, *, settled: int = SETTLED, arguments: Sequence[str] = (), seed: int = 0) -> Growth:
-    """Upscale so many pictures in one process; return its memory.
+    """Upscale `pictures` pictures in one process; return its memory.
 
     Raises:
-        DataError: the command failed, or did not upscale all.
+        DataError: the command failed, or did not upscale every picture.
     """
     with tempfile.TemporaryDirectory() as scratch:
         source, target = Path(scratch) / "in", Path(scratch) / "out"
         make_pictures(source, pictures, seed=seed)
         readings = _readings(source, target, arguments)
     if len(readings) != pictures:
-        raise DataError(f"{len(readings)} lines for {pictures} pictures")
+        raise DataError(f"srup upscale printed {len(readings)} lines for {pictures} pictures")
     return Growth(
         settled=_around(readings, settled),
         last=_around(readings, pictures),
@@ -82,7 +82,7 @@ def _readings(source: Path, target: Path, arguments: Sequence[str]) -> list[floa
         assert process.stdout is not None
         readings = [resident_mib(process.pid) for _ in process.stdout]
     if process.returncode != 0:
-        raise DataError(f"srup upscale ended with {process.returncode}")
+        raise DataError(f"srup upscale ended with exit status {process.returncode}")
     return readings
 
 
@@ -92,11 +92,11 @@ def _around(readings: Sequence[float], number: int) -> float:
 
 @click.command(cls=Script)
 @click.option("--pictures", type=click.IntRange(2 * SETTLED), default=2000, show_default=True)
-@click.option("--seed", default=0, show_default=True, help="Of the pictures.")
-@click.option("--dry", is_flag=True, help="Print, and store nothing.")
+@click.option("--seed", default=0, show_default=True, help="Seed of the pictures.")
+@click.option("--dry", is_flag=True, help="Print the result without storing it.")
 @click.argument("arguments", nargs=-1)
 def main(pictures: int, seed: int, dry: bool, arguments: tuple[str, ...]) -> None:
-    """Measure how the memory of one process grows over a folder; ARGUMENTS go to srup upscale."""
+    """Measure how the memory of one process grows over a folder. ARGUMENTS go to srup upscale."""
     growth = run(pictures, arguments=arguments, seed=seed)
     figures: dict[str, Any] = {
         "pictures": pictures,

@@ -1,9 +1,10 @@
-"""What half precision costs: fp16 against fp32 of the shipped networks, by references that really compute so.
+"""Cost of half precision: fp16 against fp32 of the shipped networks, by references that compute in half.
 
-ONNX Runtime computes fp16 files in float32 on a CPU, so it shows nothing here. PyTorch computes in half
-precision on a CPU (sums within a convolution in float32, as tensor cores do), and onnx.reference even
-rounds every sum to half. For each folder of hr pictures and each scale: PSNR of both precisions against
-the hr picture, the loss, and the PSNR of one output against the other before rounding to levels.
+ONNX Runtime computes fp16 files in float32 on a CPU, so it cannot show the cost. PyTorch computes in half
+precision on a CPU (with sums within a convolution in float32, as tensor cores do), and onnx.reference
+even rounds every sum to half. For each folder of hr pictures and each scale the result has the PSNR of
+both precisions against the hr picture, the loss, and the PSNR between the two outputs before rounding to
+levels.
 
     python -m benchmarks.fp16 Set5=PATH/TO/Set5/HR
 """
@@ -40,7 +41,7 @@ from train.prepare.make import PrepareSpec, prepare
 Floats = NDArray[np.float32]
 REFERENCE_PX = 48  # side of the crop that onnx.reference computes; it takes seconds
 
-# What is asked of the shipped files.
+# The requirements on the shipped files.
 MIN_PSNR_DB = 65.0  # of the fp16 output against the fp32 output
 MAX_LOSS_DB = 0.01  # of Y-PSNR on Set5
 
@@ -69,7 +70,7 @@ def shipped_nets(scale: int) -> Nets:
 
 
 def reference_output(onnx_file: Path, lr: NDArray[np.uint8]) -> Floats:
-    """Return what onnx.reference computes of a file of ours before rounding, as `Nets.upscale` does."""
+    """Return the output of onnx.reference for one of our files before rounding, as `Nets.upscale` does."""
     model = onnx.load(onnx_file)
     (rounding,) = [node for node in model.graph.node if node.op_type == "Round"]
     info = onnx.helper.make_tensor_value_info(rounding.input[0], onnx.TensorProto.FLOAT, None)
@@ -90,14 +91,14 @@ def psnr_of_floats(first: Floats, second: Floats) -> float:
 
 
 def levels(floats: Floats) -> NDArray[np.uint8]:
-    """Return what the file gives for its output before rounding."""
+    """Round an output in [0, 1] to levels, as the ONNX file does."""
     return np.clip(np.rint(floats * 255), 0, 255).astype(np.uint8)
 
 
 def recorded(
     nets: Nets, precision: str, outputs: list[Floats]
 ) -> Callable[[NDArray[np.uint8]], NDArray[np.uint8]]:
-    """Return what upscales as the file of a precision does, and keeps each output before rounding."""
+    """Return a function that upscales as the file of a precision does and keeps unrounded outputs."""
 
     def upscale(lr: NDArray[np.uint8]) -> NDArray[np.uint8]:
         outputs.append(nets.upscale(precision, lr))

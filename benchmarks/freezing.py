@@ -1,4 +1,4 @@
-"""What freezing the attention gates costs: Y-PSNR with live gates, frozen at once, and fine-tuned.
+"""Cost of freezing the attention gates: Y-PSNR with live gates, frozen gates, and after fine-tuning.
 
 python -m benchmarks.freezing --list Set5/x2.json live.safetensors [fine_tuned.safetensors]
 """
@@ -21,7 +21,7 @@ from train.evaluate import evaluate, upscale_with
 def main(pair_list: Path, live: Path, tuned: Path | None) -> None:
     net = load_weights(live).build()
     if net.config.attention != "dynamic":
-        raise click.ClickException(f"{live}: its attention is {net.config.attention}, need dynamic")
+        raise click.ClickException(f"{live}: attention is {net.config.attention}, need dynamic")
     nets = {"live gates": net, "frozen at once": frozen_attention(net)}
     if tuned is not None:
         nets["frozen, fine-tuned"] = load_weights(tuned).build()

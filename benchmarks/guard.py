@@ -1,10 +1,10 @@
-"""Counted work against a committed baseline: what grows unnoticed is seen without a stopwatch.
+"""Counted work against a committed baseline: shows growth without a stopwatch.
 
-Counted are, of every model that ships, multiply-adds, nodes, bytes moved and the size of the file; the
-size of its TensorRT-RTX engine, which is built without a GPU; what cutting and stitching allocate for a
-tile; and the calls, copies and allocations of the TensorRT runtime on a simulated GPU. None of it
-depends on the values of the weights or on how busy the machine is. A figure that differs from
-guard.json by more than its tolerance, in either direction, gives exit status 1.
+Counts multiply-adds, nodes, bytes moved and file size of every shipped model; the size of its
+TensorRT-RTX engine, which is built without a GPU; the memory that cutting and stitching allocate for a
+tile; and the calls, copies and allocations of the TensorRT runtime on a simulated GPU. No count depends
+on the values of the weights or on the load of the machine. A figure that differs from guard.json by more
+than its tolerance, in either direction, gives exit status 1; `--update` stores the current figures.
 
     python -m benchmarks.guard
     python -m benchmarks.guard --update
@@ -40,17 +40,17 @@ from tests.simulated_device import SimulatedCuda
 from tests.simulated_tensorrt import SimulatedPlan, SimulatedTensorRT, no_kernel
 
 BASELINE = ROOT / "benchmarks" / "guard.json"
-REMEDY = "if it is meant, store it with: python -m benchmarks.guard --update"
+REMEDY = "if the change is intended, store it with: python -m benchmarks.guard --update"
 
-# What a figure may differ by: a share of the baseline, and a number. What is not named must be equal.
+# How much a figure may differ: a share of the baseline, plus a number. Other figures must be equal.
 TOLERANCES = {
     "file_bytes": (0.02, 0),  # the metadata holds a summary of the training, of any length
-    "plan_bytes": (0.10, 0),  # versions of the builder differ; computing in float32 is 0.147 less
+    "plan_bytes": (0.10, 0),  # builder versions differ; an engine that computes in float32 is 0.147 smaller
     "allocated_bytes": (0.02, 2048),  # Python's own objects; a tile has 47,000 bytes
 }
 
-SIZE = {"height": 360, "width": 640}  # of the input that work is counted for
-TARGET = 89  # compute capability of the engines; the size is much the same for all
+SIZE = {"height": 360, "width": 640}  # of the input
+TARGET = 89  # compute capability of the engines; their size hardly depends on it
 TILE_PX, HALO_PX, BATCH = 128, 16, 4  # explicit: the defaults depend on the weights
 PICTURE = (600, 800)
 
@@ -58,10 +58,10 @@ Figures = dict[str, dict[str, int]]
 
 
 def run(models: Iterable[Path] | None = None) -> dict[str, Figures]:
-    """Count everything; engines only where TensorRT-RTX is installed.
+    """Count everything; engines only if TensorRT-RTX is installed.
 
     Args:
-        models: ONNX files; None is all that ship.
+        models: ONNX files; None means all shipped ones.
     """
     paths = sorted(SHIPPED_DIR.glob("*.onnx")) if models is None else list(models)
     counted = {
@@ -97,7 +97,7 @@ def engine_figures(path: Path, module: Any) -> dict[str, int]:
 
 
 class _Counting(Backend):
-    """Computes nothing, and notes what is allocated around it: to cut a batch, and to keep its result."""
+    """A backend that computes nothing and records what is allocated to cut a batch and to keep its result."""
 
     def __init__(self, info: BackendInfo) -> None:
         self.info = info
@@ -134,7 +134,7 @@ def _start_counting() -> int:
 
 
 def tile_figures() -> Iterator[tuple[str, dict[str, int]]]:
-    """Yield what `Upscaler` allocates at once to cut a batch and to keep its result, beyond what it holds."""
+    """Yield the peak memory that `Upscaler` allocates to cut a batch and to keep its result."""
     model = read_metadata(shipped_onnx(scale=2))
     for kind, shape in (("rgb", (*PICTURE, 3)), ("grey", PICTURE)):
         backend = _Counting(BackendInfo("counting", "none", model, TILE_PX, BATCH))
@@ -151,7 +151,7 @@ def tile_figures() -> Iterator[tuple[str, dict[str, int]]]:
 
 
 class _CountingCuda(SimulatedCuda):
-    """A simulated GPU that adds up what is copied."""
+    """A simulated GPU that counts copied bytes."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -164,7 +164,7 @@ class _CountingCuda(SimulatedCuda):
 
 
 def runtime_figures(name: str) -> dict[str, int]:
-    """Count what the TensorRT runtime does for a picture, once it is warm: calls, copies, allocations."""
+    """Count calls, copies and allocations of the warm TensorRT runtime for one picture."""
     cuda = _CountingCuda()
     module = SimulatedTensorRT(cuda, rtx=name == "trt-rtx")
     model = read_metadata(shipped_onnx(scale=2, precision="fp16"))
@@ -186,16 +186,17 @@ def runtime_figures(name: str) -> dict[str, int]:
 
 
 def violations(found: Mapping[str, Figures], baseline: Mapping[str, Figures]) -> list[str]:
-    """Say what differs from the baseline by more than its tolerance, a line each.
+    """Return a line for each figure that differs from the baseline by more than its tolerance.
 
-    Whole sections that were not counted here are left out.
+    Sections that were not counted here are skipped.
     """
     said = []
     for section, things in found.items():
         known = baseline.get(section, {})
         for thing in sorted(things.keys() | known.keys()):
             if thing not in known or thing not in things:
-                said.append(f"{section}, {thing}: {'not in the baseline' if thing in things else 'is gone'}")
+                where = "not in" if thing in things else "only in"
+                said.append(f"{section}, {thing}: {where} the baseline")
                 continue
             now, then = things[thing], known[thing]
             for name in sorted(now.keys() | then.keys()):
@@ -211,18 +212,18 @@ def read_baseline(path: Path) -> dict[str, Figures]:
     """Return the stored figures.
 
     Raises:
-        DataError: there are none, or they cannot be read.
+        DataError: the file does not exist or cannot be read.
     """
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise DataError(f"{path}: no baseline ({error}); store one with --update") from error
+        raise DataError(f"{path}: cannot read the baseline ({error}); store one with --update") from error
 
 
 @click.command(cls=Script, help=__doc__)
-@click.option("--update", is_flag=True, help="Store what is counted now as the baseline.")
+@click.option("--update", is_flag=True, help="Store the current figures as the baseline.")
 @click.option(
-    "--baseline", type=click.Path(dir_okay=False, path_type=Path), default=BASELINE, help="Another file."
+    "--baseline", type=click.Path(dir_okay=False, path_type=Path), default=BASELINE, help="Baseline file."
 )
 def main(update: bool, baseline: Path) -> None:
     found = run()
@@ -236,8 +237,8 @@ def main(update: bool, baseline: Path) -> None:
     for line in said:
         click.echo(line)
     if "engines" not in found:
-        click.echo("engines were not counted: TensorRT-RTX is not installed")
-    click.echo(f"{len(said)} figures differ; {REMEDY}" if said else "as the baseline says")
+        click.echo("engines not counted: TensorRT-RTX is not installed (pip install srup[trt-rtx])")
+    click.echo(f"{len(said)} figures differ; {REMEDY}" if said else "every figure agrees with the baseline")
     sys.exit(1 if said else 0)
 
 

@@ -1,7 +1,7 @@
 """Measure the smallest halo with which tiles match the whole picture, and record it in the weights.
 
-Runs the uint8 ONNX export of a weights file on ONNX Runtime over real pictures, cut into tiles of
-four halos and of 256 px. With --write the halo, and a margin, goes into the weights file.
+Runs the uint8 ONNX export of a weights file on ONNX Runtime over real pictures, in tiles of four
+halos and of 256 px. With --write, the halo plus a margin is stored in the weights file.
 
     python -m benchmarks.halo sr/weights/small_x3.safetensors photo.png ... [--write]
 """
@@ -23,8 +23,8 @@ from sr.network.checkpoint import load_weights, save_weights
 from sr.tiling import MIN_HALOS_PER_TILE, TileSpec
 from sr.upscale import Upscaler
 
-MARGIN = 2  # lr px on top of what was measured, for pictures that were not
-WIDE_TILE = 256  # beside the smallest tile that a halo allows, which has the most seams
+MARGIN = 2  # lr px on top of the measured halo, for other pictures
+WIDE_TILE = 256  # in addition to the smallest tile that a halo allows, which has the most seams
 
 
 @click.command(help=__doc__)
@@ -38,7 +38,7 @@ def main(weights: Path, pictures: tuple[Path, ...], write: bool) -> None:
 
 
 def measured_halo(weights: Path, pictures: Sequence[Path]) -> int:
-    """Return the halo in lr pixels that suffices for all pictures, with a margin; print each one's."""
+    """Return the halo in lr pixels that suffices for all pictures, plus a margin; print each picture's."""
     radius = load_weights(weights).config.receptive_field_radius
     halos = []
     with tempfile.TemporaryDirectory() as scratch:

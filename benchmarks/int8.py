@@ -1,4 +1,4 @@
-"""What 8 bits cost and gain on a CPU: ways to quantise, scored on test sets, and timed in turn.
+"""Cost and gain of 8 bits on a CPU: ways to quantise, scored on test sets and timed in turn.
 
     python -m benchmarks.int8 --calibrate PAIRS/x2/LR Set5=PAIRS/Set5 Set14=PAIRS/Set14
 
@@ -32,9 +32,9 @@ from train.evaluate import evaluate
 SIZE = (180, 320)  # lr pixels
 ROUNDS = 15
 
-# What of the network is quantised: patterns of weight names.
+# Patterns of the names of quantised weights.
 ALL = r"net\..*"
-BUT_ENDS = r"net\.(blocks\..*|upsampler\.widen\.weight)"  # all but what reads or writes the picture
+BUT_ENDS = r"net\.(blocks\..*|upsampler\.widen\.weight)"  # all but the layers that read or write the picture
 BLOCKS = r"net\.blocks\..*"
 VARIANTS = {
     "all, min-max": QuantizeSpec(ALL, "minmax"),
@@ -51,8 +51,8 @@ VARIANTS = {
 @click.argument("sets", nargs=-1, required=True, metavar="NAME=FOLDER...", callback=click_sets)
 @click.option("--calibrate", type=click.Path(path_type=Path, exists=True), required=True)
 @click.option("--scale", "scales", type=int, multiple=True)
-@click.option("--no-scores", is_flag=True, help="Times only.")
-@click.option("--no-times", is_flag=True, help="Scores only.")
+@click.option("--no-scores", is_flag=True, help="Measure times only.")
+@click.option("--no-times", is_flag=True, help="Measure scores only.")
 def main(
     sets: dict[str, Path], calibrate: Path, scales: tuple[int, ...], no_scores: bool, no_times: bool
 ) -> None:
@@ -73,7 +73,7 @@ def main(
 
 
 def opened(scale: int, pictures: list[np.ndarray], scratch: Path) -> dict[str, Backend]:
-    """Open the float file as it can be computed, and each variant, quantised."""
+    """Open the float file in every precision, and each quantised variant."""
     file = shipped_onnx(scale=scale)
     found: dict[str, Backend] = {
         "fp32, ONNX Runtime": OrtBackend(file, device="cpu"),
@@ -95,7 +95,7 @@ def opened(scale: int, pictures: list[np.ndarray], scratch: Path) -> dict[str, B
 
 
 def whole(backend: Backend) -> Callable[[np.ndarray], np.ndarray]:
-    """Return what upscales a picture (H, W, 3) without tiles."""
+    """Return a function that upscales a picture (H, W, 3) without tiles."""
     return lambda lr: next(iter(backend.run([lr[None]])))[0]
 
 

@@ -1,11 +1,11 @@
-"""Kill -9 at random moments in a folder run, again and again: nothing partial, nothing lost.
+"""Kill a folder run at random moments, again and again: no partial file, no lost file.
 
-Crops of the photographs in examples/, in several formats and sizes, animations and pages among them,
-are upscaled once undisturbed. Then `srup upscale FOLDER --skip-existing` is started and killed at a
-random moment, as often as asked for; most moments lie after the first output, a few in the start. After
-each kill every file under a final name must equal the undisturbed run's, byte for byte. Where the folder
-is complete, its output is emptied for the next kills. In the end one run is let through: the folder
-must equal the undisturbed one, with no temporary file left.
+One undisturbed run upscales crops of the photographs in examples/, in several formats and sizes, with
+animations and multi-page files. Then `srup upscale FOLDER --skip-existing` is started and killed
+(SIGKILL) at a random moment, `--kills` times; most moments lie after the first output, a few during the
+start. After each kill every file with a final name must equal the undisturbed run's, byte for byte. When
+the folder is complete, it is emptied for the next kills. At the end one run completes: the folder must
+equal the undisturbed one, with no temporary file left.
 
     python -m benchmarks.kills --kills 200
 """
@@ -42,10 +42,10 @@ class Tally:
     """What happened.
 
     Attributes:
-        kills: that met a running process.
+        kills: of a running process.
         started_over: how often the folder was complete and its output was emptied.
-        whole_files_compared: files under final names, over all kills.
-        kills_that_left_a_temporary_file: so they fell into the writing of a picture.
+        whole_files_compared: files with final names, over all kills.
+        kills_that_left_a_temporary_file: kills during the writing of a picture.
         final_files: in the folder after the last run.
     """
 
@@ -57,7 +57,7 @@ class Tally:
 
 
 def run(kills: int, *, pictures: int = PICTURES, seed: int = 0) -> Tally:
-    """Kill so many runs; return what happened.
+    """Kill `kills` runs; return what happened.
 
     Raises:
         DataError: a file is partial, wrong, missing or left over.
@@ -79,7 +79,7 @@ def run(kills: int, *, pictures: int = PICTURES, seed: int = 0) -> Tally:
             tally.kills += 1
             tally.whole_files_compared += _compare(target, reference)
             if lost := before - _finished_files(target).keys():
-                raise DataError(f"{sorted(lost)[0]}: was there before, and has gone")
+                raise DataError(f"{sorted(lost)[0]}: existed before the kill and is lost")
             tally.kills_that_left_a_temporary_file += bool(_temporaries(target))
         _upscale(source, target).wait()
         tally.final_files = _compare(target, reference)
@@ -108,7 +108,7 @@ def _timed(source: Path, target: Path) -> float:
 
 
 def _wait_for_output(process: subprocess.Popen[bytes], folder: Path) -> None:
-    """Wait until the process begins, or has ended: something new is in the folder."""
+    """Wait until the process has written something new to the folder, or has ended."""
     before = set(_everything(folder))
     while process.poll() is None and set(_everything(folder)) <= before:
         time.sleep(_POLL_SECONDS)
@@ -119,7 +119,7 @@ def _killed(source: Path, target: Path, seconds: float, moments: random.Random) 
     process = _upscale(source, target)
     if moments.random() >= _IN_START_SHARE:
         _wait_for_output(process, target)
-    time.sleep(moments.uniform(0, seconds) * moments.random())  # rather early: later it may be done
+    time.sleep(moments.uniform(0, seconds) * moments.random())  # rather early: later the run may be complete
     running = process.poll() is None
     process.kill()
     process.wait()
@@ -127,11 +127,11 @@ def _killed(source: Path, target: Path, seconds: float, moments: random.Random) 
 
 
 def _compare(folder: Path, reference: dict[str, bytes]) -> int:
-    """Compare what has a final name with the undisturbed run; return how many files there are."""
+    """Compare all files with final names with the undisturbed run's; return their number."""
     found = _finished_files(folder)
     for name, content in found.items():
         if content != reference.get(name):
-            raise DataError(f"{name}: {len(content):,} bytes that are not the undisturbed run's")
+            raise DataError(f"{name}: its {len(content):,} bytes differ from the undisturbed run's")
     return len(found)
 
 
@@ -156,9 +156,9 @@ def _temporaries(folder: Path) -> list[Path]:
 @click.command(cls=Script)
 @click.option("--kills", type=click.IntRange(1), default=200, show_default=True)
 @click.option("--pictures", type=click.IntRange(1), default=PICTURES, show_default=True)
-@click.option("--seed", default=0, show_default=True, help="Of the pictures and the moments.")
+@click.option("--seed", default=0, show_default=True, help="Seed of pictures and moments.")
 def main(kills: int, pictures: int, seed: int) -> None:
-    """Kill a folder run at random moments, and compare what it leaves with an undisturbed one."""
+    """Kill a folder run at random moments, and compare its files with an undisturbed run's."""
     write_result(
         "kills", {"pictures": pictures, "seed": seed, **asdict(run(kills, pictures=pictures, seed=seed))}
     )

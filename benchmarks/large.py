@@ -1,8 +1,8 @@
-"""Upscale a picture of gigapixels: time, peak memory, and that a killed run goes on.
+"""Upscale a picture of gigapixels: time, peak memory, and resuming after kills.
 
-A mosaic of photographs is upscaled into a tiled BigTIFF by a process of its own, with pixel repetition in
-place of the network (what our own work takes) or with the network. With `--kill`, the process is
-killed (-9) after each of so many seconds and started again.
+A process of its own upscales a mosaic of photographs into a tiled BigTIFF, with pixel repetition in place
+of the network (which shows the cost of our own work) or with the network. `--kill SECONDS` kills the
+process (SIGKILL) after that time and starts it again.
 
     python -m benchmarks.large PHOTOGRAPHS --store
     python -m benchmarks.large PHOTOGRAPHS --network --kill 600 --store
@@ -40,13 +40,13 @@ CELL_PX = 500  # side of a photograph in the mosaic
 
 @dataclass(frozen=True)
 class LargeSpec:
-    """What is measured; 300 megapixels in and 4.8 gigapixels out where nothing is said.
+    """What is measured; by default 300 megapixels of input and 4.8 gigapixels of output.
 
     Attributes:
         width: of the mosaic.
         height: of the mosaic.
         scale: of the network.
-        network: whether that computes, or pixels are repeated.
+        network: run the network instead of repeating pixels.
         compression: of the output.
     """
 
@@ -61,7 +61,7 @@ def run(photographs: Path, spec: LargeSpec, *, kills: Sequence[float] = (), fold
     """Make the mosaic in `folder`, upscale it there, and return the figures.
 
     Raises:
-        DataError: there are no photographs.
+        DataError: the folder has no photographs.
         ImageError: a run failed.
     """
     source, target = folder / "mosaic.tif", folder / "upscaled.tif"
@@ -83,10 +83,10 @@ def run(photographs: Path, spec: LargeSpec, *, kills: Sequence[float] = (), fold
 
 
 def make_mosaic(photographs: Path, path: Path, *, height: int, width: int) -> None:
-    """Write a TIFF of photographs in rows, as often as they are needed.
+    """Write a TIFF of photographs in rows, repeated as needed.
 
     Raises:
-        DataError: there are none.
+        DataError: the folder has no photographs.
     """
     vips = vips_library("making a large picture")
     files = sorted(each for each in photographs.rglob("*") if is_picture(each))
@@ -106,7 +106,7 @@ def make_mosaic(photographs: Path, path: Path, *, height: int, width: int) -> No
 def upscaled_in_a_process(
     source: Path, target: Path, spec: LargeSpec, *, seconds: float | None
 ) -> dict[str, Any]:
-    """Run to the end, or kill after so many seconds; return time, memory, and what the process said."""
+    """Run to the end, or kill after `seconds`; return time, memory, and the output of the process."""
     words = [sys.executable, "-m", "benchmarks.large", "--child", str(source), str(target)]
     words += ["--scale", str(spec.scale), "--compression", spec.compression]
     started, used = time.perf_counter(), _core_seconds()
@@ -134,7 +134,7 @@ def upscaled_in_a_process(
 
 
 def _core_seconds() -> float:
-    """Return what processes that have ended took."""
+    """Return the processor time of ended child processes."""
     ended = os.times()
     return ended.children_user + ended.children_system
 
@@ -152,7 +152,7 @@ def child(source: Path, target: Path, spec: LargeSpec) -> None:
 
 
 def check(source: Path, target: Path, spec: LargeSpec) -> None:
-    """Compare the output as libvips reads it with the input: all pixels where they were repeated.
+    """Compare the output as libvips reads it with the input: every pixel if pixels were repeated.
 
     Raises:
         ImageError: they differ.
@@ -161,7 +161,7 @@ def check(source: Path, target: Path, spec: LargeSpec) -> None:
     lr = vips.Image.new_from_file(str(source), access="sequential")
     hr = vips.Image.new_from_file(str(target), access="sequential", fail_on="warning")
     if (hr.width, hr.height) != (lr.width * spec.scale, lr.height * spec.scale):
-        raise ImageError(f"{target}: {hr.width}x{hr.height}, which is not {spec.scale} times the input")
+        raise ImageError(f"{target}: is {hr.width}x{hr.height}, not {spec.scale} times the input")
     if spec.network:
         hr.avg()  # all tiles are read
     elif (lr.zoom(spec.scale, spec.scale) - hr).abs().max() != 0:
@@ -176,9 +176,13 @@ def check(source: Path, target: Path, spec: LargeSpec) -> None:
 @click.option("--height", type=click.IntRange(1), default=LargeSpec.height, show_default=True)
 @click.option("--scale", type=click.IntRange(1), default=LargeSpec.scale, show_default=True)
 @click.option("--compression", type=click.Choice(["lzw", "deflate", "none"]), default=LargeSpec.compression)
-@click.option("--network", is_flag=True, help="Compute, rather than repeat pixels.")
-@click.option("--kill", "kills", type=float, multiple=True, help="Kill after so many seconds; repeatable.")
-@click.option("--folder", type=click.Path(path_type=Path), help="On a disk with room.  [default: temporary]")
+@click.option("--network", is_flag=True, help="Run the network instead of repeating pixels.")
+@click.option(
+    "--kill", "kills", type=float, multiple=True, help="Kill the process after this many seconds; repeatable."
+)
+@click.option(
+    "--folder", type=click.Path(path_type=Path), help="Folder for the pictures.  [default: temporary]"
+)
 @store_option
 def main(
     photographs: Path,
@@ -199,7 +203,7 @@ def main(
         end = "killed" if each["killed"] else "done"
         click.echo(f"{end} after {each['seconds']} s, {each['peak_rss_mib']} MiB at most. {each['said']}")
     click.echo(
-        f"{result['megapixels_out_per_second']} megapixels out a second, {result['core_seconds']} "
+        f"{result['megapixels_out_per_second']} megapixels of output a second, {result['core_seconds']} "
         f"core-seconds, {result['gigabytes_out']} GB, {result['peak_rss_mib']} MiB at most"
     )
     if store:

@@ -1,7 +1,7 @@
-"""What moves the time of the shipped network on a CPU: each lever against ONNX Runtime with its defaults.
+"""What changes the time of the shipped network on a CPU: each lever against ONNX Runtime with its defaults.
 
-Groups are timed one after the other, each with the reference among its actions; ratios are taken within
-rounds and for the same output, shares are of the measured peak of a matrix product.
+Groups are timed one after the other, each together with the reference. Ratios are taken within rounds, for
+equal numbers of output pixels; shares are of the measured peak of a matrix product.
 
     python -m benchmarks.levers engines threads options graph channels tiles --store
 """
@@ -39,7 +39,9 @@ NUM_FEATS = (24, 28, 32, 40, 48)
 REFERENCE = "ONNX Runtime, defaults"
 
 Action = Callable[[], object]
-Levers = Iterator[tuple[str, Action, float, onnx.ModelProto]]  # what, action, pictures it does, its graph
+Levers = Iterator[
+    tuple[str, Action, float, onnx.ModelProto]
+]  # name, action, pictures that it upscales, graph
 
 
 def engines(stack: ExitStack) -> Levers:
@@ -62,7 +64,7 @@ def engines(stack: ExitStack) -> Levers:
 
 
 def threads(stack: ExitStack) -> Levers:
-    """Yield ways to share two cores: within a picture, or a picture each."""
+    """Yield ways to use two cores: both for one picture, or one each."""
     graph = onnx.load(shipped_onnx(scale=SCALE))
     one = session(graph, intra_op_num_threads=1)
     pool = stack.enter_context(ThreadPoolExecutor(2))
@@ -90,7 +92,7 @@ def options(stack: ExitStack) -> Levers:
 
 
 def graph(stack: ExitStack) -> Levers:
-    """Yield other graphs of the same function, and one that is not the same at picture borders."""
+    """Yield other graphs of the same function; one of them differs at picture borders."""
     for name, made in {
         "1x5 and 5x1 merged into 5x5": merged_5x5(),
         "pixel shuffle last, on bytes; 3x3 after it at lr size": shuffled_last(),
@@ -99,7 +101,7 @@ def graph(stack: ExitStack) -> Levers:
 
 
 def channels(stack: ExitStack) -> Levers:
-    """Yield networks of other widths, with random weights; their shares of the peak compare."""
+    """Yield networks of other widths with random weights, to compare their shares of the peak."""
     from deploy.export import ExportSpec, onnx_from_weights
     from sr.network.checkpoint import Weights
     from sr.network.config import preset_config
@@ -113,7 +115,7 @@ def channels(stack: ExitStack) -> Levers:
 
 
 def tiles(stack: ExitStack) -> Levers:
-    """Yield sides of tiles, as `srup upscale` runs them; halos count as lost."""
+    """Yield tile sizes, as `srup upscale` runs them; work in halos counts as lost."""
     picture = _noise(1, TILED_SIZE)[0]
     pictures = TILED_SIZE[0] * TILED_SIZE[1] / (SIZE[0] * SIZE[1])
     for tile in TILES:

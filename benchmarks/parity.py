@@ -1,9 +1,9 @@
-"""How far every backend and precision is from PyTorch in float32, on real pictures, tiled and whole.
+"""Difference of every backend and precision from PyTorch in float32, on real pictures, tiled and whole.
 
-PICTURES are picture files, upscaled at every scale, or pair lists as `srup prepare` makes them, whose
-lr pictures are upscaled at their scale and whose hr pictures give each one's PSNR against the truth.
-PyTorch computes the reference on the CPU, each picture whole. Exit status 1 if a backend is farther
-off than `deploy.verify` allows its precision, or loses more PSNR. What cannot be run here is listed.
+PICTURES are picture files, which are upscaled at every scale, or pair lists from `srup prepare`. The lr
+pictures of a list are upscaled at their scale; the hr pictures are the truth for PSNR. PyTorch computes
+the reference on the CPU, each picture whole. The exit status is 1 if a backend differs more, or loses
+more PSNR, than `deploy.verify` allows its precision. Cases that cannot run here are listed.
 
     python -m benchmarks.parity
     python -m benchmarks.parity --backend onnx --precision fp16 pairs/val/Set5/x2.json
@@ -36,7 +36,7 @@ from sr.network.modelfile import shipped_scales
 from sr.upscale import Upscaler
 from train.data.pairs import load_pair_list, read_rgb
 
-TILE_PX = 128  # cuts every example into several tiles, and takes any halo of the shipped networks
+TILE_PX = 128  # cuts every example into several tiles, and is large enough for every shipped halo
 NAMES = tuple(name for name in BACKENDS if name != "auto")
 DEVICES = {"trt": ("cuda",), "trt-rtx": ("cuda",), **dict.fromkeys(CPU_ONLY, ("cpu",))}  # others: both
 
@@ -48,11 +48,11 @@ class Sample:
     """A picture to upscale.
 
     Attributes:
-        name: for the reader.
+        name: shown in the result.
         lr: uint8 RGB (H, W, 3).
-        scale: at which; None is every one.
-        hr: the truth, uint8 RGB (scale*H, scale*W, 3), if it is known.
-        of: name of the list that it is from.
+        scale: to upscale by; None means every scale.
+        hr: the truth, uint8 RGB (scale*H, scale*W, 3); None if unknown.
+        of: name of its pair list.
     """
 
     name: str
@@ -64,7 +64,7 @@ class Sample:
 
 @dataclass(frozen=True)
 class Case:
-    """What is compared with the reference."""
+    """A backend, device and precision to compare with the reference."""
 
     backend: str
     device: str
@@ -72,15 +72,15 @@ class Case:
 
     @property
     def limits(self) -> str:
-        """The precision whose limits hold: float32 on a GPU is TF32 but in TensorRT, with half's mantissa."""
+        """The precision whose limits apply: float32 on a GPU is TF32 except in TensorRT."""
         tf32 = self.device != "cpu" and not self.backend.startswith("trt")
         return "fp16" if tf32 and self.precision == "fp32" else self.precision
 
     def open(self, scale: int, tile: int) -> Upscaler:
-        """Open it at a scale.
+        """Open the case at a scale.
 
         Raises:
-            SrupError: it cannot be had here.
+            SrupError: the case cannot run here.
         """
         request = BackendRequest(scale, device=self.device, precision=self.precision, tile=tile)  # type: ignore[arg-type]
         return Upscaler(backend=open_backend(self.backend, request), tile=tile)
@@ -93,20 +93,20 @@ def run(
     precisions: Sequence[str] = (),
     scales: Sequence[int] = (),
 ) -> dict[str, Any]:
-    """Compare all that can be run here.
+    """Compare every case that can run here.
 
     Args:
         paths: picture files, and pair lists (.json).
         backends: by name.
-        precisions: empty is all that a backend has.
-        scales: empty is all that ship.
+        precisions: empty means all that a backend has.
+        scales: empty means all shipped ones.
 
     Returns:
         "rows", one for each scale, case and tiling; "sets", Y-PSNR against the truth; "not_run" with
         reasons; "passed".
 
     Raises:
-        SrupError: a file cannot be read, or the reference cannot be had.
+        SrupError: a file cannot be read, or the reference cannot run.
     """
     scales = list(scales) or shipped_scales()
     samples = [sample for path in paths for sample in read_samples(path)]
@@ -147,10 +147,10 @@ def run(
 
 
 def read_samples(path: Path) -> Iterator[Sample]:
-    """Yield the pictures of a pair list, or the one of a picture file.
+    """Yield the lr pictures of a pair list, or the picture of a picture file.
 
     Raises:
-        SrupError: a file cannot be read or does not fit.
+        SrupError: a file cannot be read or has a wrong size or depth.
     """
     if path.suffix != ".json":
         picture = read_picture(path)
@@ -164,12 +164,12 @@ def read_samples(path: Path) -> Iterator[Sample]:
         lr, hr = read_rgb(pair.lr), read_rgb(pair.hr)
         scale = hr.shape[0] // lr.shape[0]
         if hr.shape[:2] != (lr.shape[0] * scale, lr.shape[1] * scale):
-            raise DataError(f"{pair.hr}: its size is no multiple of that of {pair.lr}")
+            raise DataError(f"{pair.hr}: its size is not a multiple of the size of {pair.lr}")
         yield Sample(pair.lr.stem, lr, scale, hr, of)
 
 
 def cases(backends: Sequence[str], precisions: Sequence[str] = ()) -> Iterator[Case]:
-    """Yield what is to be compared; no precisions are all that a backend has."""
+    """Yield the cases to compare; empty precisions mean all that a backend has."""
     for backend in backends:
         for device in DEVICES.get(backend, ("cpu", "cuda")):
             for precision in PRECISIONS[backend]:
@@ -178,10 +178,10 @@ def cases(backends: Sequence[str], precisions: Sequence[str] = ()) -> Iterator[C
 
 
 def outputs(case: Case, scale: int, samples: Sequence[Sample], *, tiled: bool) -> Iterator[Image]:
-    """Upscale all pictures, in tiles of `TILE_PX` or as whole as the backend takes them.
+    """Upscale all pictures, in tiles of `TILE_PX` or, as far as the backend allows, whole.
 
     Raises:
-        SrupError: the case cannot be had here, or fails.
+        SrupError: the case cannot run here, or fails.
     """
     whole = max(max(sample.lr.shape) for sample in samples)
     with case.open(scale, TILE_PX if tiled else whole) as upscaler:
@@ -192,7 +192,7 @@ def outputs(case: Case, scale: int, samples: Sequence[Sample], *, tiled: bool) -
 def compare(
     case: Case, scale: int, samples: Sequence[Sample], expected: Sequence[Image]
 ) -> tuple[list[dict[str, Any]], dict[str, float]]:
-    """Return a row for pictures whole and one for tiled, and the scores of what is tiled."""
+    """Return a row for whole and one for tiled pictures, and the scores of the tiled ones."""
     whole = list(outputs(case, scale, samples, tiled=False))
     tiled = list(outputs(case, scale, samples, tiled=True))
     rows = []
@@ -205,14 +205,14 @@ def compare(
         if tiling == "tiled":
             seams = list(map(difference, tiled, whole))
             row |= {f"tiles_{name}": value for name, value in figures(seams).items()}
-            if case.limits == "fp32":  # others may take other kernels for another shape
+            if case.limits == "fp32":  # other precisions may use other kernels for another shape
                 row["passed"] &= all(map(tiles_match, seams))
         rows.append(row)
     return rows, scores(samples, tiled)
 
 
 def figures(apart: Sequence[Difference]) -> dict[str, float | int | None]:
-    """Return the least PSNR (None if all are equal), the largest difference and share over pictures."""
+    """Return the lowest PSNR (None if all are equal), the largest difference and share over pictures."""
     least = min(one.psnr for one in apart)
     return {
         "psnr_db": None if math.isinf(least) else round(least, 2),
@@ -243,7 +243,7 @@ def score_row(case: Case, scale: int, of: str, reached: float, reference: float)
 
 
 def lines(result: dict[str, Any]) -> Iterator[str]:
-    """Yield the result in words."""
+    """Yield the result as text."""
     for row in result["rows"]:
         name = f"x{row['scale']} {row['backend']:7} {row['device']:4} {row['precision']} {row['tiling']}"
         if row["psnr_db"] is None:
@@ -262,8 +262,12 @@ def lines(result: dict[str, Any]) -> Iterator[str]:
 
 @click.command(cls=Script, help=__doc__)
 @click.argument("pictures", nargs=-1, type=click.Path(path_type=Path))
-@click.option("--backend", "backends", type=click.Choice(NAMES), multiple=True, help="Only these.")
-@click.option("--precision", "precisions", type=click.Choice(list(MIN_PSNR_DB)), multiple=True)
+@click.option(
+    "--backend", "backends", type=click.Choice(NAMES), multiple=True, help="Backend to compare; repeatable."
+)
+@click.option(
+    "--precision", "precisions", type=click.Choice(list(MIN_PSNR_DB)), multiple=True, help="Repeatable."
+)
 @click.option("--scale", "scales", type=click.Choice(shipped_scales()), multiple=True)
 @store_option
 def main(

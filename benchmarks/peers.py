@@ -1,11 +1,11 @@
 """The fixed peers of the quality-speed plane: their networks with random weights, and published figures.
 
 SAFMN and SPAN come from the `spandrel` package; the others are built here from the layer tables of
-their papers. Random weights do for speed. Each is taken in its fastest deployed form: branches that
-its paper merges are merged, and what only colour networks need is left out of luma networks.
+their papers. Random weights suffice for speed. Each is built in its fastest deployed form: branches
+that its paper merges are merged, and luma networks lack the parts that only colour networks need.
 
-Figures are the published ones, on the Y channel. "checked" says where a second copy of a figure was
-found and compared; where it is empty the figure was taken from the paper's table alone.
+Figures are the published ones, on the Y channel. "checked" names the second copy of a figure that was
+compared; if it is empty, the figure comes from the paper's table alone.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _OPSET = 20
 
 @dataclass(frozen=True)
 class Published:
-    """What a paper says of its network at one scale; None where it says nothing.
+    """What a paper publishes on its network at one scale; None for missing figures.
 
     Attributes:
         params: parameters.
@@ -44,7 +44,7 @@ class Published:
         set5: Y-PSNR in dB on Set5.
         set14: Y-PSNR in dB on Set14.
         source: paper and table.
-        checked: where else the figures stand; empty if they were not compared with a second copy.
+        checked: the second copy that the figures were compared with; empty without one.
     """
 
     params: int | None

@@ -1,11 +1,10 @@
-"""Files to files: decoding, inference and encoding each alone, and all of it over a folder.
+"""Files to files: decoding, inference and encoding alone, and a whole folder.
 
-No pipeline is faster than its slowest stage alone, nor than all its work on all cores: the bound is
-max(slowest stage, core-seconds / cores), and what is reported is the share of it that `srup upscale
-FOLDER` reaches. Alone, decoding and encoding run on as many threads as there are cores.
-FOLDER holds photographs; without one crops of those in examples/ are taken. They are brought to one
-size and written in each format first, so that every format decodes and encodes the same pictures. The
-four measurements are run in turn.
+A pipeline is no faster than its slowest stage, and no faster than its total work on all cores: the bound is
+max(slowest stage, core-seconds / cores). The result is the share of the bound that `srup upscale FOLDER`
+reaches. Decoding alone and encoding alone run on all cores. FOLDER holds photographs; the default is crops
+of the examples. The photographs are reduced to one size and written in each format first, so that every
+format decodes and encodes the same pictures. The four measurements run in turn.
 
     python -m benchmarks.pipeline PHOTOGRAPHS --count 50
 """
@@ -44,8 +43,8 @@ class PipelineSpec:
     Attributes:
         scale: of the network.
         count: pictures.
-        long_side: in lr pixels, to which larger ones are reduced.
-        rounds: how often each measurement is run.
+        long_side: in lr pixels; larger pictures are reduced to it.
+        rounds: number of runs of each measurement.
         backend: as of `srup upscale`.
         device: as of `srup upscale`.
     """
@@ -64,7 +63,7 @@ def run(
     """Measure a folder of photographs in each format.
 
     Raises:
-        SrupError: there are no pictures, or one cannot be read; the backend cannot be had.
+        SrupError: the folder has no pictures, one cannot be read, or the backend cannot run.
     """
     spec = spec or PipelineSpec()
     pictures = photographs(folder, count=spec.count, long_side=spec.long_side)
@@ -89,7 +88,7 @@ def run(
 def measure(
     pictures: Sequence[Image.Image], suffix: str, scratch: Path, upscaler: Upscaler, spec: PipelineSpec
 ) -> dict[str, Any]:
-    """Return what each stage and the whole take, with the bound and the share of it."""
+    """Return the time of each stage and of the whole, the bound, and the share reached."""
     sources = [scratch / "in" / f"{index:04}.{suffix}" for index in range(len(pictures))]
     alone, together = scratch / "alone", scratch / "together"
     for made in (sources[0].parent, alone, together):
@@ -131,7 +130,7 @@ def _megapixels(pictures: Sequence[Picture]) -> float:
 
 
 def on_all_cores(action: Callable[..., object], *arguments: Iterable[Any]) -> None:
-    """Call an action with each of the arguments, on as many threads as there are cores."""
+    """Call an action with each of the arguments, on one thread for each core."""
     with ThreadPoolExecutor(available_cores()) as pool:
         for _ in pool.map(action, *arguments):
             pass
@@ -141,8 +140,8 @@ def summary(rounds: Sequence[dict[str, Spent]], *, cores: int) -> dict[str, Any]
     """Return medians over rounds; bound and share are computed within each round.
 
     Args:
-        rounds: for each stage and "end to end", what it took.
-        cores: that the process may use.
+        rounds: the time of each stage and of "end to end".
+        cores: number that the process may use.
     """
     bounds, shares = [], []
     for one in rounds:
@@ -166,7 +165,7 @@ def summary(rounds: Sequence[dict[str, Spent]], *, cores: int) -> dict[str, Any]
 
 
 def lines(result: dict[str, Any]) -> list[str]:
-    """Return the result in words."""
+    """Return the result as text."""
     said = [
         f"{result['count']} pictures ({result['photographs']}), {result['megapixels_in']} megapixels, "
         f"x{result['scale']}, {result['backend']}"
@@ -186,7 +185,9 @@ def lines(result: dict[str, Any]) -> list[str]:
 
 @click.command(cls=Script, help=__doc__)
 @click.argument("folder", required=False, type=click.Path(exists=True, file_okay=False, path_type=Path))
-@click.option("--format", "formats", type=click.Choice(FORMATS), multiple=True, help="Only these.")
+@click.option(
+    "--format", "formats", type=click.Choice(FORMATS), multiple=True, help="Format to measure; repeatable."
+)
 @click.option("--scale", type=int, default=PipelineSpec.scale, show_default=True)
 @click.option("--count", type=click.IntRange(1), default=PipelineSpec.count, show_default=True)
 @click.option("--long-side", type=click.IntRange(8), default=PipelineSpec.long_side, show_default=True)

@@ -1,14 +1,14 @@
-"""The quality-speed plane: Set14 PSNR against time for each megapixel of output, ours among fixed peers.
+"""The quality-speed plane: Set14 PSNR against time per megapixel of output, ours among fixed peers.
 
-The rule, the same for all: one lr picture whole, uint8 in and uint8 out, one engine with its default
-threads, interleaved rounds. Luma networks (FSRCNN, ECBSR) are given luma alone and the chroma
-is not charged to them. Quality is ours as measured and theirs as published (`benchmarks.peers`). A peer
-without a published figure at a scale is timed and listed, but is no point of the plane.
+The rule is the same for all: one lr picture, whole, uint8 in and uint8 out, one engine with its default
+threads, interleaved rounds. Luma networks (FSRCNN, ECBSR) get luma alone; the time for chroma is not
+charged to them. Our quality is measured, the peers' is published (`benchmarks.peers`). A peer without a
+published figure at a scale is timed and listed, but has no point on the plane.
 
 One picture of Set14, `bridge`, is a grey file. Our protocol takes it as RGB like all others, as the
-PyTorch code of the field does; MATLAB scripts take it as luma as it is, which costs 20 log10(255 / 219)
-dB there and 0.094 dB of the mean (bicubic: 30.32 dB at x2, published as 30.24). Papers do not say
-which they did, so each gap is given both ways.
+PyTorch code of the field does. MATLAB scripts take it as luma, which costs 20 log10(255 / 219) dB there and
+0.094 dB of the mean (bicubic: 30.32 dB at x2, published as 30.24). Papers do not say which way they
+took, so each gap is given both ways.
 
     python -m benchmarks.plane --store
 """
@@ -50,7 +50,7 @@ ENGINES: dict[str, Callable[[bytes], Runner]] = {
 }
 BICUBIC = "bicubic"
 OURS, THEIRS = "#c0392b", "#2c3e50"  # colours of points
-# What Set14's PSNR loses if its one grey file is compared as luma as it is: see above.
+# Loss of Set14's PSNR if its one grey file is compared as luma: see above.
 GREY_AS_LUMA_DB = 20 * math.log10(255 / 219) / 14
 
 
@@ -61,11 +61,11 @@ class Point:
     Attributes:
         name: of the method.
         ms_per_megapixel: of output: the median share of a round times the median round.
-        set14: Y-PSNR in dB; None where nobody published one.
+        set14: Y-PSNR in dB; None if none is published.
         set5: the same on Set5.
         params: parameters; 0 for a filter.
         macs_per_output_px: multiply-adds counted in the graph.
-        ours: it is srup's.
+        ours: one of srup's networks.
         spread: p10 and p90 of the time over the median, over rounds.
         source: of the PSNR.
     """
@@ -83,17 +83,16 @@ class Point:
 
 @dataclass(frozen=True)
 class Gap:
-    """How far one of ours is from the peers' front, in dB at equal time; positive is above it.
+    """Distance of one of our networks from the peers' front, in dB at equal time; positive is above.
 
     Attributes:
-        name: of ours.
-        interpolated_db: against the line between the neighbouring points of the front, straight in the
-            logarithm of time; beyond its slowest point the front stays level. None where ours is
-            faster than everything on the front.
-        best_no_slower_db: against the best peer that takes no longer; None where there is none.
+        name: of our network.
+        interpolated_db: against the front, interpolated between its neighbouring points on a logarithmic time
+            axis; beyond its slowest point the front is level. None if ours is faster than the whole front.
+        best_no_slower_db: against the best peer that is no slower; None without one.
         best_no_slower: that peer.
-        on_front: no peer is at once as fast and as good.
-        interpolated_db_grey_as_luma: the same as `interpolated_db` with ours by the other protocol.
+        on_front: no peer is both as fast and as good.
+        interpolated_db_grey_as_luma: as `interpolated_db`, with our PSNR by the other protocol.
     """
 
     name: str
@@ -105,7 +104,7 @@ class Gap:
 
 
 def front(points: Sequence[Point]) -> list[Point]:
-    """Return the points that no other beats in both time and Set14 PSNR, fastest first."""
+    """Return the points that no other point beats in both time and Set14 PSNR, fastest first."""
     kept: list[Point] = []
     rated = [point for point in points if point.set14 is not None]
     for point in sorted(rated, key=lambda point: (point.ms_per_megapixel, -_db(point))):
@@ -115,7 +114,7 @@ def front(points: Sequence[Point]) -> list[Point]:
 
 
 def gap(point: Point, others: Sequence[Point]) -> Gap:
-    """Return how far `point` is from the front of `others` at equal time."""
+    """Return the gap of `point` from the front of `others` at equal time."""
     edge, time, quality = front(others), point.ms_per_megapixel, _db(point)
     faster = [other for other in edge if other.ms_per_megapixel <= time]
     if not faster:
@@ -153,13 +152,13 @@ def run(
     """Measure the planes of all scales.
 
     Args:
-        ours: Y-PSNR by scale, method and test set; None takes what is stored of the shipped weights.
-        scales: none means all that ship.
+        ours: Y-PSNR by scale, method and test set; None means the stored figures of the shipped weights.
+        scales: empty means all shipped ones.
         engine: a name of `ENGINES`.
-        rounds: how often each is timed.
+        rounds: number of timed runs of each.
 
     Raises:
-        DataError: nothing is stored of the weights that ship.
+        DataError: no quality of the shipped weights is stored.
         BackendError: the engine is not installed.
     """
     planes = []
@@ -170,10 +169,10 @@ def run(
 
 
 def stored_psnr(scale: int, folder: Path = RESULTS) -> dict[str, dict[str, float]]:
-    """Return Y-PSNR by method and test set from the newest stored quality of the weights that ship.
+    """Return Y-PSNR by method and test set from the newest stored quality of the shipped weights.
 
     Raises:
-        DataError: there is none.
+        DataError: none is stored.
     """
     digests = {preset: weights_digest(preset, scale) for preset in _trained(scale)}
     for path in sorted(folder.glob("quality-*.json"), key=lambda path: path.stem[-10:], reverse=True):
@@ -187,13 +186,13 @@ def stored_psnr(scale: int, folder: Path = RESULTS) -> dict[str, dict[str, float
         if digests.keys() <= found.keys():
             return found
     raise DataError(
-        f"no stored quality of the x{scale} weights that ship; "
+        f"no stored quality of the shipped x{scale} weights; "
         "measure it: python -m benchmarks.quality Set5=FOLDER Set14=FOLDER --store"
     )
 
 
 def weights_digest(preset: str, scale: int) -> str:
-    """Return the beginning of the sha256 of shipped weights, as their ONNX file has it."""
+    """Return the first 12 digits of the sha256 of shipped weights, from their ONNX file."""
     properties = {entry.key: entry.value for entry in onnx.load(_shipped(preset, scale)).metadata_props}
     digest: str = json.loads(properties["srup.weights_sha256"])
     return digest[:12]
@@ -215,7 +214,7 @@ def measure_plane(
         scale: of all networks.
         ours: Y-PSNR by method ("bicubic" and presets) and test set ("Set5", "Set14").
         engine: a name of `ENGINES`.
-        rounds: how often each is timed.
+        rounds: number of timed runs of each.
         height: of the lr picture.
         width: of the lr picture.
         peers: names of `benchmarks.peers.NETWORKS`.
@@ -241,7 +240,7 @@ def measure_plane(
         fed = lr[..., :1] if name in LUMA else lr
         actions[name] = partial(ENGINES[engine](model.SerializeToString()), np.ascontiguousarray(fed))
     timings = interleaved(actions, rounds=rounds)
-    # Of each its share of a round, which holds while the machine's speed wanders, times the median round.
+    # Each method's share of a round, which holds while the machine's speed varies, times the median round.
     seconds = np.array([timings.seconds[name] for name in points])  # (methods, rounds)
     rounds_s, megapixels = seconds.sum(axis=0), height * width * scale**2 / 1e6
     timed = []
@@ -266,7 +265,7 @@ def measure_plane(
 
 
 def _trained(scale: int) -> list[str]:
-    """Return our presets that ship at a scale."""
+    """Return our shipped presets at a scale."""
     return [preset for preset in PRESETS if _shipped(preset, scale).is_file()]
 
 
@@ -349,7 +348,7 @@ def draw_plane(axes: Any, plane: Mapping[str, Any]) -> None:
 
 
 def _label(axes: Any, points: Sequence[Point]) -> None:
-    """Write names right of the points, moved down where they would lie on one another."""
+    """Write names to the right of the points, moved down where they would overlap."""
     bottom, top = axes.get_ylim()
     height = (top - bottom) / 28  # of a line of text
     placed: list[tuple[float, float]] = []
@@ -374,7 +373,7 @@ def _colour(point: Point) -> str:
 
 
 def lines(result: Mapping[str, Any]) -> Iterator[str]:
-    """Yield the result in words."""
+    """Yield the result as text."""
     for plane in result["planes"]:
         yield f"x{plane['scale']}, {plane['size']} whole, {plane['engine']}, {plane['rounds']} rounds:"
         for point in sorted(plane["points"], key=lambda point: point["ms_per_megapixel"]):
@@ -393,16 +392,22 @@ def lines(result: Mapping[str, Any]) -> Iterator[str]:
 def gap_in_words(entry: Mapping[str, Any]) -> str:
     """Return a gap as a sentence."""
     if entry["interpolated_db"] is None:
-        return f"{entry['name']}: faster than everything else"
+        return f"{entry['name']}: faster than all peers"
     return (
         f"{entry['name']}: {entry['interpolated_db']:+.2f} dB from the front at equal time "
         f"({entry['interpolated_db_grey_as_luma']:+.2f} dB with Set14's grey file as luma); "
-        f"{entry['best_no_slower_db']:+.2f} dB from {entry['best_no_slower']}, the best that is no slower"
+        f"{entry['best_no_slower_db']:+.2f} dB from {entry['best_no_slower']}, the best peer no slower"
     )
 
 
 @click.command(cls=Script, help=__doc__)
-@click.option("--scale", "scales", type=click.Choice(shipped_scales()), multiple=True, help="Only these.")
+@click.option(
+    "--scale",
+    "scales",
+    type=click.Choice(shipped_scales()),
+    multiple=True,
+    help="Scale to measure; repeatable.",
+)
 @click.option("--engine", default="onnxruntime", show_default=True, type=click.Choice(list(ENGINES)))
 @click.option("--rounds", default=ROUNDS, show_default=True, type=click.IntRange(1))
 @click.option("--store", is_flag=True, help="Keep result and plot in benchmarks/results/.")

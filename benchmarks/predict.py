@@ -1,16 +1,16 @@
-"""What published peaks allow, in megapixels of output a second, for GPUs that are not there.
+"""Upper limits of speed on GPUs from their published peaks, in megapixels of output a second.
 
-From multiply-adds and bytes counted in the graph (`benchmarks.lib.work`), tile, halo, batch and picture, and
-the peaks that NVIDIA publishes:
+Computed from the multiply-adds and bytes of the graph (`benchmarks.lib.work`), tile, halo, batch, picture
+size and the peaks that NVIDIA publishes:
 
 - `bound`: nothing can be faster. Multiply-adds at the peak of the tensor cores (fp16, dense) or of the
-  shaders (fp32); input, output and weights through memory once; and the uint8 pictures over PCI
-  Express, both ways at once. The slowest counts, since the backends overlap them.
+  shaders (fp32); input, output and weights through memory once; and the uint8 pictures over PCI Express,
+  both ways at once. The slowest of them counts, since the backends overlap them.
 - `roofline`: each step takes the longer of its arithmetic and its bytes, fused as `benchmarks.lib.work`
   says, with nothing kept in a cache. A GPU whose L2 cache holds a tile's activations can beat it.
 
-Neither is a forecast: kernels reach a part of a peak, small tiles a small part. Where a throughput was
-measured on such a device it stands beside; elsewhere it says that nothing was.
+Neither is a forecast: kernels reach a part of a peak, small tiles a small part. A stored throughput of
+such a device is shown beside its prediction; other rows say "not measured".
 
     python -m benchmarks.predict --size 1920x1080
 """
@@ -49,12 +49,12 @@ class Device:
     """Peaks of a device.
 
     Attributes:
-        name: as its driver says it, or the part of that which tells it from others.
-        fp32_tflops: of the shaders, so without TF32; of a processor, a measured matrix product.
+        name: as its driver reports it, or the part that identifies it.
+        fp32_tflops: of the shaders, without TF32; for a processor, a measured matrix product.
         fp16_tflops: of the tensor cores, dense, accumulating in fp16 where that is faster; None if the
             device computes fp16 no faster than fp32.
         memory_gb_per_s: of its own memory.
-        bus_gb_per_s: of PCI Express, each way; None where pictures need not cross one.
+        bus_gb_per_s: of PCI Express, each way; None if pictures do not cross it.
         source: of the peaks.
     """
 
@@ -93,7 +93,7 @@ GPUS = (
 
 @dataclass(frozen=True)
 class Job:
-    """What is upscaled, and how.
+    """A picture to upscale, and how.
 
     Attributes:
         scale: of the shipped network.
@@ -148,7 +148,7 @@ class Prediction:
 
 
 def predict(device: Device, job: Job) -> Prediction:
-    """Return what `device` allows for `job`."""
+    """Return the limits of `device` for `job`."""
     spec = TileSpec(min(job.tile, max(job.height, job.width)), job.halo)
     grid = tile_grid(job.height, job.width, spec)
     batch = min(job.batch, len(grid))
@@ -156,7 +156,7 @@ def predict(device: Device, job: Job) -> Prediction:
     batches = math.ceil(len(grid) / batch)
     flops, memory = device.flops(job.precision), device.memory_gb_per_s * 1e9
     seconds = {"compute": batches * 2 * work.macs / flops, "memory": batches * work.least_bytes / memory}
-    if device.bus_gb_per_s is not None:  # what goes out is more than what comes in, beside it
+    if device.bus_gb_per_s is not None:  # the output is larger than the input, which crosses at the same time
         seconds["bus"] = batches * work.output_px * 3 / (device.bus_gb_per_s * 1e9)
     bound_by = max(seconds, key=lambda name: seconds[name])
     steps = batches * roofline_s(work, flops=flops, bytes_per_s=memory)
@@ -189,7 +189,7 @@ def with_measured(
 
     Args:
         predictions: for any devices.
-        rates: megapixels a second by device as its driver names it, scale and precision.
+        rates: megapixels a second by device name as its driver reports it, scale and precision.
     """
     found = []
     for entry in predictions:
@@ -205,7 +205,7 @@ def with_measured(
 
 
 def _same_device(short: str, full: str) -> bool:
-    """Say whether a driver's name is of this model; a "... RTX 3060 Ti" is no RTX 3060."""
+    """Return whether a driver's name means this model; "... RTX 3060 Ti" is not an RTX 3060."""
     words, wanted = full.replace("-", " ").split(), short.split()
     at = next((at for at in range(len(words)) if words[at : at + len(wanted)] == wanted), None)
     if at is None:
@@ -217,7 +217,7 @@ def _same_device(short: str, full: str) -> bool:
 def measured_rates(paths: Sequence[Path]) -> dict[tuple[str, int, str], float]:
     """Return the best rates of srup's own backends in stored throughputs, by device, scale and precision.
 
-    A processor is named as `processor_of` names it.
+    A processor has the name that `processor_of` gives it.
     """
     found: dict[tuple[str, int, str], float] = {}
     for path in paths:
@@ -232,7 +232,7 @@ def measured_rates(paths: Sequence[Path]) -> dict[tuple[str, int, str], float]:
 
 
 def processor_of(stored: Mapping[str, Any]) -> Device:
-    """Return the processor of a stored throughput as a device, with the peaks measured beside it."""
+    """Return the processor of a stored throughput as a device with its measured peaks."""
     peaks = stored["peaks"]
     return Device(
         stored["machine"]["processor"],
@@ -245,7 +245,7 @@ def processor_of(stored: Mapping[str, Any]) -> Device:
 
 
 def _job_of(case: Mapping[str, Any]) -> Job:
-    """Return what a stored throughput's case was about; a processor gets tile after tile."""
+    """Return the job of a case of a stored throughput; a processor takes one tile at a time."""
     width, height = map(int, case["size"].split("x"))
     return Job.shipped(case["scale"], (height, width), precision=case["precision"], batch=1)
 
@@ -253,12 +253,12 @@ def _job_of(case: Mapping[str, Any]) -> Job:
 def run(
     *, size: tuple[int, int] = SIZE, batch: int = BATCH, scales: Sequence[int] = (), folder: Path = RESULTS
 ) -> dict[str, Any]:
-    """Return predictions for all GPUs of the table, and for this processor where its throughput is stored.
+    """Return predictions for all known GPUs, and for this processor if its throughput is stored.
 
     Args:
         size: height and width of the lr picture.
         batch: tiles at once.
-        scales: none means all that ship.
+        scales: empty means all shipped ones.
         folder: of stored throughputs.
     """
     stored = sorted(folder.glob("throughput-*.json"))
@@ -288,7 +288,7 @@ def run(
 
 
 def lines(result: Mapping[str, Any]) -> Iterator[str]:
-    """Yield the result in words."""
+    """Yield the result as text."""
     yield f"{result['size']}, {result['batch']} tiles at once; megapixels of output a second:"
     for row in result["rows"]:
         beside = NOT_MEASURED
@@ -301,8 +301,20 @@ def lines(result: Mapping[str, Any]) -> Iterator[str]:
 
 
 @click.command(cls=Script, help=__doc__)
-@click.option("--scale", "scales", type=click.Choice(shipped_scales()), multiple=True, help="Only these.")
-@click.option("--size", default="1920x1080", show_default=True, callback=click_size, help="WIDTHxHEIGHT, lr.")
+@click.option(
+    "--scale",
+    "scales",
+    type=click.Choice(shipped_scales()),
+    multiple=True,
+    help="Scale to predict; repeatable.",
+)
+@click.option(
+    "--size",
+    default="1920x1080",
+    show_default=True,
+    callback=click_size,
+    help="WIDTHxHEIGHT of the lr picture.",
+)
 @click.option("--batch", default=BATCH, show_default=True, type=click.IntRange(1), help="Tiles at once.")
 @store_option
 def main(store: bool, **what: Any) -> None:

@@ -1,11 +1,10 @@
 """Quality of the shipped networks by the protocol of record, beside bicubic and published figures.
 
-Each SET is NAME=FOLDER with hr pictures, of which lr pictures are made by MATLAB-exact bicubic at each
-scale. They are upscaled by the shipped networks (uint8, tiled, as users run them) and by bicubic, and
-compared with the hr pictures: Y-PSNR, Y-SSIM and the same of RGB, `scale` pixels shaved; with parameters,
-multiply-adds for an output of 1280x720, and seconds for each megapixel of output. Published figures of the
-fixed peers stand beside them with their sources. With --plane the quality-speed plane (`benchmarks.plane`)
-is measured as well.
+Each SET is NAME=FOLDER with hr pictures. MATLAB-exact bicubic makes lr pictures at each scale; the shipped
+networks (uint8, tiled, as users run them) and bicubic upscale them. The result has Y-PSNR, Y-SSIM and the
+same of RGB with `scale` pixels shaved, parameters, multiply-adds for an output of 1280x720, seconds per
+megapixel of output, and the published figures of the fixed peers with their sources. With --plane, the
+quality-speed plane (`benchmarks.plane`) is measured as well.
 
     python -m benchmarks.quality Set5=PATH/TO/Set5/HR Set14=PATH/TO/Set14/HR --store
 """
@@ -41,14 +40,14 @@ _720P = 1280 * 720
 
 
 def run(sets: Mapping[str, Path] | None = None, *, with_plane: bool = True) -> dict[str, Any]:
-    """Measure on test sets; without any, only the plane, with what is stored of the shipped weights.
+    """Measure on test sets; without any, only the plane, with the stored quality of the shipped weights.
 
     Args:
         sets: folder with hr pictures by name of the set.
         with_plane: measure the quality-speed plane too.
 
     Raises:
-        DataError: a folder does not fit, or there are no sets and nothing is stored.
+        DataError: a folder has no usable pictures, or there are neither sets nor a stored quality.
     """
     rows = [row for name, folder in (sets or {}).items() for row in measure(name, folder)]
     result: dict[str, Any] = {"rows": rows, "published": published_rows()}
@@ -86,7 +85,7 @@ def measure(name: str, hr_folder: Path) -> Iterator[dict[str, Any]]:
 
 
 class _Timed:
-    """An upscaler that counts its seconds and the megapixels that it makes."""
+    """An upscaler that counts its seconds and its megapixels of output."""
 
     def __init__(self, upscale: Upscale) -> None:
         self._upscale = upscale
@@ -101,7 +100,7 @@ class _Timed:
 
 
 def shipped_models(scale: int) -> Iterator[Path]:
-    """Yield the files with uint8 pictures that ship for a scale."""
+    """Yield the shipped files with uint8 input and output for a scale."""
     for preset in PRESETS:
         for precision in get_args(Precision):
             try:
@@ -111,7 +110,7 @@ def shipped_models(scale: int) -> Iterator[Path]:
 
 
 def published_rows() -> list[dict[str, Any]]:
-    """Return what the peers' papers say, one row for each peer and scale."""
+    """Return the published figures, one row for each peer and scale."""
     return [
         {"method": peer, "scale": scale, **asdict(published(peer, scale=scale))}
         for scale in shipped_scales()
@@ -130,7 +129,7 @@ def psnr_of(rows: Sequence[Mapping[str, Any]]) -> dict[int, dict[str, dict[str, 
 
 
 def lines(result: Mapping[str, Any]) -> Iterator[str]:
-    """Yield the result in words."""
+    """Yield the result as text."""
     for row in result["rows"]:
         yield f"{row['set']:6} x{row['scale']} {row['method']:16} {row['psnr_y']:.3f} dB {row['ssim_y']:.4f}"
     for row in result["published"]:

@@ -1,9 +1,8 @@
-"""What the TensorRT runtime costs the host: a picture on a simulated GPU that computes in no time.
+"""Host work of the TensorRT runtime: a picture on a simulated GPU that computes in no time.
 
-The time of the whole way of a picture (cutting tiles, filling pinned memory, the calls of CUDA and
-TensorRT, collecting, stitching) is set against what ONNX Runtime takes for the same picture and the
-same tiles on this CPU, run in turn. The simulation's own work, its copies above all, is in it, so
-the share is an upper bound.
+The time for a whole picture (cutting tiles, filling pinned memory, calls of CUDA and TensorRT, collecting,
+stitching) is compared with the time of ONNX Runtime for the same picture and tiles on this CPU, in turn.
+It includes the simulation's own work, mainly its copies, so the share is an upper bound.
 
     python -m benchmarks.runtime_overhead
 """
@@ -41,7 +40,7 @@ def main() -> None:
 
 
 def share(scale: int, image: np.ndarray) -> dict[str, float | str]:
-    """Return median milliseconds of both, and the share, in wall and in processor time."""
+    """Return median milliseconds of both, and the share in wall and in processor time."""
     onnx = shipped_onnx(scale=scale, precision="fp16")
     cuda = SimulatedCuda()
     module = SimulatedTensorRT(cuda)

@@ -1,7 +1,7 @@
 """Make the files of `sr/weights` for one scale from trained weights: halo measured, every ONNX file exported.
 
-Trained weights know what they were trained with, but for a name of the data, which --data gives. After it
-come `benchmarks.quality`, whose figures the model card has, `fp16`, `parity` and `plane`.
+Trained weights record their training settings except a name of the data, which --data gives. Afterwards run
+`benchmarks.quality`, whose figures go into the model card, `fp16`, `parity` and `plane`.
 
     python -m benchmarks.ship checkpoints/x3/srup_x3_best.safetensors --calibrate pairs/train/x3/LR PICTURE...
 """
@@ -25,7 +25,7 @@ from sr.network.modelfile import SHIPPED_DIR
 @click.argument("trained", type=click.Path(path_type=Path, exists=True, dir_okay=False))
 @click.argument("pictures", nargs=-1, required=True, type=click.Path(path_type=Path, exists=True))
 @click.option("--calibrate", required=True, type=click.Path(path_type=Path, exists=True, file_okay=False))
-@click.option("--data", help="What the data are, where the training was not told.")
+@click.option("--data", help="Name of the training data, if the weights do not record it.")
 @click.option("-o", "--output", default=SHIPPED_DIR, type=click.Path(path_type=Path, file_okay=False))
 def main(trained: Path, pictures: tuple[Path, ...], calibrate: Path, data: str | None, output: Path) -> None:
     weights = load_weights(trained)
@@ -44,7 +44,7 @@ def main(trained: Path, pictures: tuple[Path, ...], calibrate: Path, data: str |
 
 
 def _with_data(training: dict[str, Any], data: str | None) -> dict[str, Any]:
-    """Return the summary of a training, and of those before it, with the data named."""
+    """Return the summary of a training and of its predecessors, with the data named."""
     named = {"data": training.get("data") or data or ""}
     before = training.get("started_from")
     return training | named | ({"started_from": _with_data(before, data)} if before else {})

@@ -1,4 +1,4 @@
-"""What starting `srup` costs: `srup --help` against a bare `python -c "import click"`.
+"""Time to start `srup`: `srup --help` against a bare `python -c "import click"`.
 
 python -m benchmarks.startup
 """

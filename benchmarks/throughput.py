@@ -1,10 +1,10 @@
-"""Speed of the shipped networks in every engine that is here, run in turn.
+"""Speed of the shipped networks in every installed engine, run in turn.
 
-For each engine: latency (median, p90, p95, p99), megapixels of output a second, how many times as long
-as one of them it takes (the median over rounds and the spread of it), and the share of what the
-machine can do at most: measured peaks of a matrix product and of a copy (`benchmarks.lib.limits`)
-against multiply-adds and bytes counted in the graph (`benchmarks.lib.work`). Work at halos of tiles is
-not counted as useful. --size is of the lr picture. What cannot be had here is named with what to install.
+For each engine: latency (median, p90, p95, p99), megapixels of output a second, the time as a multiple of one
+engine's (median and spread over rounds), and the share of the machine's limits: multiply-adds and bytes of
+the graph (`benchmarks.lib.work`) against the measured peaks of a matrix product and of a copy
+(`benchmarks.lib.limits`). Work in halos of tiles does not count. --size is that of the lr picture. Engines
+that cannot run here are named with the package to install.
 
     python -m benchmarks.throughput --scale 3 --size 320x180
     python -m benchmarks.throughput --backend srup-trt --backend torch-eager --size 1280x720 --precision fp16
@@ -44,10 +44,10 @@ class Spec:
     """How to measure.
 
     Attributes:
-        backends: names of `benchmarks.lib.runners.RUNNERS`; none means all that fit the device.
-        against: what ratios are to; the first that runs where this one does not.
-        rounds: how often each is timed.
-        peaks: measured limits; None measures them first.
+        backends: names of `benchmarks.lib.runners.RUNNERS`; empty means all that fit the device.
+        against: the engine that ratios refer to; if it does not run, the first that does.
+        rounds: number of timed runs of each.
+        peaks: measured limits; None means to measure them first.
     """
 
     backends: tuple[str, ...] = ()
@@ -65,18 +65,18 @@ def run(
     device: str = "auto",
     spec: Spec | None = None,
 ) -> dict[str, Any]:
-    """Measure; return peaks, and for each scale the rows, what is missing, and warnings.
+    """Measure; return peaks, and for each scale rows, missing engines and warnings.
 
     Args:
-        scales: none means all that ship.
+        scales: empty means all shipped ones.
         size: height and width of the picture in lr pixels.
         batch: pictures at once.
         precision: of the network.
-        device: "cpu", "cuda", or "auto": a GPU where there is one.
+        device: "cpu", "cuda", or "auto": a GPU if there is one.
         spec: how to measure.
 
     Raises:
-        BackendError: nothing of what was asked for can be had.
+        BackendError: no requested engine can run.
     """
     spec = spec or Spec()
     device = ("cuda" if driver_gpu_count() else "cpu") if device == "auto" else device
@@ -159,12 +159,12 @@ def _row(name: str, against: str, timings: Timings, case: Case, work: Work, peak
 
 
 def _apart(output: np.ndarray, reference: np.ndarray) -> int:
-    """Return by how many levels two outputs differ at most: what is compared must compute the same."""
+    """Return the largest difference of two outputs in levels: compared engines must compute the same."""
     return int(np.abs(output.astype(np.int16) - reference).max())
 
 
 def device_memory_mib() -> float | None:
-    """Return the memory that is in use on the first GPU, by whomever; None without one."""
+    """Return the memory in use on the first GPU, by all processes; None without a GPU."""
     if not driver_gpu_count():
         return None
     from cuda.bindings import runtime
@@ -174,7 +174,7 @@ def device_memory_mib() -> float | None:
 
 
 def lines(result: dict[str, Any]) -> Iterator[str]:
-    """Yield the result in words."""
+    """Yield the result as text."""
     peaks = result["peaks"]
     yield (
         f"peaks: {peaks['gflops']:.0f} GFLOPS ({peaks['gflops_by']}), "
@@ -200,13 +200,33 @@ def lines(result: dict[str, Any]) -> Iterator[str]:
 
 
 @click.command(cls=Script, help=__doc__)
-@click.option("--backend", "backends", type=click.Choice(RUNNERS), multiple=True, help="Only these.")
-@click.option("--scale", "scales", type=click.Choice(shipped_scales()), multiple=True, help="Only these.")
-@click.option("--size", default="320x180", show_default=True, callback=click_size, help="WIDTHxHEIGHT, lr.")
+@click.option(
+    "--backend", "backends", type=click.Choice(RUNNERS), multiple=True, help="Engine to measure; repeatable."
+)
+@click.option(
+    "--scale",
+    "scales",
+    type=click.Choice(shipped_scales()),
+    multiple=True,
+    help="Scale to measure; repeatable.",
+)
+@click.option(
+    "--size",
+    default="320x180",
+    show_default=True,
+    callback=click_size,
+    help="WIDTHxHEIGHT of the lr picture.",
+)
 @click.option("--batch", default=1, show_default=True, type=click.IntRange(1), help="Pictures at once.")
 @click.option("--precision", default="fp32", show_default=True, type=click.Choice(get_args(Precision)))
 @click.option("--device", default="auto", show_default=True, type=click.Choice(["auto", "cpu", "cuda"]))
-@click.option("--against", default=AGAINST, show_default=True, type=click.Choice(RUNNERS), help="For ratios.")
+@click.option(
+    "--against",
+    default=AGAINST,
+    show_default=True,
+    type=click.Choice(RUNNERS),
+    help="Engine that ratios refer to.",
+)
 @click.option("--rounds", default=ROUNDS, show_default=True, type=click.IntRange(1))
 @store_option
 def main(backends: tuple[str, ...], against: str, rounds: int, store: bool, **what: Any) -> None:

@@ -1,8 +1,8 @@
-"""What tiling costs, and what memory it bounds.
+"""Time and memory of tiling.
 
-Times a 2040x1356 picture (a photograph enlarged) whole and in tiles of several sizes, interleaved,
-and takes the peak memory of whole processes that upscale pictures of growing size, less the memory
-of their input and output pixels.
+Times a 2040x1356 picture (an enlarged photograph) whole and in tiles of several sizes, interleaved, and
+measures the peak memory of whole processes that upscale pictures of growing size, minus the memory of
+their input and output pixels.
 
     python -m benchmarks.tiling
 """
@@ -29,7 +29,7 @@ PICTURE = ROOT / "examples" / "kitten.png"
 SCALE = 2
 TILES = (96, 128, 192, 256, 384, 512)
 ROUNDS = 3
-# For memory: the scale, and how often the picture stands beside and below itself.
+# For memory: the scale, and how often the picture is repeated on each axis.
 MEMORY_CASES = ((2, 1), (2, 2), (2, 3), (3, 2), (4, 2))
 
 
@@ -53,7 +53,7 @@ def main() -> None:
 
 
 def time_tiles(image: np.ndarray) -> dict[str, float]:
-    """Return median seconds of the whole picture and of each tile size; "default" is the shipped one."""
+    """Return median seconds of the whole picture and of each tile size; "default" is the default size."""
     with Upscaler(scale=SCALE, backend="onnx", device="cpu") as upscaler:
         default, halo = upscaler.spec, upscaler.spec.halo
 
@@ -68,7 +68,7 @@ def time_tiles(image: np.ndarray) -> dict[str, float]:
 
 
 def memory_of(image: np.ndarray, *, scale: int) -> dict[str, float | str]:
-    """Return the peak memory of upscaling `image`, whole process, and what is not pixels of it."""
+    """Return the peak memory of a process that upscales `image`, and the part that is not pixels."""
     with tempfile.TemporaryDirectory() as scratch:
         source, target = Path(scratch) / "in.png", Path(scratch) / "out.png"
         Image.fromarray(image).save(source, compress_level=0)
@@ -76,7 +76,7 @@ def memory_of(image: np.ndarray, *, scale: int) -> dict[str, float | str]:
         peak = peak_rss_mib([*command, "-o", str(target), "--png-level", "0"])
     own = image.nbytes / 2**20
     output = own * scale**2
-    # The codec holds the output once more, with a fourth byte for each pixel.
+    # The codec holds a copy of the output, with a fourth byte for each pixel.
     return {
         "size": f"{image.shape[1]}x{image.shape[0]}",
         "scale": scale,

@@ -1,4 +1,4 @@
-"""The command that `benchmarks.end_to_end` times runs, again and again."""
+"""The command that `benchmarks.end_to_end` times runs repeatedly."""
 
 from typing import Any
 

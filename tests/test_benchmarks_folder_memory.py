@@ -1,4 +1,4 @@
-"""The measurement of a folder's memory, in small; the figure itself is that of `benchmarks.folder_memory`."""
+"""The measurement of a folder's memory, on few pictures."""
 
 import sys
 
@@ -15,9 +15,9 @@ def test_memory_is_read_after_each_picture() -> None:
     assert 20 < growth.settled <= growth.largest
     assert len(growth.curve) == 10
     assert growth.curve[-1] == growth.last
-    assert growth.grown < 20  # of which a leak of one output each would take the most
+    assert growth.grown < 20  # a leak of every output would be more
 
 
 def test_a_run_that_fails_is_no_measurement() -> None:
-    with pytest.raises(DataError, match="ended with 2"):
+    with pytest.raises(DataError, match="exit status 2"):
         folder_memory.run(2, settled=1, arguments=["--no-such-option"])

@@ -1,5 +1,6 @@
 """The measurement of gigapixels, on a small mosaic."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -19,10 +20,10 @@ def test_a_mosaic_is_upscaled_and_checked(tmp_path):
     assert result["peak_rss_mib"] > 0
     source = pyvips.Image.new_from_file(str(tmp_path / "mosaic.tif"))
     source.invert().tiffsave(str(tmp_path / "other.tif"))
-    with pytest.raises(ImageError, match="differs from the repeated input"):
+    with pytest.raises(ImageError, match=r"upscaled\.tif: "):
         large.check(tmp_path / "other.tif", tmp_path / "upscaled.tif", spec)
 
 
-def test_without_photographs_it_says_so(tmp_path):
-    with pytest.raises(DataError, match="no pictures in this folder"):
+def test_a_folder_without_photographs_is_named(tmp_path):
+    with pytest.raises(DataError, match=re.escape(f"{tmp_path}: ")):
         large.make_mosaic(tmp_path, tmp_path / "mosaic.tif", height=10, width=10)

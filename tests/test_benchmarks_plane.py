@@ -1,4 +1,4 @@
-"""The front of the quality-speed plane and the gap to it, on points whose answers are known."""
+"""The front of the quality-speed plane and the gap to it, on points with known answers."""
 
 import json
 import xml.etree.ElementTree as ET
@@ -29,11 +29,11 @@ PEERS = [
 ]
 
 
-def test_front_is_what_nothing_beats_in_both() -> None:
+def test_no_point_beats_a_point_of_the_front_in_both() -> None:
     assert [p.name for p in front(PEERS)] == ["fast", "middle", "slow"]
 
 
-def test_of_two_equally_fast_the_better_is_on_the_front() -> None:
+def test_the_better_of_two_equally_fast_points_is_on_the_front() -> None:
     assert [p.name for p in front([point("a", 1, 30), point("b", 1, 31)])] == ["b"]
 
 
@@ -63,7 +63,7 @@ def test_faster_than_all_has_no_gap() -> None:
 
 
 def test_a_plane_is_measured_and_drawn(tmp_path: Path) -> None:
-    """Small and once round: what is asked here is that everything is there, not how fast it is."""
+    """Small and one round: the test checks completeness, not speed."""
     ours = {BICUBIC: {"Set5": 30.4, "Set14": 27.6}, "small": {"Set5": 33.3, "Set14": 29.6}}
     found = measure_plane(3, ours, rounds=1, height=16, width=24, peers=("ECBSR-M10C32",))
     by_name = {entry["name"]: entry for entry in found["points"]}
@@ -102,7 +102,7 @@ def test_stored_quality_counts_only_for_the_weights_that_ship(tmp_path: Path) ->
     assert stored_psnr(3, tmp_path) == {BICUBIC: {"Set14": 27.0}} | {p: {"Set14": 29.0} for p in presets}
     rows[0]["weights"] = "others"
     path.write_text(json.dumps({"rows": rows}))
-    with pytest.raises(DataError, match=r"no stored quality of the x3 weights.*benchmarks\.quality"):
+    with pytest.raises(DataError, match=r"x3 .*python -m benchmarks\.quality"):
         stored_psnr(3, tmp_path)
 
 

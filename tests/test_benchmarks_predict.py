@@ -1,4 +1,4 @@
-"""Predictions: sane units, monotone in what should matter, and measured beside predicted."""
+"""Predictions: sane units, monotonic in the peaks, and compared with measurements."""
 
 import json
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""The report: what stands on the page, what is said of gaps, what changed, how it looks in a browser."""
+"""The report: results and gaps on the page, changed figures, and its look in a browser."""
 
 import importlib.util
 import json
@@ -24,7 +24,7 @@ from benchmarks.report.crops import Crop, Shown
 from benchmarks.report.headlines import HEADLINES
 from benchmarks.report.page import page
 from benchmarks.report.renderers import RENDERERS
-from benchmarks.report.sections import NAMES, SECTIONS, Section, Wish, measured, no_settings
+from benchmarks.report.sections import NAMES, SECTIONS, Inputs, Section, measured, no_settings
 from benchmarks.report.stored import read_results
 from sr.errors import DataError
 
@@ -170,16 +170,17 @@ def source() -> str:
 # --- the page -----------------------------------------------------------------------------------
 
 
-def test_the_page_says_what_was_found_and_what_was_not(source):
+def test_the_page_shows_results_and_gaps(source):
     text = Text(source).text
     for expected in (
-        "1 of 3 comparisons fail; the least is 71.5 dB; 1 could not be run here.",
-        "Of the bound are reached: png 90 % (bottleneck infer), jpg 90 % (bottleneck infer).",
-        "Fastest: x3 srup-onnx 1.73 megapixels a second.",
-        "Warning: the machine was busy",
+        "1 of 3 comparisons",
+        "71.5 dB",
+        "png 90 % (bottleneck infer), jpg 90 % (bottleneck infer)",
+        "x3 srup-onnx 1.73 megapixels a second",
+        "the machine was busy",
         "no NVIDIA GPU",
-        "No measurement: not measured in this run",
-        "Failed: the process died",
+        "not measured in this run",
+        "the process died",
         "0.00102 %",
         "equal",
         "+50.0 %",
@@ -190,14 +191,14 @@ def test_the_page_says_what_was_found_and_what_was_not(source):
         assert expected in text, expected
 
 
-def test_what_is_given_stays_text(source):
+def test_markup_in_results_stays_text(source):
     parsed = Text(source)
     assert parsed.text.count(NASTY) >= 5
     assert parsed.of("script") == []
     assert [image["src"] for image in parsed.of("img")] == [DOT, DOT]
 
 
-def test_the_page_refers_to_nothing_outside(source):
+def test_the_page_loads_nothing(source):
     parsed = Text(source)
     addresses = [
         value for _, attributes in parsed.tags for value in attributes.values() if value and "//" in value
@@ -209,8 +210,8 @@ def test_the_page_refers_to_nothing_outside(source):
     assert "url(http" not in source
 
 
-def test_names_in_the_page_are_there_once_or_the_same(source):
-    """Plots share a page: what one refers to must not be what another means."""
+def test_equal_ids_in_the_page_name_equal_elements(source):
+    """Plots share a page: an id that two plots use must mean the same element."""
     links = {link["href"][1:] for link in Text(source).of("a")}
     names = [attributes["id"] for _, attributes in Text(source).tags if attributes.get("id")]
     assert links <= set(names)
@@ -219,7 +220,7 @@ def test_names_in_the_page_are_there_once_or_the_same(source):
     assert all(len(body) == 1 for body in bodies.values())
 
 
-def test_a_result_of_another_shape_is_shown_as_it_is():
+def test_a_result_of_another_shape_is_shown_in_plain_tables():
     for other in ({"rows": [{"set": "Set5", "psnr_y": 37.1}], "nested": {"a": {"b": 1}}}, {"rows": 3}, {}):
         text = Text(page(whole(entries(parity=other)), SECTIONS, None, [])).text
         assert ("37.10" in text and "nested a b" in text) or "rows" not in other or other["rows"] == 3
@@ -252,25 +253,25 @@ STORED = sorted(path for path in RESULTS.glob("*-20??-??-??.json") if any(map(pa
 
 
 @pytest.mark.parametrize("path", STORED, ids=lambda path: path.stem)
-def test_what_is_stored_is_shown_as_its_section_does(path):
-    """Not as it is: the page knows what the measurements give."""
+def test_stored_results_have_the_form_of_their_section(path):
+    """The renderers know what the measurements store."""
     ((name, entry),) = read_results([path]).items()
     if name in RENDERERS:
         assert list(RENDERERS[name](entry["result"]))
         assert HEADLINES[name](entry["result"])
 
 
-def test_predictions_say_where_there_is_no_measurement(tmp_path):
+def test_predictions_without_a_measurement_say_so(tmp_path):
     from benchmarks import predict
 
     result = predict.run(scales=[3], folder=tmp_path)
     text = Text(page(whole(entries(predict=result)), SECTIONS, None, [])).text
-    assert "12 predictions, 0 with a measurement beside." in text
+    assert "12 predictions, 0 " in text
     assert text.count("not measured") >= 12
     assert "T4" in text
 
 
-def test_the_plane_says_how_far_ours_is_from_the_front():
+def test_the_plane_shows_the_gap_from_the_front():
     points = [
         {"name": name, "ms_per_megapixel": ms, "set14": db, "set5": db, "ours": ours, "params": 1000}
         | {"macs_per_output_px": 9, "spread": [0.9, 1.1], "source": "measured"}
@@ -286,8 +287,8 @@ def test_the_plane_says_how_far_ours_is_from_the_front():
     found |= {"front": ["A", "srup"], "gaps": [gap], "no_figure": [], "missing": [], "warnings": ["busy"]}
     source = page(whole(entries(plane={"planes": [found]})), SECTIONS, None, [])
     text = Text(source).text
-    assert "x3 srup +0.50 dB from the front at equal time." in text
-    assert "Warning: busy" in text
+    assert "x3 srup +0.50 dB" in text
+    assert "busy" in text
     assert "var(--ours)" in source, "ours has a colour of its own"
 
 
@@ -300,7 +301,7 @@ def stored(folder: Path, name: str, content: object) -> Path:
     return path
 
 
-def test_results_are_read_by_their_name_with_where_they_are_from(tmp_path):
+def test_stored_results_are_read_with_their_provenance(tmp_path):
     single = {"date": "2026-01-02", "machine": MACHINE, "gpus": ["NVIDIA L4"], "revision": "abc", **PARITY}
     found = read_results(
         [
@@ -311,7 +312,7 @@ def test_results_are_read_by_their_name_with_where_they_are_from(tmp_path):
     assert found["parity"]["result"] == PARITY
     assert found["pipeline"]["result"] == PIPELINE
     text = Text(page(whole(found), SECTIONS, None, [])).text
-    assert "Measured 2026-01-02 on A processor, 2 cores; NVIDIA L4, revision abc." in text
+    assert all(fact in text for fact in ("2026-01-02", "A processor", "2 cores", "NVIDIA L4", "abc"))
 
 
 def test_a_report_with_a_gap_does_not_hide_another_result(tmp_path):
@@ -321,19 +322,13 @@ def test_a_report_with_a_gap_does_not_hide_another_result(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("name", "content", "said"),
-    [
-        ("parity", "[1", "cannot read the results"),
-        ("parity", "[1]", "need a JSON object"),
-        ("holiday", "{}", "its name begins with none of throughput, parity"),
-        ("missing", None, "cannot read the results"),
-    ],
+    ("name", "content"), [("parity", "[1"), ("parity", "[1]"), ("holiday", "{}"), ("missing", None)]
 )
-def test_what_is_no_result_is_refused(tmp_path, name, content, said):
+def test_a_file_without_results_is_refused(tmp_path, name, content):
     path = tmp_path / f"{name}.json"
     if content is not None:
         path.write_text(content)
-    with pytest.raises(DataError, match=said):
+    with pytest.raises(DataError, match=re.escape(f"{path}: ")):
         read_results([path])
 
 
@@ -364,12 +359,13 @@ class Deadly:
 
 def test_a_measurement_that_kills_its_process_is_one_gap():
     engines = next(section for section in SECTIONS if section.name == "engines")
-    found = measured(engines, Wish(photographs=Deadly()))  # type: ignore[arg-type]
-    assert found == {"failed": "the process died; run it alone to see why: python -m benchmarks.engines"}
+    found = measured(engines, Inputs(photographs=Deadly()))  # type: ignore[arg-type]
+    assert found.keys() == {"failed"}
+    assert found["failed"].endswith("python -m benchmarks.engines")
 
 
 def test_a_measurement_that_raises_is_one_gap():
-    found = measured(Section("no_such", "", "", no_settings), Wish())
+    found = measured(Section("no_such", "", "", no_settings), Inputs())
     assert found["failed"].startswith("StopIteration")
 
 
@@ -400,8 +396,8 @@ def test_a_report_is_measured_written_and_compared(tmp_path, monkeypatch):
         "--from", path.with_suffix(".json"), "--compare", path.with_suffix(".json"), "-o", tmp_path / "b.html"
     )
     assert again.exit_code == 0, again.output
-    assert "no figure changed by more than 2 %" in again.stdout
-    assert "No figure changed notably" in (tmp_path / "b.html").read_text()
+    assert "2 %" in again.stdout
+    assert "by more than 2 %" in Text((tmp_path / "b.html").read_text()).text
     assert [found.name for found in tmp_path.iterdir() if found.name.startswith(".")] == []
 
 
@@ -410,7 +406,7 @@ def no_crops(monkeypatch):
     monkeypatch.setattr(command, "example_crops", lambda: [])
 
 
-def test_a_change_is_printed_and_what_fails_gives_status_1(tmp_path, no_crops):
+def test_a_change_is_printed_and_a_failure_gives_status_1(tmp_path, no_crops):
     slower = json.loads(json.dumps(PIPELINE))
     slower["rows"][0]["share_of_bound"] = 0.45
     old, new = stored(tmp_path, "pipeline", PIPELINE), stored(tmp_path, "pipeline-new", slower)
@@ -422,26 +418,26 @@ def test_a_change_is_printed_and_what_fails_gives_status_1(tmp_path, no_crops):
 
 
 @pytest.mark.parametrize(
-    ("arguments", "status", "said"),
+    ("arguments", "status", "fact"),
     [
-        (("--from", "x.json", "--quick"), 2, "--from runs nothing"),
-        (("-o", "report.json"), 2, "name it report.html"),
-        (("--from", "none.json"), 1, "cannot read the results"),
-        (("--photographs", "nowhere"), 2, "does not exist"),
-        (("Set5=nowhere",), 2, "nowhere: no such folder"),
+        (("--from", "x.json", "--quick"), 2, "--quick"),
+        (("-o", "report.json"), 2, "report.html"),
+        (("--from", "none.json"), 1, "none.json: "),
+        (("--photographs", "nowhere"), 2, "nowhere"),
+        (("Set5=nowhere",), 2, "nowhere: "),
     ],
 )
-def test_wrong_usage_is_said(arguments, status, said, no_crops):
+def test_wrong_usage_is_one_error(arguments, status, fact, no_crops):
     result = run(*arguments)
     assert result.exit_code == status
-    assert said in result.output
+    assert fact in result.output
 
 
-def test_a_place_that_cannot_be_written_is_one_line(tmp_path, no_crops):
+def test_an_unwritable_output_is_one_line(tmp_path, no_crops):
     (tmp_path / "file").write_text("")
     result = run("--from", stored(tmp_path, "pipeline", PIPELINE), "-o", tmp_path / "file" / "r.html")
     assert result.exit_code == 1
-    assert "cannot be written" in result.stderr.splitlines()[-1]
+    assert result.stderr.splitlines()[-1].startswith(f"Error: {tmp_path / 'file' / 'r.html'}: ")
 
 
 # --- in a browser -------------------------------------------------------------------------------

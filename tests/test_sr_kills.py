@@ -1,4 +1,4 @@
-"""Kill -9 in the middle of a folder: the short form of `python -m benchmarks.kills`."""
+"""Killed folder runs: the short form of `python -m benchmarks.kills`."""
 
 import subprocess
 import sys
@@ -17,14 +17,14 @@ def test_killed_runs_leave_nothing_partial_and_the_last_completes() -> None:
     assert tally.final_files == 10
 
 
-def test_a_partial_file_would_be_found(tmp_path: Path) -> None:
+def test_a_partial_file_is_detected(tmp_path: Path) -> None:
     (tmp_path / "a.png").write_bytes(b"half")
-    with pytest.raises(DataError, match=r"a\.png: 4 bytes"):
+    with pytest.raises(DataError, match=r"a\.png: "):
         kills._compare(tmp_path, {"a.png": b"half of it"})
 
 
 def test_two_runs_at_once_on_one_folder_both_end_well(tmp_path: Path) -> None:
-    """Each computes everything; every file is whole, and none of either's temporary files is taken away."""
+    """Both compute everything; every file is whole, and neither removes the other's temporary files."""
     kills.make_pictures(tmp_path / "in", 8, seed=2)
     command = [sys.executable, "-m", "sr.cli", "upscale", str(tmp_path / "in")]
     alone = subprocess.run([*command, "-o", str(tmp_path / "alone")], cwd=kills.ROOT, capture_output=True)

@@ -1,8 +1,8 @@
-"""What a machine can do at most: measured peaks of a matrix product and of a copy in memory.
+"""Limits of a machine: measured peaks of a matrix product and of a copy in memory.
 
-A network's share of the machine's limit is its multiply-adds over its time, against the fastest
-product of two matrices that any engine here reaches with the same threads. The best of all is
-taken, not the median: a limit is what was reached once.
+A network's share of the limit is its multiply-adds over its time, divided by the rate of the fastest
+product of two matrices that any engine reaches here with the same threads. The best try counts, not
+the median: a limit was reached once.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ class Peaks:
     Attributes:
         flops: floating-point operations a second; a multiply-add is two.
         flops_by: engine and size that reached it.
-        bytes_per_s: read and written together, in a copy.
-        bytes_by: what copied.
+        bytes_per_s: read plus written in a copy.
+        bytes_by: library that reached it.
     """
 
     flops: float
@@ -56,7 +56,7 @@ class Peaks:
 
 
 def cpu_peaks(*, sides: tuple[int, ...] = SIDES, tries: int = _TRIES, copy_bytes: int = _COPY_BYTES) -> Peaks:
-    """Measure this processor in float32, with the threads that each engine takes by itself."""
+    """Measure this processor in float32, with the default threads of each engine."""
     flops, flops_by = max(
         (2 * side**3 / _fastest(product, tries), f"{engine}, {side}x{side}")
         for side in sides
@@ -112,7 +112,7 @@ def _products(side: int) -> Iterator[tuple[str, Callable[[], object]]]:
 
 
 def _copies(size: int) -> Iterator[tuple[str, Callable[[], object]]]:
-    source = np.full(size, 7, np.uint8)  # zeros not yet written are all one page
+    source = np.full(size, 7, np.uint8)  # untouched zeros are all one page
     target = np.empty_like(source)
     yield "numpy", lambda: np.copyto(target, source)
     try:

@@ -1,4 +1,4 @@
-"""Memory of other processes."""
+"""Memory of child processes."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)
 
 
 def peak_rss_mib(command: Sequence[str]) -> float:
-    """Run a command and return the largest memory it held, in MiB (Linux and macOS).
+    """Run a command and return its peak memory in MiB (Linux and macOS).
 
     Raises:
         subprocess.CalledProcessError: the command failed.

@@ -22,13 +22,13 @@ def photographs(folder: Path | None, *, count: int, long_side: int) -> list[Imag
     Without a folder, return crops of the examples.
 
     Raises:
-        DataError: there are none, or one cannot be read.
+        DataError: the folder has none, or one cannot be read.
     """
     if folder is None:
         return _crops(count, long_side)
     found = sorted(path for path in folder.rglob("*") if is_picture(path))
     if not found:
-        raise DataError(f"{folder}: no pictures there; name a folder of photographs")
+        raise DataError(f"{folder}: no pictures in this folder; name a folder of photographs")
     number = min(count, len(found))
     chosen = [found[i * len(found) // number] for i in range(number)]
     pictures = []
@@ -50,7 +50,7 @@ def save_inputs(pictures: Sequence[Image.Image], paths: Sequence[Path]) -> None:
 
 
 def _crops(count: int, long_side: int) -> list[Image.Image]:
-    """Return crops of two thirds of the examples' sides, at different places."""
+    """Return crops at different places of the examples, two thirds of their sides long."""
     sources = [Image.fromarray(read_picture(path).pixels) for path in EXAMPLES]
     pictures = []
     for index in range(count):

@@ -1,4 +1,4 @@
-"""What figures depend on: machine, driver, versions, command, revision."""
+"""The provenance of figures: machine, driver, versions, command, revision."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from benchmarks.lib.paths import ROOT
 from sr import __version__
 from sr.backends.available import driver_cuda_version, gpu_names
 
-# What figures depend on, where it is installed.
+# Packages whose versions are recorded.
 _PACKAGES = (
     "numpy",
     "pillow",
@@ -34,7 +34,7 @@ _PACKAGES = (
 
 
 def provenance() -> dict[str, Any]:
-    """Return what is needed to read figures later: machine, driver, versions, command, revision."""
+    """Return what a reader of figures needs: machine, driver, versions, command, revision."""
     return {
         "date": date.today().isoformat(),
         "machine": machine(),
@@ -47,14 +47,14 @@ def provenance() -> dict[str, Any]:
 
 
 def machine_kind() -> str:
-    """Return the machine as part of a file name: its first GPU, else cores and processor."""
+    """Return the machine for a file name: its first GPU, else cores and processor."""
     gpus = gpu_names()
     name = gpus[0] if gpus else f"{os.cpu_count()} cores {_processor()}"
     return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
 
 
 def _started_as() -> list[str]:
-    """Return module and arguments; of paths the last part: where files lie is nobody's business."""
+    """Return module and arguments, with paths reduced to their last part."""
     spec = getattr(sys.modules["__main__"], "__spec__", None)
     words = [spec.name if spec is not None else sys.argv[0], *sys.argv[1:]]
     return [re.sub(r"[^=]*[/\\](?=[^/\\])", "", word) for word in words]
@@ -68,20 +68,22 @@ def _version(package: str) -> str:
 
 
 def _driver() -> str:
-    """Return the NVIDIA driver's version and the CUDA that it serves; empty where there is none."""
+    """Return the version of the NVIDIA driver and of the CUDA that it supports; empty without a driver."""
     cuda = driver_cuda_version()
-    version = _said_by("nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader").partition("\n")[0]
-    return f"{version or 'unknown'}, serves CUDA {cuda}" if cuda else ""
+    version = _output_of("nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader").partition("\n")[
+        0
+    ]
+    return f"{version or 'unknown'}, supports CUDA {cuda}" if cuda else ""
 
 
 def _revision() -> str:
-    """Return the commit of this tree, and whether it has changed since; empty outside git."""
-    commit = _said_by("git", "-C", str(ROOT), "rev-parse", "--short=12", "HEAD")
-    changed = commit and _said_by("git", "-C", str(ROOT), "status", "--porcelain", "--untracked-files=no")
+    """Return the commit of this tree, and whether files changed since; empty outside git."""
+    commit = _output_of("git", "-C", str(ROOT), "rev-parse", "--short=12", "HEAD")
+    changed = commit and _output_of("git", "-C", str(ROOT), "status", "--porcelain", "--untracked-files=no")
     return f"{commit}, changed" if changed else commit
 
 
-def _said_by(*command: str) -> str:
+def _output_of(*command: str) -> str:
     try:
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
     except (OSError, subprocess.CalledProcessError):

@@ -12,7 +12,7 @@ from sr.network.modelfile import shipped_onnx
 
 
 class Repetition(Backend):
-    """Repeats pixels: the cheapest upscaler."""
+    """Pixel repetition, the cheapest upscaler."""
 
     def __init__(self, scale: int) -> None:
         metadata = read_metadata(shipped_onnx(scale=scale))

@@ -1,4 +1,4 @@
-"""Where results are stored, with where they come from."""
+"""Stored results, with the machine and command that produced them."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def write_result(name: str, figures: Mapping[str, Any]) -> None:
 
 
 def store_result(theme: str, figures: Mapping[str, Any]) -> Path:
-    """Store `figures` and where they come from as benchmarks/results/THEME-MACHINE-DATE.json."""
+    """Store `figures` with their provenance as benchmarks/results/THEME-MACHINE-DATE.json."""
     path = result_path(theme)
     write_json(path, {**provenance(), **figures})
     print(path.relative_to(ROOT))
@@ -30,12 +30,12 @@ def store_result(theme: str, figures: Mapping[str, Any]) -> Path:
 
 
 def result_path(theme: str, folder: Path = RESULTS) -> Path:
-    """Return where a result of this machine and day is stored."""
+    """Return the path of a result of this machine and day."""
     return folder / f"{theme}-{machine_kind()}-{date.today().isoformat()}.json"
 
 
 def write_json(path: Path, value: Mapping[str, Any]) -> None:
-    """Write strict JSON, whole or not at all: infinities are for the caller to name."""
+    """Write strict JSON, whole or not at all; `value` must not hold infinities."""
     text = json.dumps(value, indent=1, allow_nan=False)
     with atomic_write(path) as temporary:
         temporary.write_text(text + "\n", encoding="utf-8")

@@ -1,14 +1,14 @@
-"""What can run our networks, each as a function on pictures: for measurements that compare engines.
+"""Engines that run our networks, each as a function on pictures: for measurements that compare engines.
 
 `srup-NAME` is srup's own backend NAME as users get it, through `Upscaler`: tiles, batches, stitching.
-The others take the pictures whole and are what somebody would write who has the same weights:
+The others take whole pictures and are what a user with the same weights would write:
 
-- `torch-eager`: float32, NCHW, pictures converted by numpy on the host; folded, so as fast as can be so.
-- `torch-channels-last`: converted on the device, in the layout that PyTorch's kernels like.
+- `torch-eager`: the folded network in float32, NCHW; numpy converts the pictures on the host.
+- `torch-channels-last`: converted on the device, in the layout that PyTorch's kernels prefer.
 - `torch-compiled`: the same through `torch.compile`.
 - `onnxruntime`, `onnxruntime-cuda`: our ONNX file in a session with defaults.
-- `openvino`: our ONNX file in OpenVINO on the CPU, told to compute in float32 (it would take bfloat16
-  by itself where the processor has it) and to hurry for one request at a time.
+- `openvino`: our ONNX file in OpenVINO on the CPU, set to float32 (by default it uses bfloat16 where the
+  processor has it) and to low latency.
 """
 
 from __future__ import annotations
@@ -46,9 +46,9 @@ class Case:
 
     Attributes:
         scale: of the shipped network.
-        height: of a picture in lr pixels; with `width`.
+        height: of a picture in lr pixels.
         width: of a picture in lr pixels.
-        batch: pictures at once; of srup's backends, tiles at once where it is more than one.
+        batch: pictures at once; for srup's backends, tiles at once if it is more than one.
         precision: of the network.
         device: "cpu" or "cuda".
         preset: of the shipped network.
@@ -64,29 +64,29 @@ class Case:
 
     @property
     def output_megapixels(self) -> float:
-        """Megapixels of all pictures that come out."""
+        """Megapixels of all output pictures."""
         return self.batch * self.height * self.width * self.scale**2 / 1e6
 
     def model(self) -> Path:
         """Return the shipped ONNX file.
 
         Raises:
-            ModelError: none ships for this scale.
+            ModelError: no file ships for this scale.
         """
         return shipped_onnx(scale=self.scale, preset=self.preset, precision=self.precision)
 
     def pictures(self) -> Pictures:
-        """Return the pictures to run: the same noise every time, which no engine can make use of."""
+        """Return the pictures to run: always the same noise, which no engine can exploit."""
         shape = (self.batch, self.height, self.width, 3)
         return np.random.default_rng(0).integers(0, 256, shape, np.uint8)
 
 
 @contextmanager
 def open_runner(name: str, case: Case) -> Iterator[Runner]:
-    """Open what `name` means for `case`.
+    """Open the engine `name` for `case`.
 
     Raises:
-        BackendError: it cannot be had here; the message says what to install.
+        BackendError: it cannot run here; the message says what to install.
     """
     if name.startswith(_SRUP):
         with _open_srup(name.removeprefix(_SRUP), case) as runner:
@@ -94,7 +94,7 @@ def open_runner(name: str, case: Case) -> Iterator[Runner]:
     elif name in _FOREIGN:
         yield _FOREIGN[name](case)
     else:
-        raise BackendError(f"there is no {name!r} to run; there are {', '.join(RUNNERS)}")
+        raise BackendError(f"unknown engine {name!r}; choose one of {', '.join(RUNNERS)}")
 
 
 @contextmanager
@@ -112,7 +112,7 @@ def _open_srup(backend: str, case: Case) -> Iterator[Runner]:
 
 
 def _torch_network(case: Case) -> Any:
-    """Return our folded network, RGB to RGB, on its device."""
+    """Return our folded network for RGB pictures, on its device."""
     require_extra("torch", "torch", "safetensors", purpose="PyTorch")
     import torch
 
@@ -121,7 +121,7 @@ def _torch_network(case: Case) -> Any:
     from sr.network.colour import RGBNet
 
     if case.precision not in ("fp32", "fp16"):
-        raise BackendError(f"PyTorch is compared in fp32 and fp16, not in {case.precision}")
+        raise BackendError(f"PyTorch runs in fp32 and fp16 here, not in {case.precision}")
     if case.device == "cuda" and not torch.cuda.is_available():
         raise BackendError("PyTorch sees no CUDA device; https://pytorch.org/get-started has the pip line")
     net = fold(load_weights(shipped_weights(scale=case.scale, preset=case.preset)).build())
@@ -179,10 +179,10 @@ def _openvino(case: Case) -> Runner:
 
 
 def onnxruntime_runner(model: Path | bytes, *, provider: str = "CPUExecutionProvider") -> Runner:
-    """Return an ONNX model, pictures to pictures, in ONNX Runtime with its defaults.
+    """Return a function that runs an ONNX model on pictures, in ONNX Runtime with its defaults.
 
     Raises:
-        BackendError: this ONNX Runtime does not have the provider.
+        BackendError: the installed ONNX Runtime does not have the provider.
     """
     import onnxruntime
 
@@ -199,13 +199,13 @@ def onnxruntime_runner(model: Path | bytes, *, provider: str = "CPUExecutionProv
 
 
 def openvino_runner(model: Path | bytes, *, precision: str = "fp32") -> Runner:
-    """Return an ONNX model, pictures to pictures, in OpenVINO on the CPU.
+    """Return a function that runs an ONNX model on pictures, in OpenVINO on the CPU.
 
     Raises:
         BackendError: OpenVINO is not installed.
     """
     if importlib.util.find_spec("openvino") is None:
-        raise BackendError("OpenVINO is not installed; for the comparison: pip install openvino")
+        raise BackendError("OpenVINO is not installed: pip install openvino")
     import openvino
 
     core = openvino.Core()
@@ -227,6 +227,6 @@ _FOREIGN: dict[str, Callable[[Case], Runner]] = {
     "openvino": _openvino,
 }
 RUNNERS = (*_FOREIGN, *(f"{_SRUP}{name}" for name in BACKENDS if name != "auto"))
-# Those that use a GPU only, or none.
+# Engines that need a GPU, and engines that cannot use one.
 GPU_ONLY = {"onnxruntime-cuda", "srup-trt", "srup-trt-rtx"}
 CPU_ONLY = {"onnxruntime", "openvino", "srup-openvino"}

@@ -1,8 +1,8 @@
-"""Timing actions in turn, so that ratios hold on a machine whose speed wanders.
+"""Timing actions in turn, so that ratios hold on a machine whose speed varies.
 
-Every round runs each action once, starting with another one each time, and a fixed calibrating
-product of matrices. Ratios are taken within rounds; how far they spread over rounds says how far
-they can be trusted, and the calibration says how far the machine itself wandered.
+Every round runs each action once, starting with another one each time, and a fixed matrix product for
+calibration. Ratios are taken within rounds; their spread over rounds shows how reliable they are, and the
+calibration shows how much the speed of the machine varied.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ from sr.processor import available_cores
 
 WARM_UP_S = 0.2  # trtexec's --warmUp
 _CALIBRATION_SIDE = 1024  # 2.1 GFLOP: some tens of milliseconds
-_SETTLE_S = 0.06  # threads of the engine before may still be spinning: at 0.02 the next took 1.6 times
-# Above these a run says so: the first two by experience on shared machines, the last is trtexec's.
+_SETTLE_S = 0.06  # threads of the previous engine may still spin: at 0.02 the next took 1.6 times as long
+# A run warns above these: the first two by experience on shared machines, the last is trtexec's.
 _MAX_LOAD_PER_CORE, _MAX_WANDER = 0.5, 0.10
 MAX_VARIATION_CPU, MAX_VARIATION_GPU = 0.10, 0.025
 
 
 @dataclass
 class Timings:
-    """Seconds of each action, one value for each round, and what the machine was like meanwhile."""
+    """Seconds of each action, one value for each round, and the state of the machine meanwhile."""
 
     seconds: dict[str, list[float]]
     calibration: list[float]
@@ -42,10 +42,7 @@ class Timings:
         return percentiles(self.seconds[name])
 
     def ratio(self, name: str, to: str) -> dict[str, float]:
-        """Return how many times as long as `to` an action took: the median over rounds, and their spread.
-
-        The spread is the 10th to the 90th percentile of the ratios of single rounds.
-        """
+        """Return the time of an action as a multiple of the time of `to`: median, p10 and p90 over rounds."""
         ratios = np.divide(self.seconds[name], self.seconds[to])
         low, median, high = np.percentile(ratios, (10, 50, 90))
         return {"median": round(median, 3), "p10": round(low, 3), "p90": round(high, 3)}
@@ -57,19 +54,19 @@ class Timings:
 
     @property
     def wander(self) -> float:
-        """How far the machine's own speed spread: p90 over p10 of the calibration, less one."""
+        """How much the machine's speed varied: p90 over p10 of the calibration, minus one."""
         low, high = np.percentile(self.calibration, (10, 90))
         return float(high / low - 1)
 
     def warnings(self) -> list[str]:
-        """Say what makes the figures less trustworthy, a sentence each."""
+        """Return a sentence for each fact that makes the figures less reliable."""
         found = list(self.notes)
         cores = available_cores()
         if self.load_before > _MAX_LOAD_PER_CORE * cores:
             found.append(f"other work was running: load {self.load_before:.1f} on {cores} cores at the start")
         if self.wander > _MAX_WANDER:
             found.append(
-                f"the machine's speed wandered by {self.wander:.0%} (calibration, p10 to p90): "
+                f"the machine's speed varied by {self.wander:.0%} (calibration, p10 to p90): "
                 "trust the ratios, not the milliseconds"
             )
         before, after = self.clock_mhz
@@ -118,7 +115,7 @@ def percentiles(seconds: Sequence[float]) -> dict[str, float]:
 
 
 def timed(action: Callable[[], object]) -> float:
-    """Return the seconds that an action takes."""
+    """Run an action and return the seconds that it takes."""
     started = time.perf_counter()
     action()
     return time.perf_counter() - started
@@ -126,14 +123,14 @@ def timed(action: Callable[[], object]) -> float:
 
 @dataclass(frozen=True)
 class Spent:
-    """What an action took: seconds on the clock, and of all cores together."""
+    """Time of an action: seconds on the clock, and of all cores together."""
 
     wall: float
     cores: float
 
 
 def spent(action: Callable[[], object]) -> Spent:
-    """Run an action and say what it took; core-seconds are those of all threads of this process."""
+    """Run an action and return its time; core-seconds are those of all threads of this process."""
     started, used = time.perf_counter(), time.process_time()
     action()
     return Spent(time.perf_counter() - started, time.process_time() - used)
@@ -157,7 +154,7 @@ def _settled(action: Callable[[], object]) -> float:
 
 
 def clock_mhz() -> float | None:
-    """Return the processor's clock now; None where the system does not say."""
+    """Return the current clock of the processor; None if the system does not tell."""
     try:
         khz = Path("/sys/devices/system/cpu/cpu0/cpufreq/scaling_cur_freq").read_text()
     except OSError:

@@ -1,8 +1,8 @@
-"""Where the time of an engine goes: enqueue, copy in, compute, copy out, as trtexec gives it.
+"""The time of an engine split into enqueue, copy in, compute and copy out, as trtexec does.
 
-One stream, events around each part, a wait after each run, so nothing overlaps: the parts are what they
-cost alone. The backends do overlap them, so their throughput is better than the sum. Written for a
-GPU and not yet run on one; the simulated device of the tests has run it.
+One stream with events around each part and a wait after each run: nothing overlaps, so each part shows
+its cost alone. The backends overlap the parts, so their throughput is better than the sum. Written for a
+GPU; so far only the simulated device of the tests has run it.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ Split = dict[str, dict[str, float]]  # part: median, p90, p95, p99 in millisecon
 
 
 def split_of(name: str, case: Case, *, rounds: int) -> Split:
-    """Return the split of a TensorRT backend's engine, which its cache has already; empty for others.
+    """Return the split of a TensorRT backend's cached engine; empty for other backends.
 
-    The shape is the case's, or the engine's largest where that is smaller.
+    The shape is the case's, or the engine's largest if that is smaller.
     """
     backend = name.removeprefix("srup-")
     if backend not in ("trt", "trt-rtx"):
@@ -113,7 +113,7 @@ def _copy(cuda: Cuda, target: int, source: int, size: int, kind: Any, stream: An
 
 
 def split_warnings(name: str, split: Split) -> list[str]:
-    """Say what trtexec would warn of."""
+    """Return the warnings that trtexec would give."""
     median = {part: figures["median"] for part, figures in split.items()}
     found = []
     if median["enqueue"] > _MAX_ENQUEUE_SHARE * median["compute"]:

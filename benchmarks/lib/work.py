@@ -1,12 +1,12 @@
 """Counted work of an ONNX graph: multiply-adds, bytes moved, nodes and parameters, without running it.
 
-What is counted does not depend on the machine, so it serves as a guard against growth, as the
-denominator of "share of the machine's limit", and for predictions (`benchmarks.predict`).
+The counts do not depend on the machine, so they serve to detect growth (`benchmarks.guard`), to compute
+shares of the machine's limit, and to predict (`benchmarks.predict`).
 
-Which bytes move depends on what a runtime fuses. Assumed here: a convolution takes in the
-activation and the addition that follow it (conv + ReLU + add), as ONNX Runtime, OpenVINO and TensorRT
-all do; every other node reads its inputs from memory and writes its outputs there; no tensor stays
-in a cache. `least_bytes` is what no fusion can avoid: input, output and weights, each once.
+Which bytes move depends on what a runtime fuses. Assumed here: a convolution absorbs the activation and
+the addition that follow it (conv + ReLU + add), as in ONNX Runtime, OpenVINO and TensorRT; every other
+node reads its inputs from memory and writes its outputs there; no tensor stays in a cache. `least_bytes`
+is what no fusion can avoid: input, output and weights, each once.
 
     python -m benchmarks.lib.work sr/weights/small_x3_fp32_uint8.onnx --size 1280x720
 """
@@ -27,13 +27,13 @@ from benchmarks.lib.options import click_size
 from sr.errors import ModelError
 
 _CONVOLUTIONS = {"Conv", "ConvTranspose"}
-_ABSORBED = {"Relu", "LeakyRelu", "PRelu", "Add"}  # by the convolution before
+_ABSORBED = {"Relu", "LeakyRelu", "PRelu", "Add"}  # by the preceding convolution
 _FREE_AXES = ("N", "H", "W")
 
 
 @dataclass(frozen=True)
 class Kernel:
-    """One step of a runtime that fuses as the module says: a node and what it absorbed.
+    """One step of a runtime that fuses as the module says: a node and the nodes that it absorbs.
 
     Attributes:
         ops: operators, in order.
@@ -52,14 +52,14 @@ class Kernel:
 
 @dataclass(frozen=True)
 class Work:
-    """What a graph does for one input.
+    """The work of a graph for one input.
 
     Attributes:
         kernels: the steps, in order.
         nodes: operators in the graph, without constants.
-        params: elements of its floating-point weights; single numbers (a divisor, a limit) apart.
+        params: elements of its floating-point weights, without single numbers (a divisor, a limit).
         least_bytes: input, output and weights, each once.
-        output_px: pixels of the output, of all pictures of the batch.
+        output_px: output pixels of all pictures of the batch.
     """
 
     kernels: tuple[Kernel, ...]
@@ -70,7 +70,7 @@ class Work:
 
     @property
     def macs(self) -> int:
-        """Multiply-adds of convolutions and matrix products; one is two floating-point operations."""
+        """Multiply-adds of convolutions and matrix products; one counts as two floating-point operations."""
         return sum(kernel.macs for kernel in self.kernels)
 
     @property
@@ -95,12 +95,12 @@ class _Tensor:
 
 
 def counted_work(model: ModelProto, *, height: int, width: int, batch: int = 1) -> Work:
-    """Count what `model` does for `batch` pictures of `height` x `width` lr pixels.
+    """Count the work of `model` for `batch` pictures of `height` x `width` lr pixels.
 
-    The free axes of the only input are taken as N, H and W, in this order; those it fixes stay.
+    The free axes of the only input are taken as N, H and W, in this order; fixed axes stay.
 
     Raises:
-        ModelError: the shapes of the graph do not follow from the size.
+        ModelError: the shapes of the graph cannot be inferred from the size.
     """
     sized = _sized(model, {"N": batch, "H": height, "W": width})
     tensors = _tensors(sized)
@@ -138,12 +138,12 @@ def _sized(model: ModelProto, sizes: Mapping[str, int]) -> ModelProto:
 
 
 def _tensors(model: ModelProto) -> dict[str, _Tensor]:
-    """Return shape and size of an element of every tensor."""
+    """Return shape and element size of every tensor."""
     found = {}
     for value in (*model.graph.input, *model.graph.value_info, *model.graph.output):
         kind = value.type.tensor_type
         if not all(dim.HasField("dim_value") for dim in kind.shape.dim) or not kind.HasField("shape"):
-            raise ModelError(f"the shape of tensor {value.name!r} does not follow from the input's")
+            raise ModelError(f"the shape of tensor {value.name!r} cannot be inferred from the input's")
         shape = tuple(dim.dim_value for dim in kind.shape.dim)
         found[value.name] = _Tensor(shape, _itemsize(kind.elem_type))
     for weight in model.graph.initializer:
@@ -156,7 +156,7 @@ def _tensors(model: ModelProto) -> dict[str, _Tensor]:
 
 
 def _fused(nodes: list[NodeProto], model: ModelProto) -> Iterator[list[NodeProto]]:
-    """Group nodes: a convolution with the activation and additions that alone use its result."""
+    """Group nodes: a convolution with the activation and additions that alone read its result."""
     readers: dict[str, list[int]] = defaultdict(list)
     for index, node in enumerate(nodes):
         for name in set(node.input):
@@ -193,7 +193,7 @@ def _kernel(group: list[NodeProto], tensors: Mapping[str, _Tensor]) -> Kernel:
 
 
 def _macs(node: NodeProto, tensors: Mapping[str, _Tensor]) -> int:
-    """Count multiply-adds; those with the zeros of the padding count too."""
+    """Count multiply-adds, including those with the zeros of the padding."""
     if node.op_type not in ("Conv", "ConvTranspose", "MatMul", "Gemm"):
         return 0
     first, second, result = (tensors[name].shape for name in (*node.input[:2], node.output[0]))

@@ -1,4 +1,4 @@
-"""Blocks of a page: tables, plots, notes; and how numbers are written in them."""
+"""Blocks of a page: tables, plots, notes; and the format of numbers."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ Result = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Table:
-    """Rows of cells under headings; `bad` are the numbers of rows that do not reach what they must."""
+    """Rows of cells under headings; `bad` are the indices of rows that miss their requirement."""
 
     headings: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
@@ -42,7 +42,7 @@ Block = Table | Plot | Note
 
 
 def as_it_is(result: Result) -> Iterator[Block]:
-    """Yield all of a result: single values in one table, each list of rows in one."""
+    """Yield a whole result: single values in one table, each list of rows in another."""
     single = {key: value for key, value in result.items() if not _is_rows(value)}
     flat = dict(_flat(single))
     if flat:
@@ -68,9 +68,9 @@ def table(rows: Iterable[Mapping[str, Any]], *, caption: str = "", columns: Sequ
     """Return rows as a table.
 
     Args:
-        rows: of one kind; what is nested is laid out flat.
-        caption: above it.
-        columns: to show, in order; empty is all that occur.
+        rows: of one kind; nested values become columns of their own.
+        caption: above the table.
+        columns: to show, in order; empty means all.
     """
     flat = [dict(_flat(row)) for row in rows]
     names = list(columns) or list(dict.fromkeys(name for row in flat for name in row if name != "passed"))
@@ -87,7 +87,7 @@ def words(name: str) -> str:
 
 
 def number(value: Any) -> str:
-    """Return a value for the reader: four digits of a fraction, thousands apart."""
+    """Return a value as text: fractions with four digits, thousands separated."""
     if value is None:
         return "\N{EN DASH}"
     if isinstance(value, bool):
@@ -105,5 +105,5 @@ def number(value: Any) -> str:
 
 
 def percent(share: float) -> str:
-    """Return a share in percent, with three digits."""
+    """Return a share as text in percent, with three digits."""
     return f"{float(f'{100 * share:.3g}'):f}".rstrip("0").rstrip(".") + " %"

@@ -1,4 +1,4 @@
-"""What changed between two reports."""
+"""Figures that changed between two reports."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ class Change:
 
     @property
     def percent(self) -> float | None:
-        """How much it changed; None from zero."""
+        """The change in percent; None from zero."""
         return 100 * (self.new / self.old - 1) if self.old else None
 
 
-# What says which figure it is, and not what came out: these numbers, and all words but those.
+# A row is identified by these numbers and by all words except these; everything else is a result.
 _NUMBERS_OF_ROWS = {
     "scale",
     "batch",
@@ -36,12 +36,12 @@ _NUMBERS_OF_ROWS = {
     "height",
     "width",
 }
-_WORDS_THAT_COME_OUT = {"worst", "bottleneck", "bound_by", "why"}
-NOTABLE_PERCENT = 2.0  # less is noise even on a machine that does nothing else
+_RESULT_WORDS = {"worst", "bottleneck", "bound_by", "why"}
+NOTABLE_PERCENT = 2.0  # less is noise even on an idle machine
 
 
 def changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[Change]:
-    """Return the figures that differ by more than `NOTABLE_PERCENT`, of sections that both have."""
+    """Return the figures that differ by more than `NOTABLE_PERCENT`, in sections that both reports have."""
     found = []
     for name, entry in new.items():
         before = dict(figures(old.get(name, {}).get("result", {})))
@@ -53,7 +53,7 @@ def changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[Change]:
 
 
 def figures(result: Mapping[str, Any]) -> Iterator[tuple[tuple[str, str], float]]:
-    """Yield every number of a result with the row that it is of and its name, both in words."""
+    """Yield every number of a result with its row and its name as text."""
     for key, value in result.items():
         if key not in _NUMBERS_OF_ROWS:
             yield from _figures(value, "", key)
@@ -74,4 +74,4 @@ def _figures(value: Any, row: str, figure: str) -> Iterator[tuple[tuple[str, str
 
 
 def _identifies(key: str, value: Any) -> bool:
-    return key in _NUMBERS_OF_ROWS or (isinstance(value, str) and key not in _WORDS_THAT_COME_OUT)
+    return key in _NUMBERS_OF_ROWS or (isinstance(value, str) and key not in _RESULT_WORDS)

@@ -1,10 +1,9 @@
 """All measurements of this machine in one report: report.html to read, report.json to compare.
 
-SETS are folders with hr pictures: parity and quality are measured on them as well.
+Arguments NAME=HR_FOLDER name folders with hr pictures, on which parity and quality are measured as well.
 Each measurement runs in a process of its own, so one that crashes is one gap in the report; gaps are
-named with their reasons. With --from nothing is run: the results that are given are shown. With --compare
-the change since an earlier report stands on the page and is printed. Exit status 1 if a measurement
-failed or did not reach what it must.
+shown with their reasons. --from shows stored results instead of measuring. --compare shows and prints the
+change since an earlier report. The exit status is 1 if a measurement failed or missed its requirement.
 
     python -m benchmarks.report --quick
     python -m benchmarks.report Set5=PATH/TO/Set5/HR --photographs PHOTOGRAPHS -o report.html
@@ -25,7 +24,7 @@ from benchmarks.lib.results import write_json
 from benchmarks.report.changes import NOTABLE_PERCENT, Change, changes
 from benchmarks.report.crops import example_crops
 from benchmarks.report.page import page
-from benchmarks.report.sections import NAMES, SECTIONS, Wish, measure_all, passed
+from benchmarks.report.sections import NAMES, SECTIONS, Inputs, measure_all, passed
 from benchmarks.report.stored import read_results
 from sr.errors import DataError
 from sr.files import atomic_write
@@ -34,12 +33,18 @@ from sr.files import atomic_write
 @click.command(cls=Script, help=__doc__)
 @click.argument("sets", nargs=-1, metavar="NAME=HR_FOLDER...", callback=click_sets)
 @click.option(
-    "--photographs", type=click.Path(exists=True, file_okay=False, path_type=Path), help="A folder."
+    "--photographs",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="Folder of photographs for files to files.",
 )
-@click.option("--only", type=click.Choice(NAMES), multiple=True, help="Run these alone.")
+@click.option("--only", type=click.Choice(NAMES), multiple=True, help="Measurement to run; repeatable.")
 @click.option("--quick", is_flag=True, help="Few pictures and rounds: minutes.")
 @click.option(
-    "--from", "results", type=click.Path(path_type=Path), multiple=True, help="Run nothing, show this JSON."
+    "--from",
+    "results",
+    type=click.Path(path_type=Path),
+    multiple=True,
+    help="Show this JSON instead of measuring; repeatable.",
 )
 @click.option("--compare", type=click.Path(path_type=Path), help="An earlier report.json.")
 @click.option(
@@ -55,14 +60,18 @@ def main(
     output: Path,
 ) -> None:
     if results and (sets or photographs or only or quick):
-        raise click.UsageError("--from runs nothing; leave out what says what to run")
+        raise click.UsageError(
+            "--from runs nothing; leave out NAME=HR_FOLDER, --photographs, --only and --quick"
+        )
     if output.suffix not in (".html", ".htm"):
-        raise click.UsageError(f"{output}: the report is a page; name it {output.stem or 'report'}.html")
+        raise click.UsageError(
+            f"{output}: the report is an HTML page; name it {output.stem or 'report'}.html"
+        )
     earlier = read_results([compare]) if compare is not None else None
     entries = read_results(results)
     if not results:
         chosen = [section for section in SECTIONS if section.name in (only or NAMES)]
-        entries = measure_all(chosen, Wish(sets, photographs, quick))
+        entries = measure_all(chosen, Inputs(sets, photographs, quick))
     for section in SECTIONS:
         entries.setdefault(section.name, {"missing": "not measured in this run"})
     report = {**provenance(), "quick": quick, "sections": entries}
@@ -79,10 +88,10 @@ def main(
 
 
 def _write(output: Path, report: dict[str, Any], changed: list[Change] | None) -> None:
-    """Write both files.
+    """Write the page and the JSON file.
 
     Raises:
-        DataError: one cannot be written.
+        DataError: a file cannot be written.
     """
     text = page(report, SECTIONS, changed, list(example_crops()))
     try:

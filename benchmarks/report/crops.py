@@ -1,4 +1,4 @@
-"""Crops side by side, for the eye: the truth, bicubic, and each backend that runs here."""
+"""Crops side by side: the truth, bicubic, and each backend that runs here."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ CROP = (96, 144)  # height and width in hr pixels
 
 @dataclass(frozen=True)
 class Shown:
-    """One way of making a picture.
+    """A crop of one version of a picture.
 
     Attributes:
-        label: in words.
+        label: the method.
         uri: the crop, as a data URI.
-        psnr: Y-PSNR in dB of the whole picture against the truth; None of the truth.
+        psnr: Y-PSNR in dB of the whole picture against the truth; None for the truth.
     """
 
     label: str
@@ -40,7 +40,7 @@ class Shown:
 
 @dataclass(frozen=True)
 class Crop:
-    """The same part of a picture, made in several ways."""
+    """The same part of a picture in several versions."""
 
     name: str
     scale: int
@@ -48,7 +48,7 @@ class Crop:
 
 
 def example_crops() -> Iterator[Crop]:
-    """Yield one crop for each scale: an example is reduced by bicubic and upscaled again."""
+    """Yield one crop for each scale, of an example reduced by bicubic and upscaled again."""
     for scale, path in zip(shipped_scales(), EXAMPLES, strict=False):
         hr = modulo_crop(read_picture(path).pixels, scale=scale)
         lr = bicubic_resize(hr, scale=Fraction(1, scale))
@@ -61,7 +61,7 @@ def example_crops() -> Iterator[Crop]:
             try:
                 with case.open(scale, max(lr.shape)) as upscaler:
                     sr = upscaler(lr)
-            except SrupError:  # the section on parity says why
+            except SrupError:  # the parity section gives the reason
                 continue
             shown.append(_shown(f"{case.backend} {case.device} {case.precision}", sr, hr, scale, part))
         yield Crop(path.stem, scale, tuple(shown))
@@ -72,7 +72,7 @@ def _shown(label: str, sr: NDArray, hr: NDArray, scale: int, part: tuple[slice, 
 
 
 def _detailed(hr: NDArray) -> tuple[slice, slice]:
-    """Return the part of size `CROP` with the most detail, of those on a grid of half its size."""
+    """Return the part of size `CROP` with the most detail, on a grid of half its size."""
     edges = np.abs(np.diff(hr.astype(np.int16).sum(axis=2), axis=1))
     height, width = CROP
     places = [

@@ -1,4 +1,4 @@
-"""What each section says in one sentence."""
+"""One sentence for each section."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from benchmarks.report.blocks import Result
 
 
 def headline(name: str, entry: Result) -> str:
-    """Return what a section says, in a sentence."""
+    """Return a section's result as a sentence."""
     for kind in ("missing", "failed"):
         if kind in entry:
             return f"{'No measurement' if kind == 'missing' else 'Failed'}: {entry[kind]}"
@@ -31,14 +31,14 @@ def _parity_line(result: Result) -> str:
     bad = sum(row.get("passed") is False for row in rows)
     apart = [row["psnr_db"] for row in result["rows"] if row["psnr_db"] is not None]
     what = f"{bad} of {len(rows)} comparisons fail" if bad else f"All {len(rows)} comparisons pass"
-    least = f"; the least is {min(apart):.1f} dB" if apart else ""
-    absent = f"; {len(result['not_run'])} could not be run here" if result["not_run"] else ""
+    least = f"; the lowest PSNR is {min(apart):.1f} dB" if apart else ""
+    absent = f"; {len(result['not_run'])} could not run here" if result["not_run"] else ""
     return f"{what}{least}{absent}."
 
 
 def _quality_line(result: Result) -> str:
     if not result["rows"]:
-        return "No test set was given; published figures only."
+        return "No test set given; published figures only."
     ours = [row for row in result["rows"] if row.get("precision") == "fp32"]
     return ", ".join(f"{row['set']} x{row['scale']} {row['psnr_y']:.2f} dB" for row in ours) + "."
 
@@ -59,7 +59,7 @@ def _plane_line(result: Result) -> str:
 
 def _predict_line(result: Result) -> str:
     measured = sum(row["measured"] is not None for row in result["rows"])
-    return f"{len(result['rows'])} predictions, {measured} with a measurement beside."
+    return f"{len(result['rows'])} predictions, {measured} with a measured rate."
 
 
 def _pipeline_line(result: Result) -> str:
@@ -67,7 +67,7 @@ def _pipeline_line(result: Result) -> str:
         f"{row['format']} {100 * row['share_of_bound']:.0f} % (bottleneck {row['bottleneck']})"
         for row in result["rows"]
     )
-    return f"Of the bound are reached: {', '.join(reached)}."
+    return f"Share of the bound: {', '.join(reached)}."
 
 
 def _engines_line(result: Result) -> str:

@@ -12,6 +12,7 @@ from typing import Any
 import jinja2
 
 from benchmarks.report.blocks import Result, number
+from benchmarks.report.changes import NOTABLE_PERCENT
 from benchmarks.report.headlines import headline
 from benchmarks.report.renderers import blocks
 
@@ -22,9 +23,9 @@ def page(report: Result, sections: Sequence[Any], changed: Sequence[Any] | None,
     """Return the page.
 
     Args:
-        report: as in report.json.
-        sections: of `benchmarks.report`, in order.
-        changed: figures that changed since an earlier report; None if none was given.
+        report: the content of report.json.
+        sections: see `benchmarks.report.sections`, in order.
+        changed: figures that changed since an earlier report; None without one.
         crops: see `benchmarks.report.crops`.
     """
     environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
@@ -52,13 +53,14 @@ def page(report: Result, sections: Sequence[Any], changed: Sequence[Any] | None,
         changed=None if changed is None else list(changed),
         crops=list(crops),
         facts=dict(facts(report)),
+        notable=f"{NOTABLE_PERCENT:g}",
     )
 
 
 def machine_words(report: Result) -> str:
-    """Return processor, cores, GPUs and driver in words."""
+    """Return processor, cores, GPUs and driver as text."""
     machine = report.get("machine") or {}
-    if isinstance(machine, str):  # as early results had it
+    if isinstance(machine, str):  # in early results
         return machine
     words = [f"{machine.get('processor', 'unknown')}, {machine.get('cores', '?')} cores"]
     words += report.get("gpus") or ["no NVIDIA GPU"]
@@ -68,7 +70,7 @@ def machine_words(report: Result) -> str:
 
 
 def facts(report: Result) -> Iterator[tuple[str, str]]:
-    """Yield what is needed to repeat the report."""
+    """Yield the facts that are needed to repeat the report."""
     yield "date", report["date"]
     yield "machine", machine_words(report)
     yield "versions", ", ".join(f"{name} {version}" for name, version in report["versions"].items())
@@ -85,7 +87,7 @@ def _state(entry: Result) -> str:
 
 
 def _source(entry: Result, report: Result) -> str:
-    """Say where and when a result was measured, if that is not where the report was made."""
+    """Return where and when a result was measured, if not with this report."""
     source = entry.get("from")
     if not source:
         return ""

@@ -1,4 +1,4 @@
-"""The plots of a report, as SVG to stand inside HTML: text stays text, lines take the page's colour."""
+"""The plots of a report, as SVG inside HTML: text stays text, lines take the page's colours."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 
 from benchmarks.plane import OURS, THEIRS, draw_plane
 
-# Stand for what the page decides on; no other colour of a plot is these.
+# Placeholders for colours of the page; no plot uses them otherwise.
 _INK, _FAINT = "#010203", "#040506"
 _COLOURS_OF_THE_PAGE = {
     _INK: "currentColor",
@@ -24,7 +24,7 @@ COLOURS = ("#2f6fc4", "#c4682f", "#3d9a58", "#8a5bc0", "#b03a5b", "#7a7f87")
 
 _STYLE = {
     "svg.fonttype": "none",
-    "svg.hashsalt": "srup",  # the same plot has the same names inside
+    "svg.hashsalt": "srup",  # gives equal plots equal internal names
     "font.family": "sans-serif",
     "font.size": 10,
     "text.color": _INK,
@@ -41,7 +41,7 @@ _STYLE = {
 
 
 def pipeline(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Return, for each format, a bar for each stage alone and one for the whole, with its bound."""
+    """Return bars of each stage alone and of the whole for each format, with the bound."""
     with matplotlib.rc_context(_STYLE):
         figure = Figure(figsize=(7.6, 0.7 + 0.9 * len(rows)), layout="constrained")
         axes = figure.add_subplot()
@@ -91,7 +91,7 @@ def svg(figure: Figure) -> str:
     element = element[element.index("<svg") :]
     element = re.sub(
         r' id="[A-Za-z0-9]+_[0-9.]+"', "", element
-    )  # nothing refers to them, and plots share them
+    )  # nothing refers to these ids, and plots share them
     element = re.sub(r"<metadata>.*?</metadata>", "", element, flags=re.DOTALL)
     element = re.sub(r'(<svg[^>]*?) height="[^"]*"', r"\1", element, count=1)
     element = re.sub(r'(<svg[^>]*?) width="[^"]*"', r'\1 role="img"', element, count=1)

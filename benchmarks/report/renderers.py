@@ -1,6 +1,6 @@
-"""How the result of each section is shown, in blocks.
+"""The blocks of each section's result.
 
-A result of another shape, such as one of an older version, is shown without a special form.
+A result of another shape, such as one of an older version, is shown in plain tables.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from benchmarks.report.blocks import Block, Note, Plot, Result, as_it_is, percen
 
 
 def blocks(name: str, result: Result) -> list[Block]:
-    """Return a result as blocks: as its section shows it, else as it is."""
+    """Return a result as blocks of its section's form, else in plain tables."""
     if name in RENDERERS:
         try:
             return list(RENDERERS[name](result))
@@ -26,7 +26,7 @@ def _throughput(result: Result) -> Iterator[Block]:
     peaks = result["peaks"]
     yield Note(
         f"Peaks measured here: {peaks['gflops']:,.0f} GFLOPS ({peaks['gflops_by']}), copy "
-        f"{peaks['copy_gb_per_s']:.1f} GB/s ({peaks['copy_by']}). {result['rounds']} rounds, in turn."
+        f"{peaks['copy_gb_per_s']:.1f} GB/s ({peaks['copy_by']}). {result['rounds']} rounds in turn."
     )
     for case in result["cases"]:
         title = f"x{case['scale']}, {case['batch']} of {case['size']}, {case['precision']}, {case['device']}"
@@ -53,7 +53,7 @@ def _throughput(result: Result) -> Iterator[Block]:
             ]
         )
         if case["missing"]:
-            yield table(case["missing"], caption="What could not be run")
+            yield table(case["missing"], caption="Not run")
         for warning in case["warnings"]:
             yield Note(f"Warning: {warning}")
 
@@ -77,7 +77,7 @@ def _parity(result: Result) -> Iterator[Block]:
     if result["sets"]:
         yield table(result["sets"], caption="Y-PSNR against the truth")
     if result["not_run"]:
-        yield table(result["not_run"], caption="What could not be run")
+        yield table(result["not_run"], caption="Not run")
 
 
 def _quality(result: Result) -> Iterator[Block]:
@@ -107,7 +107,7 @@ def _plane(result: Result) -> Iterator[Block]:
         columns = ("name", "ms_per_megapixel", "set14", "set5", "params", "macs_per_output_px", "source")
         yield table(sorted(found["points"], key=lambda point: point["ms_per_megapixel"]), columns=columns)
         if found["missing"]:
-            yield table(found["missing"], caption="What could not be run")
+            yield table(found["missing"], caption="Not run")
         for warning in found["warnings"]:
             yield Note(f"Warning: {warning}")
 
@@ -115,8 +115,8 @@ def _plane(result: Result) -> Iterator[Block]:
 def _predict(result: Result) -> Iterator[Block]:
     yield Note(
         f"Pictures of {result['size']}, {result['batch']} tiles at once; megapixels of output a second. "
-        "At most: if arithmetic, memory or bus alone counted. Step by step: if each layer takes what the "
-        "slower of them takes."
+        "At most: the limit of arithmetic, memory or bus alone. Step by step: each layer takes the longer of "
+        "its arithmetic and its memory traffic."
     )
     yield table(
         {

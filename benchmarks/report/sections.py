@@ -1,6 +1,6 @@
-"""What a report measures, and with which settings; each measurement runs in a process of its own.
+"""The measurements of a report and their settings; each runs in a process of its own.
 
-Imports nothing heavy: every such process imports this module, and then only what it measures with.
+Imports nothing heavy: every such process imports this module, and then only its own measurement.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ from sr.errors import SrupError
 
 
 @dataclass(frozen=True)
-class Wish:
-    """What to measure with.
+class Inputs:
+    """Inputs of the measurements.
 
     Attributes:
         sets: folders with hr pictures, by name.
-        photographs: folder for the pipeline; None takes crops of the examples.
+        photographs: folder for the pipeline; None means crops of the examples.
         quick: minutes rather than an hour.
-        results: folder of stored results, with those of this run.
+        results: folder of stored results, including those of this run.
     """
 
     sets: Mapping[str, Path] = field(default_factory=dict)
@@ -50,39 +50,39 @@ class Section:
     Attributes:
         name: module of `benchmarks` with a function `run`; files of results begin with it.
         title: on the page.
-        about: what it shows, in a sentence.
-        settings: arguments of `run` for a wish, for as long as it runs.
+        about: one sentence on the page.
+        settings: a context that gives the arguments of `run`.
     """
 
     name: str
     title: str
     about: str
-    settings: Callable[[Wish], AbstractContextManager[dict[str, Any]]]
+    settings: Callable[[Inputs], AbstractContextManager[dict[str, Any]]]
 
 
 Settings = Iterator[dict[str, Any]]
 
 
 @contextmanager
-def no_settings(wish: Wish) -> Settings:
+def no_settings(inputs: Inputs) -> Settings:
     yield {}
 
 
 @contextmanager
-def _throughput(wish: Wish) -> Settings:
+def _throughput(inputs: Inputs) -> Settings:
     from benchmarks.throughput import Spec
 
-    yield {"scales": [3], "spec": Spec(rounds=3)} if wish.quick else {}
+    yield {"scales": [3], "spec": Spec(rounds=3)} if inputs.quick else {}
 
 
 @contextmanager
-def _parity(wish: Wish) -> Settings:
+def _parity(inputs: Inputs) -> Settings:
     from sr.network.modelfile import shipped_scales
     from train.prepare.make import PrepareSpec, prepare
 
-    paths = list(EXAMPLES[:1] if wish.quick else EXAMPLES)
+    paths = list(EXAMPLES[:1] if inputs.quick else EXAMPLES)
     with tempfile.TemporaryDirectory() as scratch:
-        for name, folder in wish.sets.items():
+        for name, folder in inputs.sets.items():
             spec = PrepareSpec(
                 folder, scales=tuple(shipped_scales()), output=Path(scratch) / name, whole=True
             )
@@ -91,99 +91,101 @@ def _parity(wish: Wish) -> Settings:
 
 
 @contextmanager
-def _quality(wish: Wish) -> Settings:
-    yield {"sets": wish.sets, "with_plane": False}
+def _quality(inputs: Inputs) -> Settings:
+    yield {"sets": inputs.sets, "with_plane": False}
 
 
 @contextmanager
-def _plane(wish: Wish) -> Settings:
-    yield {"scales": [3], "rounds": 3} if wish.quick else {}
+def _plane(inputs: Inputs) -> Settings:
+    yield {"scales": [3], "rounds": 3} if inputs.quick else {}
 
 
 @contextmanager
-def _pipeline(wish: Wish) -> Settings:
+def _pipeline(inputs: Inputs) -> Settings:
     from benchmarks.pipeline import PipelineSpec
 
-    spec = PipelineSpec(count=6, rounds=2, long_side=320) if wish.quick else PipelineSpec()
-    yield {"folder": wish.photographs, "spec": spec}
+    spec = PipelineSpec(count=6, rounds=2, long_side=320) if inputs.quick else PipelineSpec()
+    yield {"folder": inputs.photographs, "spec": spec}
 
 
 @contextmanager
-def _predict(wish: Wish) -> Settings:
-    yield {"folder": wish.results}
+def _predict(inputs: Inputs) -> Settings:
+    yield {"folder": inputs.results}
 
 
 @contextmanager
-def _engines(wish: Wish) -> Settings:
-    yield {"targets": [(89,)]} if wish.quick else {}
+def _engines(inputs: Inputs) -> Settings:
+    yield {"targets": [(89,)]} if inputs.quick else {}
 
 
 @contextmanager
-def _gpu(wish: Wish) -> Settings:
-    yield {"rounds": 3} if wish.quick else {}
+def _gpu(inputs: Inputs) -> Settings:
+    yield {"rounds": 3} if inputs.quick else {}
 
 
 SECTIONS = (
     Section(
         "throughput",
         "Speed of the networks",
-        "Latency and megapixels a second of each engine that is here, run in turn.",
+        "Latency and megapixels a second of each installed engine, run in turn.",
         _throughput,
     ),
     Section(
         "parity",
         "Parity",
-        "How far each backend and precision is from PyTorch in float32, on real pictures.",
+        "Difference of each backend and precision from PyTorch in float32, on real pictures.",
         _parity,
     ),
-    Section("quality", "Quality", "Our networks against bicubic, and what others have published.", _quality),
+    Section("quality", "Quality", "Our networks against bicubic, and published figures of others.", _quality),
     Section(
         "plane",
         "Quality against speed",
-        "Our networks among fixed peers: speed measured here, quality of the peers as published.",
+        "Our networks among fixed peers: speed is measured here, the peers' quality is published.",
         _plane,
     ),
     Section(
         "pipeline",
         "Files to files",
-        "Decoding, inference and encoding each alone, and all of it over a folder. The bound is the "
-        "slowest stage alone, or all work on all cores.",
+        "Decoding, inference and encoding alone, and a whole folder. The bound is the slowest stage alone, "
+        "or the total work on all cores, whichever takes longer.",
         _pipeline,
     ),
     Section(
         "predict",
         "Prediction for GPUs",
-        "What published peaks allow at most, beside what was measured.",
+        "Upper limits from published peaks, beside measured rates.",
         _predict,
     ),
-    Section("engines", "Engines", "Building TensorRT-RTX engines, and finding them again.", _engines),
+    Section(
+        "engines", "Engines", "Time to build TensorRT-RTX engines, and to find them in the cache.", _engines
+    ),
     Section(
         "gpu",
         "Pictures on a GPU",
-        "From pixels to pixels, with fixed and equal tiles, with and without CUDA graphs.",
+        "From input to output pixels, with fixed and equal tiles, with and without CUDA graphs.",
         _gpu,
     ),
     Section(
         "guard",
         "Counted work",
-        "What does not depend on the machine; CI compares it with a baseline.",
+        "Counts that do not depend on the machine; CI compares them with a baseline.",
         no_settings,
     ),
 )
 NAMES = tuple(section.name for section in SECTIONS)
 
 
-def measured(section: Section, wish: Wish) -> dict[str, Any]:
+def measured(section: Section, inputs: Inputs) -> dict[str, Any]:
     """Run one measurement in a process of its own.
 
     Returns:
-        {"result": ...}, {"missing": why it cannot be had here} or {"failed": what went wrong}.
+        {"result": ...}, {"missing": why it cannot run here} or {"failed": what went wrong}.
     """
     with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
         try:
-            return pool.submit(_run, section.name, wish).result()
+            return pool.submit(_run, section.name, inputs).result()
         except BrokenProcessPool:
-            return {"failed": "the process died; run it alone to see why: " + _alone(section)}
+            return {"failed": "the process died; to see why, run it alone: " + _alone(section)}
         except Exception as error:  # whatever it is, the other measurements go on
             return {"failed": f"{type(error).__name__}: {error}; run it alone: {_alone(section)}"}
 
@@ -192,31 +194,31 @@ def _alone(section: Section) -> str:
     return f"python -m benchmarks.{section.name}"
 
 
-def _run(name: str, wish: Wish) -> dict[str, Any]:
+def _run(name: str, inputs: Inputs) -> dict[str, Any]:
     section = next(section for section in SECTIONS if section.name == name)
     module = importlib.import_module(f"benchmarks.{name}")
     try:
-        with section.settings(wish) as settings:
+        with section.settings(inputs) as settings:
             return {"result": json.loads(json.dumps(module.run(**settings), allow_nan=False))}
     except SrupError as error:
         return {"missing": str(error)}
 
 
 def passed(entry: Mapping[str, Any]) -> bool:
-    """Say whether a section has nothing that failed."""
+    """Return whether nothing of a section failed."""
     return "failed" not in entry and entry.get("result", {}).get("passed", True) is not False
 
 
-def measure_all(sections: Sequence[Section], wish: Wish) -> dict[str, dict[str, Any]]:
-    """Run measurements, one after the other, and say how far it is."""
+def measure_all(sections: Sequence[Section], inputs: Inputs) -> dict[str, dict[str, Any]]:
+    """Run measurements one after the other, and print the progress."""
     entries: dict[str, dict[str, Any]] = {}
     with tempfile.TemporaryDirectory() as scratch:
-        # Predictions are put beside what is stored, and beside what this run measures.
+        # Predictions are compared with stored throughputs and with this run's.
         for path in RESULTS.glob("throughput-*.json"):
             shutil.copy(path, scratch)
         for section in sections:
             click.echo(f"{section.title} ...", err=True)
-            entry = entries[section.name] = measured(section, replace(wish, results=Path(scratch)))
+            entry = entries[section.name] = measured(section, replace(inputs, results=Path(scratch)))
             click.echo(f"  {_state(entry)}", err=True)
             if section.name == "throughput" and "result" in entry:
                 write_json(result_path("throughput", Path(scratch)), {**provenance(), **entry["result"]})
@@ -227,4 +229,4 @@ def _state(entry: Mapping[str, Any]) -> str:
     for kind in ("failed", "missing"):
         if kind in entry:
             return f"{kind}: {entry[kind]}"
-    return "done" if passed(entry) else "does not reach what it must"
+    return "done" if passed(entry) else "misses its requirement"

@@ -1,4 +1,4 @@
-"""Results that are stored, by section of the report."""
+"""Stored results, by section of the report."""
 
 from __future__ import annotations
 
@@ -15,10 +15,12 @@ _SOURCE = ("date", "machine", "gpus", "revision", "command")
 
 
 def read_results(paths: Sequence[Path]) -> dict[str, dict[str, Any]]:
-    """Return stored results by section: of reports, and of single measurements by their file's name.
+    """Return stored results by section, from reports and from single measurements.
+
+    The section of a single measurement is the beginning of its file's name.
 
     Raises:
-        DataError: a file cannot be read or is of no measurement.
+        DataError: a file cannot be read or belongs to no section.
     """
     found: dict[str, dict[str, Any]] = {}
     for path in paths:
@@ -27,7 +29,7 @@ def read_results(paths: Sequence[Path]) -> dict[str, dict[str, Any]]:
         except (OSError, ValueError) as error:
             raise DataError(f"{path}: cannot read the results ({error})") from error
         if not isinstance(content, dict):
-            raise DataError(f"{path}: no results, need a JSON object")
+            raise DataError(f"{path}: holds no results, need a JSON object")
         if "sections" in content:
             source = {key: content.get(key) for key in _SOURCE}
             for name, entry in content["sections"].items():
@@ -36,7 +38,7 @@ def read_results(paths: Sequence[Path]) -> dict[str, dict[str, Any]]:
             continue
         name = next((name for name in NAMES if path.stem == name or path.stem.startswith(f"{name}-")), None)
         if name is None:
-            raise DataError(f"{path}: no report, and its name begins with none of {', '.join(NAMES)}")
+            raise DataError(f"{path}: is not a report, and its name begins with none of {', '.join(NAMES)}")
         known = set(provenance())
         result = {key: value for key, value in content.items() if key not in known}
         found[name] = {"result": result, "from": {key: content.get(key) for key in _SOURCE}}
