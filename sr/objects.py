@@ -1,6 +1,6 @@
-"""Pictures as Python programs hold them: numpy arrays and PIL images, upscaled as what they are.
+"""Pictures in Python programs: numpy arrays and PIL images, upscaled to the same kind of object.
 
-PIL is imported only where an image of it is given.
+PIL is imported only when a PIL image is given.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 _MOST_CHANNELS = 4  # RGB and alpha
 
 
-class TakesImages(ABC):
-    """Can be called with an array or a PIL image; what upscales its channels is the subclass's."""
+class ImageUpscaler(ABC):
+    """Upscales an array or a PIL image when called; subclasses upscale the channels."""
 
     @abstractmethod
     def upscale(self, pixels: Pixels, alpha: Pixels | None = None) -> tuple[Pixels, Pixels | None]:
@@ -38,10 +38,10 @@ class TakesImages(ABC):
 
         Args:
             image: an array, uint8 or uint16, (H, W) grey or (H, W, C), where C is 1 grey, 2 grey and
-                alpha, 3 RGB, 4 RGB and alpha, alpha not premultiplied; C stays. Or a PIL image of mode
-                1, L, LA, P, PA, RGB, RGBA, CMYK, YCbCr or I;16: the result is L, LA, RGB, RGBA
-                or I;16 and keeps the `info`. Its pixels are taken as they lie, EXIF orientation and
-                all, of an animation the current frame.
+                alpha, 3 RGB, 4 RGB and alpha, alpha not premultiplied; the output has the same C. Or a PIL
+                image of mode 1, L, LA, P, PA, RGB, RGBA, CMYK, YCbCr or I;16: the output is L, LA, RGB,
+                RGBA or I;16 and keeps `info`. EXIF orientation is not applied; of an animation the
+                current frame is upscaled.
 
         Raises:
             ImageError: another shape, dtype or mode.
@@ -90,7 +90,7 @@ class TakesImages(ABC):
         pixels, alpha = self.upscale(pixels, alpha)
         result = Image.fromarray(pixels if alpha is None else np.dstack((pixels, alpha)))
         result.info = {name: value for name, value in image.info.items() if name != "transparency"}
-        profile = image.info.get("icc_profile")  # that of CMYK has been applied
+        profile = image.info.get("icc_profile")  # a CMYK profile has been applied
         if isinstance(profile, bytes) and fitting_icc_profile(profile, grey=pixels.ndim == 2) is None:
             del result.info["icc_profile"]
         return result

@@ -17,13 +17,13 @@ from sr.backends import Backend, model_scale
 from sr.errors import BackendError, TilingError
 from sr.image import Picture, Pixels
 from sr.network.modelfile import files_digest, shipped_scales, shipped_weights
-from sr.objects import TakesImages
+from sr.objects import ImageUpscaler
 from sr.resample import resample
 from sr.sizing import SizeRequest, chain
 from sr.upscale import Progress, Upscaler
 
 
-class SizedUpscaler(TakesImages):
+class SizedUpscaler(ImageUpscaler):
     """Upscales pictures to the size of a `SizeRequest`; a context manager, and threads may share it.
 
     Each picture runs through the networks whose scales multiply to the smallest factor that

@@ -1,4 +1,4 @@
-"""Upscaling a picture: from pixels to pixels through tiles, batches, one backend, and stitching."""
+"""Upscaling a picture: cut into tiles, run in batches on a backend, stitched to one output."""
 
 from __future__ import annotations
 
@@ -7,19 +7,21 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing, nullcontext, suppress
 from dataclasses import replace
 from itertools import islice
+from os import PathLike
 from pathlib import Path
 from threading import RLock
 from typing import TYPE_CHECKING, Self
 
 import numpy as np
 
-from sr.backends import open_backend, open_deep_backend
+from sr.backends import open_backend, open_sixteen_bit_backend
 from sr.backends.base import Backend, BackendRequest, Batch
 from sr.errors import BackendError, OutOfDeviceMemoryError, TilingError
 from sr.image.picture import Pixels
 from sr.memory import available_memory
-from sr.network.modelfile import Precision
-from sr.objects import TakesImages
+from sr.network.descriptor import Precision
+from sr.network.modelfile import DEFAULT_SCALE
+from sr.objects import ImageUpscaler
 from sr.tiling import MIN_HALOS_PER_TILE, Span, Tile, TileGrid, TileSpec, tile_grid
 
 if TYPE_CHECKING:
@@ -28,18 +30,18 @@ if TYPE_CHECKING:
 Progress = Callable[[int, int], None]  # tiles done, tiles in all
 RowsOf = Callable[[Span], Sequence[Pixels]]
 
-# Whole-picture inference may take this part of the free memory.
+# Share of available memory that inference on a whole picture may take.
 WHOLE_PICTURE_MEMORY_SHARE = 0.5
 
-# How much more work tiles of a backend's own fixed shape may be than equal ones, for what that shape
-# saves: kernels tuned for it, and a CUDA graph. An assumption until it is measured on a GPU.
+# How much more work tiles of a backend's fixed shape may cause than equalised tiles. The fixed shape has
+# tuned kernels and a CUDA graph. An assumption until it is measured on a GPU.
 FIXED_TILES_WORK = 1.1
 
 
-class Upscaler(TakesImages):
+class Upscaler(ImageUpscaler):
     """Upscales pictures with one model on one backend; a context manager.
 
-    Threads may share one: pictures are computed one after the other, each as if it were alone.
+    Threads may share an upscaler: it computes one picture at a time.
 
     >>> import numpy as np
     >>> from PIL import Image
@@ -56,44 +58,51 @@ class Upscaler(TakesImages):
         scale: int | None = None,
         backend: str | Backend = "auto",
         device: str = "auto",
-        model: Path | None = None,
+        model: str | PathLike[str] | None = None,
         tile: int | None = None,
         halo: int | None = None,
         batch: int | None = None,
         build_progress: Callable[[str, float], None] | None = None,
-        engine_dir: Path | None = None,
+        engine_dir: str | PathLike[str] | None = None,
         precision: Precision | None = None,
     ) -> None:
         """Open the backend.
 
         Args:
-            scale: 2, 3 or 4 with the shipped weights; None takes the scale of `model`, else 2.
-            backend: a name of `sr.backends.BACKENDS`, or one that is open; it is closed in the end.
+            scale: upscaling factor; None takes that of `model`, or 2 without a model.
+            backend: a name of `sr.backends.BACKENDS`, or an open backend, which `close` closes.
             device: "auto", "cpu", "cuda", the number of a GPU, or several: "0,1".
-            model: a model file in place of the shipped one.
+            model: path of a model file; None takes a shipped one.
             tile: largest side of a tile in lr pixels, halo included; None lets the backend choose.
-            halo: lr pixels; None takes the model's own, -1 the receptive-field radius.
+            halo: overlap of tiles in lr pixels; None takes that of the model, -1 the receptive-field radius.
             batch: tiles run at once; None lets the backend choose.
             build_progress: called with phase and share done while an engine is being built.
-            engine_dir: folder of TensorRT engines; None takes the one in the user's cache folder.
-            precision: "fp32", "fp16", "bf16" or "int8"; None leaves it to the backend and the model.
+            engine_dir: folder of TensorRT engines; None takes a folder in the user's cache folder.
+            precision: "fp32", "fp16", "bf16" or "int8"; None lets the backend and the model decide.
 
         Raises:
-            BackendError: the backend or device cannot be had.
-            ModelError: the model file does not fit.
-            TilingError: tile, halo and batch do not fit together.
+            BackendError: the backend or device is not available.
+            ModelError: the model file is missing, damaged or unsupported.
+            TilingError: tile, halo and batch contradict each other, or `scale` and `model`.
         """
         if batch is not None and batch < 1:
             raise TilingError(f"batch is {batch}, need at least 1 (--batch)")
         request = BackendRequest(
-            2 if scale is None else scale, device, model, tile, batch, build_progress, engine_dir, precision
+            scale=DEFAULT_SCALE if scale is None else scale,
+            device=device,
+            model=None if model is None else Path(model),
+            tile=tile,
+            batch=batch,
+            build_progress=build_progress,
+            engine_dir=None if engine_dir is None else Path(engine_dir),
+            precision=precision,
         )
         self._request = request
-        # One picture at a time is computed: a device is no faster with two, engines run one batch after the
-        # other, and where memory runs out the tiling changes. Reentrant, for what `progress` may call.
+        # One picture at a time: a device is no faster with two, engines run batches one after the other, and
+        # tiling changes where memory runs out. Reentrant, because `progress` may call the upscaler.
         self._lock, self._closed = RLock(), False
         self._named = backend if isinstance(backend, str) else backend.info.name
-        self._deep_backend: Backend | None = None
+        self._sixteen_bit_backend: Backend | None = None
         self.backend = open_backend(backend, request) if isinstance(backend, str) else backend
         try:
             self._plan(scale, tile, halo, batch)
@@ -111,10 +120,10 @@ class Upscaler(TakesImages):
         default_tile = max(info.default_tile, MIN_HALOS_PER_TILE * halo)
         self.spec = TileSpec(tile=default_tile if tile is None else tile, halo=halo)
         self.batch = info.default_batch if batch is None else batch
-        self.respect_limits()
+        self.shrink_to_limits()
 
-    def respect_limits(self) -> bool:
-        """Go down to the largest tile and batch that the backend takes; say whether that is less."""
+    def shrink_to_limits(self) -> bool:
+        """Lower tile and batch to what the backend takes; return whether that changed them."""
         info, before = self.backend.info, (self.spec, self.batch)
         if info.max_tile is not None:
             self.spec = replace(self.spec, tile=min(self.spec.tile, info.max_tile))
@@ -124,7 +133,7 @@ class Upscaler(TakesImages):
 
     @property
     def warning(self) -> str | None:
-        """What the user should know about this model, or None."""
+        """A warning about this model for the user, or None."""
         if not self.backend.info.model.tiles_exact:
             return (
                 "each output pixel of this model depends on the whole picture, so tiles do not match; "
@@ -134,19 +143,23 @@ class Upscaler(TakesImages):
 
     @property
     def label(self) -> str:
-        """What is done to a picture, in a word that goes into file names: "x3"."""
+        """The upscaling as a word for file names: "x3"."""
         return f"x{self.scale}"
 
     @property
     def backends(self) -> tuple[Backend, ...]:
-        """The backends that are open, the one that computes first."""
-        return (self.backend,) if self._deep_backend is None else (self.backend, self._deep_backend)
+        """The open backends; the first one computes 8 bits per channel."""
+        return (
+            (self.backend,)
+            if self._sixteen_bit_backend is None
+            else (self.backend, self._sixteen_bit_backend)
+        )
 
     def picture(self, picture: Picture, *, progress: Progress | None = None) -> Picture:
-        """Upscale a picture; alpha goes the same way as the colours.
+        """Upscale a picture with its alpha.
 
         Raises:
-            BackendError: the device failed, or the backend cannot compute 16 bits per channel.
+            BackendError: the device failed, or the backend does not compute 16 bits per channel.
         """
         info, used = self.backend.info, self._backend_for(picture.pixels).info
         if used.name != info.name:
@@ -160,7 +173,7 @@ class Upscaler(TakesImages):
     ) -> tuple[Pixels, Pixels | None]:
         """Upscale RGB (H, W, 3) or grey (H, W), uint8 or uint16, and alpha (H, W) of the same type.
 
-        What is not opaque has its colours continued under it first. Opaque alpha costs nothing.
+        Colours are continued under transparent pixels first. Opaque alpha costs nothing.
 
         Raises:
             BackendError: as `picture`, or the upscaler is closed.
@@ -176,15 +189,15 @@ class Upscaler(TakesImages):
         return upscaled, within_neighbours(covered, alpha, scale=self.scale)
 
     def output_size(self, height: int, width: int) -> tuple[int, int]:
-        """Return height and width of what becomes of a picture of this size."""
+        """Return height and width of the output for a picture of this size."""
         return height * self.scale, width * self.scale
 
     def tile_count(self, height: int, width: int) -> int:
-        """Return how many tiles a picture of this size is cut into."""
+        """Return the number of tiles for a picture of this size."""
         return len(self.grid(height, width))
 
     def grid(self, height: int, width: int) -> TileGrid:
-        """Return how a picture of this size will be cut."""
+        """Return the tiles for a picture of this size."""
         whole = not self.backend.info.model.tiles_exact and self._fits_whole(height, width)
         spec = replace(self.spec, tile=max(height, width, self.spec.tile)) if whole else self.spec
         grid = tile_grid(height, width, spec)
@@ -200,46 +213,45 @@ class Upscaler(TakesImages):
     def _upscale_items(self, items: Sequence[Pixels], progress: Progress | None = None) -> list[Pixels]:
         """Upscale equal-sized (H, W) and (H, W, 3) arrays together.
 
-        Where a GPU's memory runs out it begins again with what the backend says is left to try.
+        Where a GPU's memory runs out, starts again with the smaller limits that the backend then has.
         """
         with self._lock:
             while True:
                 try:
                     return self._run_items(items, progress)
                 except OutOfDeviceMemoryError:
-                    if not self.respect_limits():
+                    if not self.shrink_to_limits():
                         raise
 
     def _backend_for(self, samples: Pixels) -> Backend:
-        """Return what computes 8 bits, or 16, for which a float32 model is opened when first needed."""
+        """Return the backend for this sample type; one for 16 bits is opened when first needed."""
         with self._lock:
             if self._closed:
-                raise BackendError("this upscaler is closed; make another one")
-            if samples.dtype == np.uint8 or self.backend.info.deep:
+                raise BackendError("this upscaler is closed; open a new one")
+            if samples.dtype == np.uint8 or self.backend.info.sixteen_bit:
                 return self.backend
-            if self._deep_backend is None:
+            if self._sixteen_bit_backend is None:
                 request = replace(self._request, scale=self.scale)
-                self._deep_backend = open_deep_backend(self._named, request)
-            return self._deep_backend
+                self._sixteen_bit_backend = open_sixteen_bit_backend(self._named, request)
+            return self._sixteen_bit_backend
 
-    def by_rows(
+    def upscale_rows(
         self, grid: TileGrid, like: Pixels, rows_of: RowsOf, *, first: int = 0
     ) -> Generator[list[tuple[Tile, int, Pixels]], None, None]:
-        """Upscale a picture that is read by and by; what comes out is what `upscale` makes.
+        """Upscale a picture that is read row of tiles by row of tiles; the pixels are those of `upscale`.
 
         Args:
-            grid: how it is cut, from `grid`.
-            like: of the dtype of its samples.
-            rows_of: called for one row of tiles after the other, gives arrays (length, W, 3) or
-                (length, W) that are upscaled together.
+            grid: the tiles, from `grid`.
+            like: an array with the dtype of the samples.
+            rows_of: called for each row of tiles in turn; returns arrays (length, W, 3) or (length, W),
+                which are upscaled together.
             first: row of tiles to begin with.
 
         Yields:
-            For each batch its tiles in order, each with the number of its array, and what it owns of
-            the result, (h, w, 3) or (h, w).
+            For each batch a list of (tile, index of its array, its part of the output, (h, w, 3) or (h, w)).
 
         Raises:
-            OutOfDeviceMemoryError: begin again with a new grid if `respect_limits` says so.
+            OutOfDeviceMemoryError: start again with a new grid if `shrink_to_limits` returns True.
             BackendError: as `picture`.
         """
         channels: dict[int, tuple[int, ...]] = {}
@@ -264,7 +276,7 @@ class Upscaler(TakesImages):
     def _results(
         self, grid: TileGrid, like: Pixels, rows_of: RowsOf, *, first: int = 0
     ) -> Generator[list[tuple[Tile, int, Pixels]], None, None]:
-        """Run the tiles of the rows from `first` on; yield for each batch tile, array and (sH, sW, 3)."""
+        """Run rows of tiles from `first` on; yield batches of (tile, index of array, output (sH, sW, 3))."""
         started: deque[tuple[Tile, int]] = deque()
 
         def jobs() -> Iterator[tuple[Tile, int, Pixels]]:
@@ -280,7 +292,7 @@ class Upscaler(TakesImages):
                 yield _cut(batch, grid)
 
         results = self._backend_for(like).run(batches())
-        # Whatever ends this, batches in flight are to end with it.
+        # However this ends, batches in flight must end with it.
         with closing(results) if isinstance(results, Generator) else nullcontext():
             for result in results:
                 yield [(*started.popleft(), upscaled) for upscaled in result]
@@ -304,20 +316,20 @@ class Upscaler(TakesImages):
         return outputs
 
     def close(self) -> None:
-        """Free the backend, after the picture that is being computed; closing twice does nothing."""
+        """Free the backend once the current picture is done; closing twice does nothing."""
         with self._lock:
             if self._closed:
                 return
             self._closed = True
-            if self._deep_backend is not None:
-                self._deep_backend.close()
+            if self._sixteen_bit_backend is not None:
+                self._sixteen_bit_backend.close()
             self.backend.close()
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        # A failure to free matters less than the one that ended the work.
+        # An error while freeing must not hide the one that ended the work.
         with nullcontext() if kind is None else suppress(BackendError):
             self.close()
 
@@ -327,7 +339,7 @@ def _rows(source: Pixels, rows: Span) -> Pixels:
 
 
 def _cut(jobs: Sequence[tuple[Tile, int, Pixels]], grid: TileGrid) -> Batch:
-    """Copy tiles of rows into a batch (N, tile_height, tile_width, 3); grey fills all channels."""
+    """Copy tiles into a batch (N, tile_height, tile_width, 3); grey fills all channels."""
     batch = np.empty((len(jobs), grid.tile_height, grid.tile_width, 3), jobs[0][2].dtype)
     for slot, (tile, _, rows) in enumerate(jobs):
         part = rows[:, tile.columns.start : tile.columns.start + tile.columns.length]
@@ -336,7 +348,7 @@ def _cut(jobs: Sequence[tuple[Tile, int, Pixels]], grid: TileGrid) -> Batch:
 
 
 def _owned(target: Pixels, tile: Tile, scale: int) -> Pixels:
-    """Return where a tile belongs in the result, a view."""
+    """Return the view of the output that a tile owns."""
     rows, columns = tile.rows, tile.columns
     return target[
         rows.keep_start * scale : rows.keep_stop * scale,
@@ -345,7 +357,7 @@ def _owned(target: Pixels, tile: Tile, scale: int) -> Pixels:
 
 
 def _keep(upscaled: Pixels, place: Pixels, tile: Tile, scale: int) -> None:
-    """Write the part of an upscaled tile (sH, sW, 3) that it owns to `place`; grey gets the mean."""
+    """Write the part that a tile owns of its output (sH, sW, 3) to `place`; grey gets the mean."""
     rows, columns = tile.rows, tile.columns
     part = upscaled[
         (rows.keep_start - rows.start) * scale : (rows.keep_stop - rows.start) * scale,

@@ -12,7 +12,9 @@ class Repeat(Backend):
 
     def __init__(self) -> None:
         metadata = read_metadata(shipped_onnx(scale=2))
-        self.info = BackendInfo("repeat", "none", metadata, default_tile=64, default_batch=2, deep=True)
+        self.info = BackendInfo(
+            "repeat", "none", metadata, default_tile=64, default_batch=2, sixteen_bit=True
+        )
 
     def run(self, batches: Iterable[Batch]) -> Iterator[Batch]:
         for batch in batches:

@@ -15,14 +15,15 @@ import torch
 from onnx import TensorProto
 
 from deploy.export import ExportSpec, export_files, export_onnx
-from deploy.verify import difference
+from deploy.verify import difference, tiles_match
 from sr.errors import ModelError
 from sr.image import read_picture
 from sr.network.checkpoint import Weights, load_weights, save_weights
 from sr.network.config import ModelConfig
 from sr.network.descriptor import ModelDescriptor
-from sr.network.model import SRNet, frozen_attention
+from sr.network.model import LocalGate, SRNet, frozen_attention
 from sr.network.modelfile import SHIPPED_DIR, shipped_onnx, shipped_scales, shipped_weights
+from sr.upscale import Upscaler
 
 EXAMPLES = Path(__file__).resolve().parent.parent / "examples"
 SPECS = {
@@ -152,6 +153,44 @@ def test_onnx_runtime_computes_what_pytorch_does(scale):
     found = difference(run(shipped_onnx(scale=scale), lr[None]), levels)
     assert found.max_levels <= 1
     assert found.share <= 1e-3
+
+
+@pytest.fixture(scope="module")
+def local_weights(tmp_path_factory) -> Path:
+    """Return a weights file of a network whose gates depend on each pixel."""
+    torch.manual_seed(3)
+    config = ModelConfig(scale=2, num_feats=8, num_blocks=2, attention="local", residual_scale=0.3)
+    model = SRNet(config)
+    for module in model.modules():
+        if isinstance(module, LocalGate):
+            torch.nn.init.normal_(module.conv.weight, std=0.3)
+    path = tmp_path_factory.mktemp("weights") / "local.safetensors"
+    save_weights(path, Weights(config, model.state_dict()))
+    return path
+
+
+def test_local_gates_are_exported(local_weights, tmp_path):
+    lr = read_picture(EXAMPLES / "kitten.png").pixels[:60, :80]
+    path = export_onnx(local_weights, tmp_path, ExportSpec(io="float32"))
+    assert metadata_of(path).attention == "local"
+    assert metadata_of(path).tiles_exact
+    batch = torch.tensor(lr).permute(2, 0, 1)[None].float() / 255
+    with torch.inference_mode():
+        expected = load_weights(local_weights).build()(batch)
+    assert np.abs(run(path, batch.numpy()) - expected.numpy()).max() <= 1e-4
+
+
+def test_tiles_with_local_gates_equal_the_whole_picture(local_weights, tmp_path):
+    lr = read_picture(EXAMPLES / "kitten.png").pixels[:90, :110]
+    path = export_onnx(local_weights, tmp_path, ExportSpec())
+    with (
+        Upscaler(model=path, backend="onnx", tile=40) as tiled,
+        Upscaler(model=path, backend="onnx", tile=110) as whole,
+    ):
+        assert tiled.tile_count(*lr.shape[:2]) > 4
+        found = difference(tiled(lr), whole(lr))
+        assert found.psnr > 60
+        assert tiles_match(found)
 
 
 @pytest.mark.parametrize("kind", ["uint8", "fp16", "dynamic"])

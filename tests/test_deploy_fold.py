@@ -12,7 +12,7 @@ from torch.nn.utils.parametrize import is_parametrized
 
 from deploy.fold import fold
 from sr.network.config import ModelConfig
-from sr.network.model import ChannelAttention, ResidualBlock, SRNet, Upsampler, frozen_attention
+from sr.network.model import ChannelAttention, LocalGate, ResidualBlock, SRNet, Upsampler, frozen_attention
 
 SHAPES: dict[str, dict[str, Any]] = {
     "3x3": {"asymmetric": False},
@@ -35,7 +35,7 @@ COMBINATIONS = [
         id=f"{attention}-{norm}-{shape}-rs{residual_scale}-x{scale}-c{img_channels}",
     )
     for attention, norm, shape, residual_scale, (scale, img_channels) in itertools.product(
-        ("dynamic", "frozen", "none"),
+        ("dynamic", "frozen", "local", "none"),
         ("weight", "batch", "none"),
         SHAPES,
         (0.25, 1.0),
@@ -55,6 +55,8 @@ def trained_network(config: ModelConfig, dtype: torch.dtype) -> SRNet:
             if name.endswith(("running_var", "gate_mean")):
                 value.uniform_(0.1, 0.9)
             elif name.endswith(("running_mean", "bias")):
+                value.normal_(0, 0.3)
+            elif name.endswith("gate.conv.weight"):  # starts at zero
                 value.normal_(0, 0.3)
             elif value.dim() == 1:  # batch norm's weight, of both signs
                 value.normal_(0, 1)
@@ -82,7 +84,17 @@ def test_folding_is_exact(config: ModelConfig) -> None:
     model = trained_network(config, torch.float64)
     error, spread = difference(model, fold(model), torch.float64)
     assert spread > 0.1
-    assert error < 1e-9
+    # Local gates multiply the branch by itself, so that values grow far beyond 1.
+    assert error < 1e-9 * (max(1.0, spread) if config.attention == "local" else 1.0)
+
+
+@pytest.mark.parametrize("norm", ["weight", "batch", "none"])
+def test_any_residual_scale_folds_around_local_gates(norm: Any) -> None:
+    config = ModelConfig(num_feats=8, num_blocks=2, residual_scale=0.3, norm=norm, attention="local")
+    model = trained_network(config, torch.float64)
+    error, spread = difference(model, fold(model), torch.float64)
+    assert spread > 0.1
+    assert error < 1e-9 * max(1.0, spread)
 
 
 @pytest.mark.parametrize("norm", ["weight", "batch", "none"])
@@ -107,6 +119,8 @@ def test_folded_network_is_plain(config: ModelConfig) -> None:
     kinds = {SRNet, ResidualBlock, Upsampler, nn.Sequential, nn.Conv2d, nn.PixelShuffle, nn.Identity}
     if config.attention == "dynamic":
         kinds.add(ChannelAttention)
+    if config.attention == "local":
+        kinds.add(LocalGate)
     assert {type(module) for module in folded.modules()} == kinds - (
         {nn.Identity} if config.attention == "dynamic" else set()
     )
@@ -118,7 +132,7 @@ def test_folded_network_is_plain(config: ModelConfig) -> None:
 
 @pytest.mark.parametrize("training", [True, False])
 @pytest.mark.parametrize("norm", ["weight", "batch", "none"])
-@pytest.mark.parametrize("attention", ["dynamic", "frozen", "none"])
+@pytest.mark.parametrize("attention", ["dynamic", "frozen", "local", "none"])
 def test_folding_leaves_the_trained_network_alone(attention: Any, norm: Any, training: bool) -> None:
     config = ModelConfig(num_feats=8, num_blocks=2, attention=attention, norm=norm)
     model = trained_network(config, torch.float32).train(training)

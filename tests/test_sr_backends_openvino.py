@@ -56,7 +56,7 @@ def test_it_computes_what_onnx_runtime_does_in_order(io, dtype):
     given = batches(2 * IN_FLIGHT + 1, dtype)
     model = shipped_onnx(scale=3, io=io)
     with OpenVinoBackend(model) as backend, OrtBackend(model, device="cpu") as reference:
-        assert backend.info.deep == reference.info.deep
+        assert backend.info.sixteen_bit == reference.info.sixteen_bit
         for found, expected in zip(backend.run(given), reference.run(given), strict=True):
             assert (found.shape, found.dtype) == (expected.shape, expected.dtype)
             # In 16 bits a level is 256 times as fine as float32 kernels that sum in another order need.

@@ -12,7 +12,7 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from sr.backends import open_deep_backend
+from sr.backends import open_sixteen_bit_backend
 from sr.backends.base import BackendRequest
 from sr.errors import BackendError, ImageError, MissingExtraError
 from sr.image import Metadata, Picture, WriteOptions, open_picture, read_picture, write_picture
@@ -338,7 +338,7 @@ def test_a_model_with_float32_io_runs_both_depths() -> None:
 
 def test_what_was_named_and_has_8_bits_is_refused() -> None:
     with pytest.raises(BackendError, match=r"trt computes 8 bits .* --backend onnx"):
-        open_deep_backend("trt", BackendRequest(2))
+        open_sixteen_bit_backend("trt", BackendRequest(2))
     upscaler = Upscaler(model=shipped_onnx(scale=2), device="cpu")
     with upscaler, pytest.raises(BackendError, match="export the model with --io float32"):
         upscaler(random_samples(8, 8))

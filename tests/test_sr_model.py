@@ -15,6 +15,7 @@ from sr.network.config import BICUBIC_RADIUS, COLOUR_CHANNELS, PRESETS, ModelCon
 from sr.network.model import (
     GATE_MOMENTUM,
     ChannelAttention,
+    LocalGate,
     ResidualBlock,
     SRNet,
     frozen_attention,
@@ -28,6 +29,7 @@ SWITCHES: dict[str, dict[str, Any]] = {
     "attention dynamic": {"attention": "dynamic"},
     "attention frozen": {"attention": "frozen"},
     "attention none": {"attention": "none"},
+    "attention local": {"attention": "local"},
     "norm weight": {"norm": "weight"},
     "norm batch": {"norm": "batch"},
     "norm none": {"norm": "none"},
@@ -44,9 +46,13 @@ def picture(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float64) -> T
 
 
 def network(config: ModelConfig, *, seed: int = 0) -> SRNet:
-    """Return a float64 network in evaluation mode, the same one every time."""
+    """Return a float64 network in evaluation mode, the same one every time; local gates are not constant."""
     torch.manual_seed(seed)
-    return SRNet(config).double().eval()
+    model = SRNet(config).double().eval()
+    for module in model.modules():
+        if isinstance(module, LocalGate):
+            nn.init.normal_(module.conv.weight, std=0.3)
+    return model
 
 
 def attentions(model: nn.Module) -> list[ChannelAttention]:
@@ -248,7 +254,7 @@ def test_unknown_preset_names_those_there_are() -> None:
 # --- receptive field ----------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("attention", ["frozen", "none"])
+@pytest.mark.parametrize("attention", ["frozen", "local", "none"])
 @pytest.mark.parametrize("norm", ["weight", "batch"])
 @pytest.mark.parametrize(
     ("scale", "num_blocks", "asymmetric"),

@@ -179,3 +179,13 @@ def test_files_are_upscaled_in_order_and_a_bad_one_does_not_stop_the_rest(tmp_pa
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["colosseum.png", "osprey.png"]
     upscaled = read_picture(tmp_path / "out" / "osprey.png")
     assert results[2].size == (upscaled.width // 2, upscaled.height // 2)
+
+
+def test_a_model_is_named_by_a_string_or_a_path(photograph):
+    lr = photograph[:20, :24]
+    with (
+        Upscaler(model=str(shipped_onnx(scale=3)), backend="onnx", device="cpu") as by_string,
+        Upscaler(model=shipped_onnx(scale=3), backend="onnx", device="cpu") as by_path,
+    ):
+        assert by_string(lr).shape == (60, 72, 3)
+        assert np.array_equal(by_string(lr), by_path(lr))

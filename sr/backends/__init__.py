@@ -56,7 +56,7 @@ def open_backend(name: str, request: BackendRequest) -> Backend:
     return backend
 
 
-def open_deep_backend(name: str, request: BackendRequest) -> Backend:
+def open_sixteen_bit_backend(name: str, request: BackendRequest) -> Backend:
     """Open what computes 16 bits per channel beside backend `name`, which does not.
 
     That is ONNX Runtime, or OpenVINO where that was named, with the float32 file of the shipped weights.

@@ -66,7 +66,7 @@ class BackendInfo:
         fixed_tiles: the backend runs tiles of its largest shape best (see `Upscaler.grid`).
         max_tile: largest side of a tile in lr pixels that the backend takes; None is any.
         max_batch: largest number of tiles at once that the backend takes; None is any.
-        deep: the backend takes and gives uint16 batches too, in [0, 65535].
+        sixteen_bit: the backend also takes uint16 batches, in [0, 65535], and yields uint16.
     """
 
     name: str
@@ -78,7 +78,7 @@ class BackendInfo:
     fixed_tiles: bool = False
     max_tile: int | None = None
     max_batch: int | None = None
-    deep: bool = False
+    sixteen_bit: bool = False
 
 
 @dataclass(frozen=True)
@@ -137,7 +137,7 @@ class Backend(ABC):
         """Upscale batches in order; may read ahead.
 
         Takes uint8 RGB (N, H, W, 3) in [0, 255] and yields uint8 (N, scale*H, scale*W, 3). A batch
-        that was given must not be changed until its result has come. Where `info` says deep, uint16
+        that was given must not be changed until its result has come. Where `info.sixteen_bit` is true, uint16
         in [0, 65535] gives uint16.
 
         Raises:

@@ -75,7 +75,7 @@ class OpenVinoBackend(Backend):
             model=metadata,
             default_tile=tile_within(available_memory(), metadata),
             default_batch=1,
-            deep=self._ends.floats and not low,
+            sixteen_bit=self._ends.floats and not low,
         )
 
     def run(self, batches: Iterable[Batch]) -> Iterator[Batch]:

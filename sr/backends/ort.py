@@ -49,7 +49,7 @@ class OrtBackend(Backend):
             if self._gpu is None
             else default_tile(metadata.scale),
             default_batch=1 if self._gpu is None else 4,
-            deep=self._ends.floats and metadata.precision == "fp32",
+            sixteen_bit=self._ends.floats and metadata.precision == "fp32",
         )
 
     def run(self, batches: Iterable[Batch]) -> Iterator[Batch]:

@@ -43,7 +43,7 @@ class TorchBackend(Backend):
             model=model,
             default_tile=default_tile(model.scale) if gpus else tile_within(available_memory(), model),
             default_batch=4 if gpus else 1,
-            deep=True,
+            sixteen_bit=True,
         )
 
     def run(self, batches: Iterable[Batch]) -> Iterator[Batch]:

@@ -225,7 +225,7 @@ def upscale_large(
                         file.discard()
                         raise
                     except OutOfDeviceMemoryError:
-                        if not upscaler.respect_limits():
+                        if not upscaler.shrink_to_limits():
                             raise
                 reader = opened.enter_context(BandReader(source, picture.header))
         except OSError as error:
@@ -368,7 +368,7 @@ def _upscale(
     done, total = first * len(grid.columns) * items, len(grid) * items
     bands, mosaic = _Bands(reader, bleed, grid.rows[first:]), Mosaic(layout)
     like = np.empty(0, layout.dtype)
-    with closing(bands), closing(upscaler.by_rows(grid, like, bands, first=first)) as batches:
+    with closing(bands), closing(upscaler.upscale_rows(grid, like, bands, first=first)) as batches:
         for part, tile, results in _joined(batches, bands, layout, scale):
             row = tile.rows.keep_start * scale
             part = part[max(0, begun - row) :]
