@@ -54,9 +54,7 @@ def trained_network(config: ModelConfig, dtype: torch.dtype) -> SRNet:
                 continue
             if name.endswith(("running_var", "gate_mean")):
                 value.uniform_(0.1, 0.9)
-            elif name.endswith(("running_mean", "bias")):
-                value.normal_(0, 0.3)
-            elif name.endswith("gate.conv.weight"):  # starts at zero
+            elif name.endswith(("running_mean", "bias", "gate.conv.weight")):  # gates start at zero
                 value.normal_(0, 0.3)
             elif value.dim() == 1:  # batch norm's weight, of both signs
                 value.normal_(0, 1)
