@@ -5,7 +5,7 @@ A fenced block says in its first line what it holds and what keeps it from being
     sh          commands, which are run one after the other
     sh gpu      commands that need a GPU
     sh hours    commands that take hours, or files that only such commands make
-    sh install  commands that change what is installed
+    sh install  commands that install something, which tests/test_bin.py and tests/test_packaging.py do
     sh shell    lines for the start-up file of a shell
     python      an example, which is run
     toml        settings of `srup train`
