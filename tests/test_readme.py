@@ -5,6 +5,7 @@ import configparser
 import doctest
 import importlib
 import importlib.util
+import os
 import re
 import shlex
 import subprocess
@@ -25,6 +26,7 @@ SRUP = [command for command in COMMANDS if command.srup is not None]
 OTHERS = [command for command in COMMANDS if command.srup is None]
 MODULES = [command for command in OTHERS if command.words[:2] == ["python", "-m"]]
 PIP = [command for command in OTHERS if command.words[0] == "pip"]
+SCRIPTS = [command for command in OTHERS if command.words[0].startswith("bin/")]
 RUNNABLE = {page: [b for b in blocks(page, "sh") if not b.mark] for page in PAGES}
 
 
@@ -53,7 +55,8 @@ def test_every_block_says_what_it_holds(block: Block):
 
 @pytest.mark.parametrize("command", OTHERS, ids=line_of)
 def test_other_commands_are_of_a_kind_that_is_tested(command: Command):
-    assert command in MODULES or command in PIP or command.block.mark == "shell" or command.block is BLOCKS[0]
+    assert command in (*MODULES, *PIP, *SCRIPTS) or command.block.mark == "shell"
+    assert command not in (*PIP, *SCRIPTS) or command.block.mark == "install"
 
 
 # --- that commands are valid --------------------------------------------------------------------
@@ -80,6 +83,11 @@ def test_what_pip_installs_is_an_extra(command: Command):
     setup.read(ROOT / "setup.cfg", encoding="utf-8")
     for extras in re.findall(r"\.\[([\w,-]+)\]", line_of(command)):
         assert set(extras.split(",")) <= setup["options.extras_require"].keys()
+
+
+@pytest.mark.parametrize("command", SCRIPTS, ids=line_of)
+def test_scripts_exist(command: Command):
+    assert os.access(ROOT / command.words[0], os.X_OK)
 
 
 @pytest.mark.slow
@@ -141,9 +149,8 @@ MADE = {
 @pytest.mark.slow
 @pytest.mark.parametrize("page", [page for page, found in RUNNABLE.items() if found])
 def test_the_commands_of_a_page_run(page: str, workspace: Path, one_thread: None):
-    commands = [c for c in COMMANDS if c.block in RUNNABLE[page] and c.block is not BLOCKS[0]]
-    for command in commands:
-        if command not in PIP:
+    for command in COMMANDS:
+        if command.block in RUNNABLE[page]:
             run(command)
     for name in MADE.get(page, []):
         assert (workspace / name).exists(), name
