@@ -46,13 +46,13 @@ def train_variant(
     import torch
 
     from sr.network.model import model_cost
-    from train.config import TrainConfig
     from train.loop import Trainer
+    from train.settings import config_from_settings
 
     torch.set_num_threads(1)
     stages = str(settings.pop("stages", ""))
     with tempfile.TemporaryDirectory() as scratch:
-        config = TrainConfig.from_settings(
+        config = config_from_settings(
             {"train_list": lists[0], "val_lists": lists[1:], "checkpoint_dir": Path(scratch), **settings}
         )
         config = replace(config, workers=0, val_every=10**6, save_every=10**6)

@@ -10,7 +10,7 @@ from sr.cli import main
 from sr.network.checkpoint import load_weights
 from sr.network.model import trunk_state
 from tests.training import TINY_RUN, assert_same, train_command, write_pairs
-from train.config import TrainConfig
+from train.settings import config_from_settings
 from train.state import load_config
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -153,7 +153,7 @@ def test_missing_checkpoint_is_named(cwd: Path, first: Path) -> None:
 
 
 def test_what_is_wrong_with_the_command_line_is_status_2(cwd: Path) -> None:
-    for words in (["--optimizer", "Lion"], ["--lr", "fast"], ["--no-such-option"], ["--upscale-factor", "0"],
+    for words in (["--optimizer", "Lion"], ["--lr", "fast"], ["--no-such-option"], ["--scale", "two"],
                   ["--processes", "0"], ["--amp=fp8"], ["extra"]):  # fmt: skip
         refused(*words, status=2)
     assert not (cwd / "checkpoints").exists()
@@ -163,6 +163,7 @@ def test_what_cannot_work_is_status_1(cwd: Path) -> None:
     assert "'l3'" in refused(*TINY_RUN, "--loss", "l3")
     assert "batch_size is 0" in refused(*TINY_RUN, "--batch-size", 0)
     assert "'huge'" in refused("--preset", "huge")
+    assert "scale is 0" in refused("--scale", "0")
     assert "l1:2:x" in refused(*TINY_RUN, "--stage", "l1:2:x")
     assert refused("--resume") == "checkpoints/srup_x2_last.pt: no checkpoint to resume from"
     assert refused("--config", "absent.toml").startswith("absent.toml: cannot read the settings")
@@ -200,7 +201,7 @@ def test_python_m_train_is_the_same_command(cwd: Path) -> None:
 def test_settings_that_are_not_given_are_the_defaults(cwd: Path) -> None:
     trains("--num-feats", 8, "--num-blocks", 1, "--total-epochs", 1, "--patch-size", 8)
     config = load_config(cwd / "checkpoints/srup_x2_last.pt")
-    assert config == TrainConfig.from_settings(
+    assert config == config_from_settings(
         {"num_feats": 8, "num_blocks": 1, "total_epochs": 1, "patch_size": 8}
     )
 

@@ -2,19 +2,24 @@
 
 import json
 import re
-from dataclasses import MISSING, fields, replace
+import subprocess
+import sys
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any
 
 import click
 import pytest
+from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
 
 from sr.cli import main
 from sr.errors import ModelError, SrupError, TrainingError
 from sr.network.config import PRESETS, ModelConfig
-from train.config import MODEL_FIELDS, TrainConfig, settings_from_toml
+from train.config import TrainConfig
+from train.setting import GROUPS
+from train.settings import MODEL_FIELDS, SETTINGS, config_from_settings, settings_from_toml
 from train.stage import Stage
 
 LIST = Path("pairs/train/x2.json")
@@ -115,8 +120,8 @@ def test_gates_cannot_thaw_nor_freeze_where_there_are_none() -> None:
         ({"max_grad_norm": float("nan")}, "max_grad_norm is nan"),
         ({"weight_decay": float("inf")}, "weight_decay is inf"),
         ({"fft_cutoff": -0.1}, "fft_cutoff is -0.1"),
-        ({"learning_rate": 0.0}, "learning rate is 0.0"),
-        ({"learning_rate": float("nan")}, "learning rate is nan"),
+        ({"learning_rate": 0.0}, "learning_rate is 0.0"),
+        ({"learning_rate": float("nan")}, "learning_rate is nan"),
         ({"ema": 1.0}, "ema is 1.0"),
         ({"lr_schedule": "linear"}, "lr_schedule 'linear'"),
         ({"optimizer": "adam"}, "optimizer 'adam'"),
@@ -140,7 +145,6 @@ def test_dictionary_comes_back_as_json() -> None:
     )
     text = json.dumps(config.to_dict())
     assert TrainConfig.from_dict(json.loads(text)) == config
-    assert "RESUMABLE_CHANGES" not in text
 
 
 def test_dictionary_of_another_program_is_refused() -> None:
@@ -159,34 +163,44 @@ def test_lists_that_are_not_given_are_those_that_prepare_makes(
     for name in ("val/b/x3.json", "val/a/x3.json", "val/a/x2.json", "val/x3.json", "train/x3.json"):
         (tmp_path / "pairs" / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / "pairs" / name).touch()
-    config = TrainConfig.from_settings({"upscale_factor": 3})
+    config = config_from_settings({"upscale_factor": 3})
     assert config.train_list == Path("pairs/train/x3.json")
     assert config.val_lists == (Path("pairs/val/a/x3.json"), Path("pairs/val/b/x3.json"))
-    assert config.model == replace(PRESETS["small"], scale=3)
-    own = TrainConfig.from_settings({"train_list": Path("t.json"), "val_lists": (Path("v.json"),)})
+    assert config.model == replace(PRESETS["small"], scale=3, norm="none")
+    own = config_from_settings({"train_list": Path("t.json"), "val_lists": (Path("v.json"),)})
     assert (own.train_list, own.val_lists) == (Path("t.json"), (Path("v.json"),))
     assert own.model.scale == 2
 
 
 def test_settings_of_the_network() -> None:
-    assert TrainConfig.from_settings({"preset": "tiny"}).preset == "tiny"
-    changed = TrainConfig.from_settings({"preset": "tiny", "num_feats": 16})
+    assert config_from_settings({"preset": "tiny"}).preset == "tiny"
+    changed = config_from_settings({"preset": "tiny", "num_feats": 16})
     assert changed.preset == "custom"
-    assert changed.model == replace(PRESETS["tiny"], num_feats=16)
-    assert TrainConfig.from_settings({"preset": "tiny", "num_feats": 32}).preset == "tiny"
-    assert TrainConfig.from_settings({"preset": "tiny", "norm": "none"}).preset == "tiny"
-    luma = TrainConfig.from_settings({"colour": "Y"})
+    assert changed.model == replace(PRESETS["tiny"], num_feats=16, norm="none")
+    assert config_from_settings({"preset": "tiny", "num_feats": 32}).preset == "tiny"
+    assert config_from_settings({"preset": "tiny", "norm": "weight"}).preset == "tiny"
+    luma = config_from_settings({"colour": "Y"})
     assert (luma.model.colour, luma.model.img_channels, luma.preset) == ("Y", 1, "small")
-    assert "'huge'" in refused(TrainConfig.from_settings, {"preset": "huge"}, error=ModelError)
-    assert "num_blocks" in refused(TrainConfig.from_settings, {"num_blocks": 0}, error=ModelError)
-    assert "depth, width" in refused(TrainConfig.from_settings, {"width": 1, "depth": 2})
+    assert "'huge'" in refused(config_from_settings, {"preset": "huge"}, error=ModelError)
+    assert "num_blocks" in refused(config_from_settings, {"num_blocks": 0}, error=ModelError)
+    message = refused(config_from_settings, {"width": 1, "num_block": 2})
+    assert "'width'" in message
+    assert "'num_block'; did you mean 'num_blocks'?" in message
 
 
 def test_halving_epochs_imply_the_step_schedule() -> None:
-    assert TrainConfig.from_settings({}).lr_schedule == "cosine"
-    assert TrainConfig.from_settings({"lr_halve_step": 60}).lr_schedule == "step"
-    both = TrainConfig.from_settings({"lr_halve_step": 60, "lr_schedule": "cosine"})
+    assert config_from_settings({}).lr_schedule == "cosine"
+    assert config_from_settings({"lr_halve_step": 60}).lr_schedule == "step"
+    both = config_from_settings({"lr_halve_step": 60, "lr_schedule": "cosine"})
     assert both.lr_schedule == "cosine"
+
+
+def test_trained_weights_get_a_lower_rate_unless_one_is_given() -> None:
+    new = config_from_settings({}).learning_rate
+    tuned = config_from_settings({"init_weights": Path("w.safetensors")}).learning_rate
+    assert tuned < new
+    given = config_from_settings({"init_weights": Path("w.safetensors"), "learning_rate": 0.5})
+    assert given.learning_rate == 0.5
 
 
 def test_files_of_a_run_are_named_after_prefix_and_scale() -> None:
@@ -214,7 +228,7 @@ def test_toml_takes_the_names_of_options_and_fields(tmp_path: Path) -> None:
     path = toml(
         tmp_path,
         """
-        upscale-factor = 3
+        scale = 3
         num_feats = 8
         colour = "YCbCr"
         asymmetric = false
@@ -249,7 +263,7 @@ def test_toml_takes_the_names_of_options_and_fields(tmp_path: Path) -> None:
         "compile": True,
     }
     assert type(settings["learning_rate"]) is float
-    config = TrainConfig.from_settings(settings)
+    config = config_from_settings(settings)
     assert config.model.scale == 3
     assert config.lr_schedule == "step"
 
@@ -284,10 +298,30 @@ def test_toml_value_of_another_type_is_named(tmp_path: Path, line: str) -> None:
     assert refused(settings_from_toml, path).startswith(f"{path}: {line.split()[0]} is ")
 
 
-@pytest.mark.parametrize("key", ["total-epoch", "RESUMABLE_CHANGES", "model", "scale", "__class__"])
-def test_unknown_toml_key_is_named(tmp_path: Path, key: str) -> None:
+@pytest.mark.parametrize(
+    ("key", "meant"),
+    [
+        ("total-epoch", "total-epochs"),
+        ("patchsize", "patch-size"),
+        ("Optimizer", "optimizer"),
+        ("model", None),
+        ("__class__", None),
+    ],
+)
+def test_unknown_toml_key_is_named_with_what_it_may_mean(tmp_path: Path, key: str, meant: str | None) -> None:
     path = toml(tmp_path, f"{key} = 1")
-    assert refused(settings_from_toml, path) == f"{path}: unknown setting {key!r}"
+    message = refused(settings_from_toml, path)
+    assert message.startswith(f"{path}: ")
+    assert repr(key) in message
+    assert ("did you mean" in message) == (meant is not None)
+    assert meant is None or repr(meant) in message
+
+
+@pytest.mark.parametrize("key", ["scale", "upscale-factor", "upscale_factor"])
+def test_scale_has_its_name_and_that_of_the_seed(tmp_path: Path, key: str) -> None:
+    assert settings_from_toml(toml(tmp_path, f"{key} = 4")) == {"upscale_factor": 4}
+    option = "--" + key.replace("_", "-")
+    assert main.commands["train"].make_context("train", [option, "4"]).params["upscale_factor"] == 4
 
 
 @pytest.mark.parametrize("content", [b"lr = ", b"[", b"\x89PNG\r\n", b"\xff\xfe", b"lr = 1\nlr = 2"])
@@ -304,35 +338,50 @@ def test_missing_toml_file(tmp_path: Path) -> None:
 
 # --- options ------------------------------------------------------------------------------------
 
-# What the help says in words, and what it stands for.
-WORDS = {"0, off": 0.0, "no": False, "asymmetric": True, "none": "", "small": "small"}
-PLACES = {"train_list": "pairs/train/x<scale>.json", "val_lists": "all pairs/val/*/x<scale>.json"}
 # Options that name a checkpoint, and those of the command itself.
 NOT_SETTINGS = {"load_subdir", "load_prefix", "load_epoch", "config_file", "resume", "processes"}
-DEFAULTS = (
-    {field.name: field.default for field in fields(ModelConfig) if field.name in MODEL_FIELDS}
-    | {field.name: field.default for field in fields(TrainConfig) if field.init}
-    | {"upscale_factor": 2, "colour": "RGB", "preset": "small"}
-)
-del DEFAULTS["model"]
 
 
 def test_every_setting_has_an_option_and_every_option_a_setting() -> None:
-    assert OPTIONS.keys() - NOT_SETTINGS == DEFAULTS.keys()
+    assert OPTIONS.keys() - NOT_SETTINGS == SETTINGS.keys()
     assert all(option.help for option in OPTIONS.values())
+    assert set(SETTINGS) - set(MODEL_FIELDS) >= {f.name for f in fields(TrainConfig)} - {"model"}
 
 
-@pytest.mark.parametrize("name", sorted(DEFAULTS))
-def test_help_repeats_the_default(name: str) -> None:
-    found = re.search(r"\[default: ([^]]*)\]", OPTIONS[name].help or "")
-    default = DEFAULTS[name]
-    if found is None:  # a text, a path or a number that has no default, or one of the preset's
-        assert default in (None, "", (), MISSING) or name in ("num_feats", "wa_rate", "num_blocks")
-    elif name in PLACES:
-        assert found[1] == PLACES[name]
-    else:
-        said = found[1].split(";")[0]
-        assert WORDS[said] == default if said in WORDS else type(default)(said) == default
+def test_defaults_that_help_shows_are_those_that_hold() -> None:
+    config = config_from_settings({})
+    held = asdict(config.model) | {f.name: getattr(config, f.name) for f in fields(config)}
+    held |= {"upscale_factor": config.model.scale}
+    checked = set()
+    for name, option in OPTIONS.items():
+        found = re.search(r"\[default: ([^];]*)[];]", option.help or "")
+        if found and name in SETTINGS and not SETTINGS[name].setting.said:
+            value = held[name]
+            said: Any = {"yes": True, "no": False}[found[1]] if isinstance(value, bool) else found[1]
+            assert type(value)(said) == value, name
+            checked.add(name)
+    assert len(checked) > 20
+
+
+def test_help_lists_options_under_headings() -> None:
+    text = CliRunner().invoke(main, ["train", "--help"]).output
+    headings = re.findall(r"^([A-Z].*):$", text, flags=re.M)
+    assert headings == ["Options", *GROUPS]
+    assert set(re.findall(r"^  (--[a-z-]+)", text, flags=re.M)) == {o.opts[0] for o in OPTIONS.values()} | {
+        "--help"
+    }
+    network = text[text.index("Network:") : text.index("Data:")]
+    assert "--num-blocks" in network
+    assert "--train-list" not in network
+
+
+def test_help_of_training_needs_no_torch() -> None:
+    code = (
+        "import sys\nfrom sr.cli import main\ntry:\n    main(['train', '--help'])\nexcept SystemExit:\n"
+        "    assert not {'torch', 'numpy', 'PIL'} & sys.modules.keys()\n    print('light')"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert result.stdout.endswith("light\n")
 
 
 def test_options_that_are_not_given_are_told_from_those_that_are() -> None:
@@ -347,7 +396,8 @@ def test_choices_are_those_of_the_settings(option: str) -> None:
     parameter = OPTIONS[option.removeprefix("--").replace("-", "_")]
     assert isinstance(parameter.type, click.Choice)
     for choice in parameter.type.choices:
-        TrainConfig.from_settings({str(parameter.name): choice})
+        config = config_from_settings({str(parameter.name): choice})
+        assert choice in (getattr(config, str(parameter.name), None), *asdict(config.model).values())
 
 
 def test_alone_amp_is_bf16_and_ema_has_a_usual_decay() -> None:
@@ -365,7 +415,7 @@ def test_command_of_the_issue_parses() -> None:
     )
     context = main.commands["train"].make_context("train", words.split())
     given = {n: v for n, v in context.params.items() if v not in (None, (), False)}
-    config = TrainConfig.from_settings(given)
+    config = config_from_settings(given)
     assert config.lr_schedule == "step"
     assert (config.optimizer, config.learning_rate, config.lr_halve_step) == ("Adam", 1e-3, 60)
     assert (config.total_epochs, config.batch_size, config.loss) == (300, 16, "fftloss")

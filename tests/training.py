@@ -59,6 +59,9 @@ def small_config(train_list: Path, checkpoint_dir: Path, **changes: Any) -> Trai
         learning_rate=5e-3,
         warmup_steps=2,
         seed=1,
+        loss="l1",
+        optimizer="Adam",
+        ema=0.0,
     )
     return replace(config, **changes)
 

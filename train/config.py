@@ -1,148 +1,152 @@
-"""The settings of a training run: one frozen dataclass, from defaults, a TOML file and the command line."""
+"""The settings of a training run: one frozen dataclass, whose fields declare help, option and limits."""
 
 from __future__ import annotations
 
-import math
-import tomllib
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import MISSING, asdict, dataclass, fields
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from sr.errors import TrainingError
-from sr.network.config import ModelConfig, preset_config
-from train.stage import Stage
+from sr.network.config import ModelConfig
+from train.setting import COMPUTATION, DATA, FILES, LOSS, OPTIMIZER, Setting, setting
+from train.stage import STAGE_SYNTAX, Stage
 
 Optimizer = Literal["Adam", "AdamW", "SGD", "Muon"]
 Schedule = Literal["cosine", "step"]
 Amp = Literal["off", "bf16", "fp16"]
 
-# Fields of `ModelConfig` that a run may set beside its preset.
-MODEL_FIELDS = (
-    "num_feats",
-    "wa_rate",
-    "num_blocks",
-    "residual_scale",
-    "attention",
-    "norm",
-    "asymmetric",
-    "asym_width",
-)
-_NOT_SETTINGS = ("model", "RESUMABLE_CHANGES")
-# Where `srup prepare` puts its lists.
-TRAIN_LIST, VAL_LISTS = "pairs/train/x{scale}.json", "pairs/val/*/x{scale}.json"
-
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """Settings of one run; stored in every checkpoint.
+    """Settings of one run; stored in every checkpoint. Each field says what it is.
 
-    Attributes:
-        model: the network to train.
-        train_list: JSON pair list to train on.
-        val_lists: JSON pair lists to measure on; the first decides which weights are the best.
-        checkpoint_dir, save_subdir, save_prefix: files go to
-            `checkpoint_dir/save_subdir/<save_prefix>_x<scale>_*`.
-        preset: name recorded with the weights; "custom" if the network is none of the presets.
-        loss: an expression of `train.losses`, for runs without stages.
-        fft_cutoff: of the FFT loss, cycles per pixel.
-        stages: parts of the run, `Stage` as text; they replace `loss` and `total_epochs`.
-        total_epochs: epochs of the whole run; the schedule ends there.
-        patches_per_picture: random patches that each picture contributes to an epoch.
-        batch_size: patches a step, over all processes together.
-        patch_size: side of an lr patch in pixels.
-        optimizer: Adam and AdamW with betas (0.9, 0.99), SGD with momentum 0.9, `train.muon.Muon`.
-        weight_decay: of the optimizer.
-        learning_rate: at the start.
-        lr_schedule: "cosine" falls to zero at the end; "step" halves every `lr_halve_step` epochs.
-        warmup_steps: steps over which the learning rate rises linearly from zero.
-        max_grad_norm: gradients are scaled down to this norm; 0 switches it off.
-        amp: mixed precision of forward and backward pass.
-        ema: decay of the exponential moving average of the weights, which is then what is measured
-            and shipped; 0 switches it off.
-        val_every: epochs between measurements; the last epoch is always measured.
-        save_every: epochs between checkpoints that are kept; the last state is saved each epoch.
-        keep: how many of these are kept.
-        seed: of initialisation and of every patch drawn.
-        workers: threads that prepare batches; 0 prepares them in line.
-        compile: train through `torch.compile`.
-        init_weights: weights or checkpoint to start from (trunk only, if their scale differs).
-        data_note: what the training data are, for the model's metadata.
+    The defaults are the recipe that learned fastest in `benchmarks/README.md`. Files of the run are
+    `checkpoint_dir/save_subdir/<save_prefix>_x<scale>_*`. `preset` is the name recorded with the
+    weights: "custom" if the network is none of the presets.
     """
 
     model: ModelConfig
-    train_list: Path
-    val_lists: tuple[Path, ...] = ()
-    checkpoint_dir: Path = Path("checkpoints")
-    save_subdir: str = ""
-    save_prefix: str = "srup"
-    preset: str = "custom"
-    loss: str = "l1"
-    fft_cutoff: float = 0.0
-    stages: tuple[str, ...] = ()
-    total_epochs: int = 100
-    patches_per_picture: int = 16
-    batch_size: int = 16
-    patch_size: int = 24
-    optimizer: Optimizer = "Adam"
-    weight_decay: float = 0.0
-    learning_rate: float = 1e-3
-    lr_schedule: Schedule = "cosine"
-    lr_halve_step: int = 60
-    warmup_steps: int = 100
-    max_grad_norm: float = 1.0
-    amp: Amp = "off"
-    ema: float = 0.0
-    val_every: int = 1
-    save_every: int = 10
-    keep: int = 3
-    seed: int = 0
-    workers: int = 1
-    compile: bool = False
-    init_weights: Path | None = None
-    data_note: str = ""
-    # Settings that may change when a run goes on: none of them alters what has been trained so far.
-    RESUMABLE_CHANGES: frozenset[str] = field(
-        default=frozenset(
-            {
-                "train_list",
-                "val_lists",
-                "checkpoint_dir",
-                "save_subdir",
-                "save_prefix",
-                "total_epochs",
-                "stages",
-                "val_every",
-                "save_every",
-                "keep",
-                "workers",
-                "compile",
-                "init_weights",
-                "data_note",
-            }
-        ),
-        init=False,
-        repr=False,
+    train_list: Path = setting(
+        "JSON pair list to train on, as srup prepare writes it.",
+        DATA,
+        said="pairs/train/x<scale>.json",
+        resumable=True,
     )
+    val_lists: tuple[Path, ...] = setting(
+        "JSON pair list to measure on; repeat it for several. The first decides which weights are best.",
+        DATA,
+        default=(),
+        said="all pairs/val/*/x<scale>.json",
+        option=("--val-list",),
+        resumable=True,
+    )
+    patch_size: int = setting("Side of a patch in lr pixels.", DATA, default=24, at_least=1)
+    patches_per_picture: int = setting(
+        "Random patches of each picture in an epoch.", DATA, default=16, at_least=1
+    )
+    batch_size: int = setting("Patches per step, over all processes together.", DATA, default=16, at_least=1)
+    workers: int = setting(
+        "Threads that prepare batches; 0 prepares them between steps.",
+        DATA,
+        default=1,
+        at_least=0,
+        resumable=True,
+    )
+    data_note: str = setting(
+        "What the data are, for the metadata of the weights.", DATA, default="", resumable=True
+    )
+    loss: str = setting("Loss of a run without stages, e.g. l1+0.05*fftloss.", LOSS, default="l1+3*luma")
+    total_epochs: int = setting(
+        "Epochs of a run without stages.", LOSS, default=100, at_least=1, resumable=True
+    )
+    stages: tuple[str, ...] = setting(
+        "Part of the run with its own loss; repeat it. Batch size, patch size and learning rate hold until "
+        "a later stage changes them; 'frozen' fixes the attention gates.",
+        LOSS,
+        default=(),
+        option=("--stage",),
+        metavar=STAGE_SYNTAX,
+        resumable=True,
+    )
+    fft_cutoff: float = setting(
+        "Cut-off of fftloss in cycles per pixel; 0 keeps all frequencies.", LOSS, default=0.0, at_least=0
+    )
+    optimizer: Optimizer = setting("Muon learns fastest, best with --norm none.", OPTIMIZER, default="Muon")
+    learning_rate: float = setting(
+        "Learning rate at the start.",
+        OPTIMIZER,
+        default=3e-3,
+        said="0.003; 0.001 from trained weights",
+        option=("--lr",),
+        above=0,
+    )
+    lr_schedule: Schedule = setting(
+        "'cosine' falls to zero at the end; 'step' halves every --lr-halve-step epochs.",
+        OPTIMIZER,
+        default="cosine",
+        said="cosine; step if --lr-halve-step is given",
+    )
+    lr_halve_step: int = setting("Epochs between halvings.", OPTIMIZER, default=60, at_least=1)
+    warmup_steps: int = setting(
+        "Steps in which the learning rate rises linearly.", OPTIMIZER, default=100, at_least=0
+    )
+    weight_decay: float = setting("Weight decay of the optimizer.", OPTIMIZER, default=0.0, at_least=0)
+    max_grad_norm: float = setting(
+        "Gradients are scaled down to this norm; 0 switches it off.", OPTIMIZER, default=1.0, at_least=0
+    )
+    ema: float = setting(
+        "Decay of a moving average of the weights, which is then what is measured and shipped; 0 switches it "
+        "off. Without a value it means 0.999.",
+        OPTIMIZER,
+        default=0.998,
+        alone=0.999,
+        at_least=0,
+        below=1,
+    )
+    amp: Amp = setting(
+        "Mixed precision of forward and backward pass. Without a value it means bf16.",
+        COMPUTATION,
+        default="off",
+        alone="bf16",
+    )
+    compile: bool = setting("Train through torch.compile.", COMPUTATION, default=False, resumable=True)
+    seed: int = setting("Seed of initialisation and of every patch drawn.", COMPUTATION, default=0)
+    checkpoint_dir: Path = setting("Folder of all runs.", FILES, default=Path("checkpoints"), resumable=True)
+    save_subdir: str = setting("Folder of this run in it.", FILES, default="", resumable=True)
+    save_prefix: str = setting("First part of its file names.", FILES, default="srup", resumable=True)
+    save_every: int = setting(
+        "Epochs between checkpoints that are kept; the last state is saved after each epoch.",
+        FILES,
+        default=10,
+        at_least=1,
+        resumable=True,
+    )
+    keep: int = setting("How many of these are kept.", FILES, default=3, at_least=1, resumable=True)
+    val_every: int = setting(
+        "Epochs between measurements; the last epoch is always measured.",
+        FILES,
+        default=1,
+        at_least=1,
+        resumable=True,
+    )
+    init_weights: Path | None = setting(
+        "Start from these weights or this checkpoint; another scale gives its trunk, new blocks start as "
+        "the identity.",
+        FILES,
+        default=None,
+        resumable=True,
+    )
+    preset: str = "custom"
 
     def __post_init__(self) -> None:
-        at_least_one = ("total_epochs", "patches_per_picture", "batch_size", "patch_size", "val_every")
-        for name in (*at_least_one, "save_every", "keep", "lr_halve_step"):
-            if getattr(self, name) < 1:
-                raise TrainingError(f"{name} is {getattr(self, name)}, need at least 1")
-        for name in ("warmup_steps", "max_grad_norm", "weight_decay", "fft_cutoff", "workers"):
-            if not 0 <= getattr(self, name) < math.inf:
-                raise TrainingError(f"{name} is {getattr(self, name)}, need at least 0")
-        if not 0 < self.learning_rate < math.inf:
-            raise TrainingError(f"learning rate is {self.learning_rate}, need more than 0")
-        if not 0 <= self.ema < 1:
-            raise TrainingError(f"ema is {self.ema}, need a decay of at least 0 and less than 1, e.g. 0.999")
-        for name, choices in (("optimizer", Optimizer), ("lr_schedule", Schedule), ("amp", Amp)):
-            if getattr(self, name) not in get_args(choices):
-                raise TrainingError(
-                    f"{name} {getattr(self, name)!r} is unknown, need {' or '.join(get_args(choices))}"
-                )
+        for name, declared in DECLARED.items():
+            value = getattr(self, name)
+            if declared.kind in (int, float) and (problem := declared.setting.problem(value)):
+                raise TrainingError(f"{name} is {value}, {problem}")
+            if declared.choices and value not in declared.choices:
+                raise TrainingError(f"{name} {value!r} is unknown, need {' or '.join(declared.choices)}")
         if self.model.attention == "frozen":
             raise TrainingError("a run starts with live attention or none; freeze the gates in a stage")
 
@@ -177,7 +181,6 @@ class TrainConfig:
     def to_dict(self) -> dict[str, Any]:
         """Return the settings as JSON-ready values."""
         settings = asdict(self)
-        del settings["RESUMABLE_CHANGES"]
         for name, value in settings.items():
             if isinstance(value, Path):
                 settings[name] = value.as_posix()
@@ -196,91 +199,65 @@ class TrainConfig:
         values = dict(settings)
         try:
             values["model"] = ModelConfig.from_dict(values["model"])
-            values["val_lists"] = tuple(Path(path) for path in values.get("val_lists", ()))
-            values["stages"] = tuple(values.get("stages", ()))
-            for name in ("train_list", "checkpoint_dir", "init_weights"):
+            for name, declared in DECLARED.items():
                 if values.get(name) is not None:
-                    values[name] = Path(values[name])
+                    values[name] = declared.from_json(values[name])
             return TrainConfig(**values)
         except (KeyError, TypeError) as error:
             raise TrainingError(f"settings of a run: {error}") from error
 
-    @staticmethod
-    def from_settings(settings: Mapping[str, Any]) -> TrainConfig:
-        """Make a configuration from flat settings, as on the command line or in a TOML file.
 
-        `upscale_factor`, `colour`, `preset` and `MODEL_FIELDS` determine the network; the rest are
-        fields of this class. Lists that are not given are those that `srup prepare` makes.
+@dataclass(frozen=True)
+class Declared:
+    """A setting with its name, type and default.
 
-        Raises:
-            TrainingError: a setting is unknown or impossible.
-            ModelError: the network is impossible.
-        """
-        values = dict(settings)
-        scale, preset = values.pop("upscale_factor", 2), values.pop("preset", "small")
-        colour = values.pop("colour", "RGB")
-        changes = {name: values.pop(name) for name in MODEL_FIELDS if name in values}
-        model = preset_config(
-            preset, scale=scale, colour=colour, img_channels=1 if colour == "Y" else 3, **changes
-        )
-        if unknown := values.keys() - {f.name for f in fields(TrainConfig)}:
-            raise TrainingError(f"unknown setting {', '.join(sorted(unknown))}")
-        if "lr_halve_step" in values:
-            values.setdefault("lr_schedule", "step")
-        if not values.get("train_list"):
-            values["train_list"] = Path(TRAIN_LIST.format(scale=scale))
-        if not values.get("val_lists"):
-            values["val_lists"] = tuple(sorted(Path().glob(VAL_LISTS.format(scale=scale))))
-        # The normalization is folded away: what is deployed is the preset's network with any.
-        plain = preset_config(
-            preset, scale=scale, colour=colour, img_channels=model.img_channels, norm=model.norm
-        )
-        return TrainConfig(model=model, preset=preset if model == plain else "custom", **values)
-
-
-def settings_from_toml(path: Path) -> dict[str, Any]:
-    """Read settings from a TOML file: the names of the options, with _ or -, e.g. `total-epochs = 300`.
-
-    Lists of files are taken from the folder of the TOML file. Types are checked.
-
-    Raises:
-        TrainingError: the file cannot be read, or a setting is unknown or of another type.
+    Attributes:
+        hint: its type; of a Literal, `choices` are the values.
+        default: None where there is none.
     """
-    try:
-        content = tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise TrainingError(f"{path}: cannot read the settings ({error.strerror})") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise TrainingError(f"{path}: not a TOML file ({error})") from error
-    settings = {}
-    for key, value in content.items():
-        name = TOML_NAMES.get(key.replace("-", "_"), key.replace("-", "_"))
-        if name not in _HINTS:
-            raise TrainingError(f"{path}: unknown setting {key!r}")
-        settings[name] = _typed(value, _HINTS[name], where=f"{path}: {key}", folder=path.parent)
-    return settings
+
+    name: str
+    hint: Any
+    default: Any
+    setting: Setting
+
+    @property
+    def several(self) -> bool:
+        """Whether it is a tuple, whose items may be given one by one."""
+        return get_origin(self.hint) is tuple
+
+    @property
+    def kind(self) -> type:
+        """The type of a value, or of an item: bool, int, float, str or Path."""
+        hint = get_args(self.hint)[0] if self.several else self.hint
+        return next((kind for kind in (bool, int, float, Path) if hint in (kind, kind | None)), str)
+
+    @property
+    def choices(self) -> tuple[str, ...]:
+        """The possible values of a Literal; () for all else."""
+        return get_args(self.hint) if get_origin(self.hint) is Literal else ()
+
+    @property
+    def options(self) -> tuple[str, ...]:
+        """Its names on the command line."""
+        return self.setting.option or ("--" + self.name.replace("_", "-"),)
+
+    def from_json(self, value: Any) -> Any:
+        """Return a value of `TrainConfig.to_dict` with its own type again."""
+        convert = self.kind if self.kind is Path else lambda item: item
+        return tuple(convert(item) for item in value) if self.several else convert(value)
 
 
-# Options whose name differs from that of their field.
-TOML_NAMES = {"lr": "learning_rate", "val_list": "val_lists", "stage": "stages"}
+def _declared() -> dict[str, Declared]:
+    hints = get_type_hints(TrainConfig)
+    return {
+        f.name: Declared(
+            f.name, hints[f.name], None if f.default is MISSING else f.default, f.metadata["setting"]
+        )
+        for f in fields(TrainConfig)
+        if "setting" in f.metadata
+    }
 
-_HINTS = (
-    {"upscale_factor": int, "colour": str}
-    | {name: hint for name, hint in get_type_hints(ModelConfig).items() if name in MODEL_FIELDS}
-    | {name: hint for name, hint in get_type_hints(TrainConfig).items() if name not in _NOT_SETTINGS}
-)
-_WORDS = {Path: "a path", str: "a text", int: "a whole number", float: "a number", bool: "true or false"}
 
-
-def _typed(value: Any, hint: Any, *, where: str, folder: Path) -> Any:
-    if get_origin(hint) is tuple:
-        items = value if isinstance(value, list) else [value]
-        return tuple(_typed(item, get_args(hint)[0], where=where, folder=folder) for item in items)
-    kind = next((kind for kind in _WORDS if hint in (kind, kind | None)), str)  # a Literal is a text
-    if kind is Path and isinstance(value, str):
-        return folder / value
-    if kind is float and type(value) is int:
-        return float(value)
-    if type(value) is not kind:
-        raise TrainingError(f"{where} is {value!r}, need {_WORDS[kind]}")
-    return value
+DECLARED = _declared()
+RESUMABLE = frozenset(name for name, one in DECLARED.items() if one.setting.resumable)

@@ -12,9 +12,10 @@ from typing import Any
 import torch
 
 from sr.errors import TrainingError
-from train.config import TrainConfig, settings_from_toml
+from train.config import TrainConfig
 from train.distributed import ProcessDied, joined, launch, launched_by_torchrun
 from train.loop import Stopped, Trainer
+from train.settings import config_from_settings, settings_from_toml
 from train.state import load_config
 
 # Settings that decide which checkpoint a run goes on from.
@@ -34,7 +35,7 @@ def run_training(
     """Train; return the exit status: 0, or 128 and the number of the signal that stopped the run.
 
     Args:
-        settings: flat settings, see `TrainConfig.from_settings`; they go before those of the file.
+        settings: flat settings, see `train.settings.SETTINGS`; they override those of the file.
             `load_subdir`, `load_prefix` and `load_epoch` name a checkpoint to start from.
         config_file: TOML file with further settings.
         resume: go on from the run's last checkpoint, with its settings where none are given.
@@ -87,7 +88,7 @@ def _new_config(given: Mapping[str, Any]) -> TrainConfig:
         if values.get("init_weights"):
             raise TrainingError("give --init-weights or --load-..., not both")
         values["init_weights"] = _checkpoint_to_load(values, **load)
-    config = TrainConfig.from_settings(values)
+    config = config_from_settings(values)
     if not config.train_list.exists() and "train_list" not in given:
         raise TrainingError(
             f"{config.train_list}: no such pair list; make it with: srup prepare FOLDER "
@@ -130,9 +131,9 @@ def _resumed_config(given: Mapping[str, Any]) -> TrainConfig:
     """
     if any(name in given for name in _LOAD):
         raise TrainingError("--resume goes on from the run's last checkpoint; --load-... starts a new run")
-    place = TrainConfig.from_settings(_only_place(given))
+    place = config_from_settings(_only_place(given))
     stored = load_config(place.file("last.pt"))
-    asked = TrainConfig.from_settings({"preset": "small", **given})
+    asked = config_from_settings({"norm": stored.model.norm, **given})
     changes = {f.name: getattr(asked, f.name) for f in fields(TrainConfig) if f.init and f.name in given}
     model = stored.model.to_dict()
     model |= {name: getattr(asked.model, name) for name in model if name in given}

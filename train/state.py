@@ -22,7 +22,7 @@ import torch
 from sr.errors import SrupError, TrainingError
 from sr.files import atomic_write
 from sr.network.checkpoint import TRAINING_FORMAT
-from train.config import TrainConfig
+from train.config import RESUMABLE, TrainConfig
 
 
 def save_state(path: Path, config: TrainConfig, state: dict[str, Any]) -> None:
@@ -79,7 +79,7 @@ def require_same_settings(path: Path, saved: str, config: TrainConfig) -> None:
     changed = [
         f"{name} was {old.get(name)}, is {new[name]}"
         for name in new
-        if old.get(name) != new[name] and name not in config.RESUMABLE_CHANGES
+        if old.get(name) != new[name] and name not in RESUMABLE
     ]
     if changed:
         raise TrainingError(f"{path}: made with other settings: {'; '.join(changed)}")

@@ -314,7 +314,7 @@ def evaluate_command(pair_list: Path, **upscaler_options: Any) -> None:
     )
 
 
-@main.command()
+@main.command(cls=options_train.GroupedCommand)
 @options_train.training
 @click.option(
     "--config",

@@ -1,0 +1,160 @@
+"""Flat settings of a run, as on the command line or in a TOML file, and the configuration made from them.
+
+Owns the settings of the network, which are no fields of `TrainConfig`, and what follows from settings
+that are not given.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Mapping
+from dataclasses import fields
+from pathlib import Path
+from typing import Any, Literal
+
+from sr.errors import TrainingError
+from sr.network.config import PRESETS, AsymWidth, Colour, ModelConfig, Norm, preset_config
+from train.config import DECLARED, Declared, TrainConfig
+from train.setting import NETWORK, Setting
+
+# Where `srup prepare` puts its lists.
+TRAIN_LIST, VAL_LISTS = "pairs/train/x{scale}.json", "pairs/val/*/x{scale}.json"
+
+# Weights that were trained are shaken by the rate that suits new ones: at 3e-3 the loss of the shipped
+# network rose by 8 % and had not come down after 1,200 steps.
+_RATE_FROM_WEIGHTS = 1e-3
+
+_PLAIN = ModelConfig()
+_OF_PRESET = "that of the preset"
+
+
+def _network(name: str, hint: Any, default: Any, help: str, **details: Any) -> Declared:
+    return Declared(name, hint, default, Setting(help, NETWORK, **details))
+
+
+_NETWORK = (
+    _network("upscale_factor", int, 2, "Scale of the network.", option=("--scale", "--upscale-factor")),
+    _network("preset", str, "small", f"Size of the network: {', '.join(PRESETS)}."),
+    _network("num_feats", int, _PLAIN.num_feats, "Nominal width.", said=_OF_PRESET),
+    _network(
+        "wa_rate",
+        float,
+        _PLAIN.wa_rate,
+        "Wide activation: num-feats / wa-rate channels between blocks, num-feats * wa-rate inside.",
+        said=_OF_PRESET,
+    ),
+    _network("num_blocks", int, _PLAIN.num_blocks, "Residual blocks.", said=_OF_PRESET),
+    _network(
+        "attention",
+        Literal["dynamic", "local", "none"],
+        _PLAIN.attention,
+        "Gates: channel attention (dynamic), one gate for each pixel and channel (local), or none.",
+    ),
+    _network("norm", Norm, "none", "Normalization; folded away on export."),
+    _network(
+        "asymmetric",
+        bool,
+        _PLAIN.asymmetric,
+        "1x5 and 5x1 convolutions, or one 3x3.",
+        said="asymmetric",
+        off="--square",
+    ),
+    _network("asym_width", AsymWidth, _PLAIN.asym_width, "Channels between the 1x5 and the 5x1."),
+    _network("residual_scale", float, _PLAIN.residual_scale, "Factor on residual branches."),
+    _network("colour", Colour, _PLAIN.colour, "What the network sees; the exported file always takes RGB."),
+)
+
+# Every setting that can be given, by the name of its field.
+SETTINGS: dict[str, Declared] = {one.name: one for one in _NETWORK} | DECLARED
+# Fields of `ModelConfig` that a run may set beside its preset.
+MODEL_FIELDS = tuple(f.name for f in fields(ModelConfig) if f.name in SETTINGS and f.name != "colour")
+_KEYS = {option.removeprefix("--"): one for one in SETTINGS.values() for option in one.options} | {
+    name.replace("_", "-"): one for name, one in SETTINGS.items()
+}
+
+
+def config_from_settings(settings: Mapping[str, Any]) -> TrainConfig:
+    """Make a configuration from flat settings, named as in `SETTINGS`.
+
+    Lists that are not given are those that `srup prepare` makes.
+
+    Raises:
+        TrainingError: a setting is unknown or impossible.
+        ModelError: the network is impossible.
+    """
+    if unknown := sorted(settings.keys() - SETTINGS.keys()):
+        raise TrainingError("; ".join(f"unknown setting {n!r}{suggestion(n, SETTINGS)}" for n in unknown))
+    network = {name: settings.get(name, SETTINGS[name].default) for name in ("preset", "colour", "norm")}
+    scale, colour, preset = settings.get("upscale_factor", 2), network["colour"], network["preset"]
+    shape = {
+        "scale": scale,
+        "colour": colour,
+        "img_channels": 1 if colour == "Y" else 3,
+        "norm": network["norm"],
+    }
+    changes = {name: settings[name] for name in MODEL_FIELDS if name in settings}
+    model = preset_config(preset, **(shape | changes))
+    values = {name: value for name, value in settings.items() if name in DECLARED}
+    if "lr_halve_step" in values:
+        values.setdefault("lr_schedule", "step")
+    if values.get("init_weights"):
+        values.setdefault("learning_rate", _RATE_FROM_WEIGHTS)
+    if not values.get("train_list"):
+        values["train_list"] = Path(TRAIN_LIST.format(scale=scale))
+    if not values.get("val_lists"):
+        values["val_lists"] = tuple(sorted(Path().glob(VAL_LISTS.format(scale=scale))))
+    # Normalization is folded away: with any of them, what is deployed is the preset's network.
+    return TrainConfig(
+        model=model, preset=preset if model == preset_config(preset, **shape) else "custom", **values
+    )
+
+
+def settings_from_toml(path: Path) -> dict[str, Any]:
+    """Read settings from a TOML file: the names of the options, with _ or -, e.g. `total-epochs = 300`.
+
+    Relative paths are relative to the folder of the TOML file. Types are checked.
+
+    Raises:
+        TrainingError: the file cannot be read, or a setting is unknown or of another type.
+    """
+    import tomllib
+
+    try:
+        content = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise TrainingError(f"{path}: cannot read the settings ({error.strerror})") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise TrainingError(f"{path}: not a TOML file ({error})") from error
+    settings = {}
+    for key, value in content.items():
+        declared = _KEYS.get(key.replace("_", "-"))
+        if declared is None:
+            raise TrainingError(f"{path}: unknown setting {key!r}{suggestion(key.replace('_', '-'), _KEYS)}")
+        settings[declared.name] = _typed(value, declared, where=f"{path}: {key}", folder=path.parent)
+    return settings
+
+
+def suggestion(name: str, known: Iterable[str]) -> str:
+    """Return "; did you mean ...?" where a known name is close to `name`, else ""."""
+    close = difflib.get_close_matches(name, known, n=1)
+    return f"; did you mean {close[0]!r}?" if close else ""
+
+
+_WORDS = {Path: "a path", str: "a text", int: "a whole number", float: "a number", bool: "true or false"}
+
+
+def _typed(value: Any, declared: Declared, *, where: str, folder: Path) -> Any:
+    if declared.several:
+        items = value if isinstance(value, list) else [value]
+        return tuple(_typed_item(item, declared.kind, where=where, folder=folder) for item in items)
+    return _typed_item(value, declared.kind, where=where, folder=folder)
+
+
+def _typed_item(value: Any, kind: type, *, where: str, folder: Path) -> Any:
+    if kind is Path and isinstance(value, str):
+        return folder / value
+    if kind is float and type(value) is int:
+        return float(value)
+    if type(value) is not kind:
+        raise TrainingError(f"{where} is {value!r}, need {_WORDS[kind]}")
+    return value
