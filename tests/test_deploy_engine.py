@@ -127,13 +127,13 @@ def test_what_is_no_onnx_file_is_refused_in_one_line(content):
 
 @pytest.mark.parametrize(("asked", "has"), [("fp16", "fp32"), ("fp32", "fp16")])
 def test_a_file_of_another_precision_is_refused(asked, has):
-    with pytest.raises(EngineError, match=f"finite FLOAT.*--precision {asked}"):
+    with pytest.raises(EngineError, match=rf"finite FLOAT.*--precision {asked}"):
         plan_from_onnx(onnx_bytes(2, has), replace(ADA, precision=asked), rtx)
 
 
 def test_a_file_with_float32_io_is_refused():
     content = shipped_onnx(scale=2, io="float32").read_bytes()
-    with pytest.raises(EngineError, match=r"has inputs image FLOAT.*need inputs image UINT8.*--io uint8"):
+    with pytest.raises(EngineError, match=r"FLOAT.*UINT8.*--io uint8"):
         plan_from_onnx(content, replace(ADA, precision="fp32"), rtx)
 
 
@@ -151,7 +151,7 @@ def test_one_convolution_that_is_not_half_is_an_error():
     node.input[0], node.output[0] = "as_float", "float_result"
     graph.node.insert(at, before)
     graph.node.insert(at + 2, after)
-    with pytest.raises(EngineError, match="asked for fp16, but 1 of 21 convolutions are not HALF"):
+    with pytest.raises(EngineError, match=r"fp16.* 1 of 21 convolutions"):
         plan_from_onnx(model.SerializeToString(), ADA, rtx)
 
 
@@ -165,37 +165,37 @@ def test_a_reduction_in_half_precision_is_an_error():
     reduction.input[0], reduction.output[0] = "as_half", "half_mean"
     model.graph.node.insert(at, cast)
     model.graph.node.insert(at + 2, back)
-    with pytest.raises(EngineError, match="computes in half precision, need float32"):
+    with pytest.raises(EngineError, match=r"half precision.*float32"):
         plan_from_onnx(model.SerializeToString(), ADA, rtx)
 
 
 def test_a_profile_beyond_reason_is_refused_with_the_builders_words():
-    with pytest.raises(EngineError, match=r"(built no engine for x2|refuses tiles).*[Vv]olume"):
+    with pytest.raises(EngineError, match=r"[Vv]olume"):
         plan_from_onnx(onnx_bytes(2), replace(ADA, tile=100_000, batch=64), rtx)
 
 
 @pytest.mark.parametrize("values", [{"scale": 0}, {"scale": 2, "tile": 0}, {"scale": 2, "batch": -1}])
 def test_sizes_below_one_are_refused(values):
-    with pytest.raises(EngineError, match="need 1 or more"):
+    with pytest.raises(EngineError, match="1 or more"):
         EngineSpec(**values)
 
 
 @pytest.mark.parametrize("target", [90, 100, 70])
 def test_gpus_that_tensorrt_rtx_does_not_know_are_refused(target):
-    with pytest.raises(EngineError, match=f"does not support SM{target} GPUs; it has SM75, SM80"):
+    with pytest.raises(EngineError, match=rf"SM{target} .*SM75, SM80"):
         plan_from_onnx(onnx_bytes(2), EngineSpec(2, targets=(target,)), rtx)
 
 
 @pytest.mark.parametrize("changes", [{"builder_level": 3}, {"compatible": True}])
 def test_tensorrt_rtx_refuses_what_only_tensorrt_has(changes):
-    with pytest.raises(EngineError, match="no builder level and no compatibility mode"):
+    with pytest.raises(EngineError, match=r"builder level.*compatib"):
         plan_from_onnx(onnx_bytes(2), replace(ADA, **changes), rtx)
 
 
 def test_the_current_gpu_cannot_be_built_for_where_there_is_none():
     if visible_gpus():
         pytest.skip("there is a GPU")
-    with pytest.raises(EngineError, match=r"built no engine for x2: .*driver"):
+    with pytest.raises(EngineError, match=r"x2.*driver"):
         plan_from_onnx(onnx_bytes(2), EngineSpec(2), rtx)
 
 
@@ -395,20 +395,20 @@ def test_a_failed_build_leaves_nothing(tmp_path, monkeypatch):
 
 def test_files_of_another_scale_and_missing_files_are_named(tmp_path):
     cache = EngineCache(tmp_path)
-    with pytest.raises(EngineError, match=r"small_x3_fp16_uint8.onnx: is x3 fp16, need x2 fp16; .*--scale 2"):
+    with pytest.raises(EngineError, match=r"small_x3_fp16_uint8\.onnx: .*x3.*x2.*--scale 2"):
         cache.get(shipped_onnx(scale=3, precision="fp16"), ADA, rtx, gpu=None)
-    with pytest.raises(ModelError, match=r"none.onnx: no such model file"):
+    with pytest.raises(ModelError, match=r"none\.onnx: "):
         cache.get(tmp_path / "none.onnx", ADA, rtx, gpu=None)
     (tmp_path / "bad.onnx").write_bytes(b"hello")
-    with pytest.raises(ModelError, match=r"bad.onnx"):
+    with pytest.raises(ModelError, match=r"bad\.onnx: "):
         cache.get(tmp_path / "bad.onnx", ADA, rtx, gpu=None)
 
 
 def test_rtx_without_a_gpu_and_without_a_target_says_what_to_give(tmp_path):
-    with pytest.raises(EngineError, match=r"no NVIDIA GPU here; say which to build for, e.g. --gpu rtx4090"):
+    with pytest.raises(EngineError, match=r"GPU.*--gpu rtx4090"):
         EngineCache(tmp_path).get(shipped_onnx(scale=2, precision="fp16"), EngineSpec(2), rtx, gpu=None)
     h100 = Gpu(0, "NVIDIA H100", 90, 80 << 30, "CUDA 13.0")
-    with pytest.raises(EngineError, match="does not support SM90"):
+    with pytest.raises(EngineError, match="SM90"):
         EngineCache(tmp_path).get(shipped_onnx(scale=2, precision="fp16"), EngineSpec(2), rtx, gpu=h100)
 
 
@@ -454,15 +454,15 @@ def test_compatible_engines_are_found_by_later_versions_and_other_gpus(tmp_path,
     assert cache.get(onnx, EngineSpec(2), older, gpu=L4) != engine
     assert cache.get(onnx, spec, older, gpu=L4, log=log).manifest.built_by == "11.0.0.114"
     assert "built by 11.4.0.106, this is 11.0.0.114; building it again" in log[0]
-    with pytest.raises(EngineError, match="Tesla T4: compatible engines begin with Ampere"):
+    with pytest.raises(EngineError, match=r"Tesla T4: .*Ampere"):
         cache.get(onnx, spec, TRT_11, gpu=T4)
 
 
 def test_tensorrt_needs_the_gpu_here(tmp_path):
     onnx = shipped_onnx(scale=2, precision="fp16")
-    with pytest.raises(EngineError, match=r"no NVIDIA GPU here.*srup export --trt-rtx --gpu NAME"):
+    with pytest.raises(EngineError, match="srup export --trt-rtx --gpu NAME"):
         EngineCache(tmp_path).get(onnx, EngineSpec(2), TRT_11, gpu=None)
-    with pytest.raises(EngineError, match="TensorRT builds for the GPU that is here and for no other"):
+    with pytest.raises(EngineError, match=r"TensorRT .*GPU"):
         EngineCache(tmp_path).get(onnx, ADA, TRT_11, gpu=L4)
 
 
@@ -588,7 +588,7 @@ def test_gpus_are_known_by_name(name, expected):
 
 @pytest.mark.parametrize("name", ["", "sm", "sm8", "rtx", "rtx 9999", "89"])
 def test_an_unknown_gpu_is_refused_with_the_names_there_are(name):
-    with pytest.raises(ValueError, match=r"unknown GPU .*sm75.*rtx4090"):
+    with pytest.raises(ValueError, match=r"sm75.*rtx4090"):
         compute_capability(name)
 
 
@@ -616,7 +616,7 @@ def test_gpus_that_cuda_sees_are_described(monkeypatch):
     monkeypatch.setattr("cuda.bindings.runtime", fake_runtime(count_status="bad"))
     assert visible_gpus() == []
     monkeypatch.setattr("cuda.bindings.runtime", fake_runtime(properties_status="bad"))
-    with pytest.raises(EngineError, match="GPU 0: CUDA cannot describe it"):
+    with pytest.raises(EngineError, match="GPU 0: "):
         visible_gpus()
 
 
@@ -635,9 +635,7 @@ def test_a_module_that_does_not_load_says_why(monkeypatch, tmp_path):
     (tmp_path / "tensorrt.py").write_text("raise ImportError('libnvinfer.so.11:\\n cannot open')")
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.delitem(sys.modules, "tensorrt", raising=False)
-    with pytest.raises(
-        EngineError, match=r"TensorRT is installed but does not load: libnvinfer.so.11: cannot"
-    ):
+    with pytest.raises(EngineError, match=r"TensorRT.*libnvinfer\.so\.11: cannot"):
         load_module("trt")
 
 

@@ -220,19 +220,19 @@ def test_finite_tells_the_broken_pictures_of_a_batch(weights_file, tmp_path):
 
 
 def test_frozen_weights_cannot_be_exported_with_dynamic_attention(tmp_path):
-    with pytest.raises(ModelError, match="cannot be exported with dynamic attention"):
+    with pytest.raises(ModelError, match="dynamic attention"):
         export_onnx(shipped_weights(scale=2), tmp_path, ExportSpec(attention="dynamic"))
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_file_has_one_scale_and_a_preset_has_several(weights_file, tmp_path):
-    with pytest.raises(ModelError, match="weights for scale 3, not 2"):
+    with pytest.raises(ModelError, match="scale 3, not 2"):
         list(export_files(str(weights_file), [2], tmp_path, ExportSpec()))
     names = [path.name for path in export_files("small", [2, 4], tmp_path, ExportSpec())]
     assert names == ["small_x2_fp32_uint8.onnx", "small_x4_fp32_uint8.onnx"]
-    with pytest.raises(ModelError, match="no 'small' weights ship for scale 5"):
+    with pytest.raises(ModelError, match=r"'small'.*scale 5"):
         list(export_files("small", [5], tmp_path, ExportSpec()))
-    with pytest.raises(ModelError, match="no such weights file"):
+    with pytest.raises(ModelError, match=r"missing\.safetensors"):
         list(export_files("missing.safetensors", [], tmp_path, ExportSpec()))
 
 

@@ -135,17 +135,17 @@ def test_calibration_takes_pictures_from_all_over_the_folder(tmp_path, pictures)
     assert reds == list(range(0, 3 * CALIBRATION_PICTURES, 3))
     empty = tmp_path / "empty"
     empty.mkdir()
-    with pytest.raises(ModelError, match="no PNG or JPEG pictures to calibrate on"):
+    with pytest.raises(ModelError, match="calibrat"):
         calibration_pictures(empty)
 
 
 def test_what_cannot_be_int8_is_refused(pictures, tmp_path):
     for spec in (ExportSpec("int8"), ExportSpec("int8", "float32", calibration=pictures)):
-        with pytest.raises(ModelError, match="an int8 file has uint8 IO, and needs pictures"):
+        with pytest.raises(ModelError, match=r"int8.*uint8"):
             export_onnx(shipped_weights(scale=2), tmp_path, spec)
-    with pytest.raises(ModelError, match="no file is bf16"):
+    with pytest.raises(ModelError, match="bf16"):
         export_onnx(shipped_weights(scale=2), tmp_path, ExportSpec("bf16"))
-    with pytest.raises(ModelError, match="no convolution to quantise"):
+    with pytest.raises(ModelError, match="convolution"):
         quantized(onnx.load(shipped_onnx(scale=2)), [], QuantizeSpec(layers="nothing"))
     assert list(tmp_path.iterdir()) == []
 

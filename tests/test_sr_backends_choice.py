@@ -99,29 +99,27 @@ def test_auto_takes_what_computes_in_the_precision_that_is_named(machine, precis
 
 
 def test_a_precision_that_is_named_is_taken_or_fails(machine):
-    with pytest.raises(BackendError, match=r"small_x2_int8_uint8.onnx: is int8, not fp32; drop --precision"):
+    with pytest.raises(BackendError, match=r"small_x2_int8_uint8\.onnx: .*int8.*fp32.*--precision"):
         open_backend(
             "onnx", replace(REQUEST, precision="fp32", model=shipped_onnx(scale=2, precision="int8"))
         )
     machine()
-    with pytest.raises(
-        BackendError, match="backend torch computes fp32, not int8; use --backend onnx or openv"
-    ):
+    with pytest.raises(BackendError, match=r"torch.*fp32.*int8.*--backend onnx"):
         open_backend("torch", replace(REQUEST, precision="int8"))
-    with pytest.raises(BackendError, match="no backend computes bf16 on a GPU; drop --device"):
+    with pytest.raises(BackendError, match=r"bf16.*--device"):
         open_backend("auto", replace(REQUEST, precision="bf16", device="0"))
 
 
 def test_a_device_that_is_named_is_taken_or_fails(machine):
     machine(gpus=0)
-    with pytest.raises(BackendError, match="device cuda: the driver finds no NVIDIA GPU here"):
+    with pytest.raises(BackendError, match="device cuda: "):
         open_backend("auto", replace(REQUEST, device="cuda"))
     machine(failing=("trt", "trt-rtx", "onnx", "torch"))
-    with pytest.raises(BackendError, match="trt failed: no kernel image for trt"):
+    with pytest.raises(BackendError, match=r"trt.*no kernel image for trt"):
         open_backend("auto", replace(REQUEST, device="0"))
-    with pytest.raises(BackendError, match="backend onnx runs on one device, not on 0,1"):
+    with pytest.raises(BackendError, match=r"onnx.*0,1"):
         open_backend("onnx", replace(REQUEST, device="0,1"))
-    with pytest.raises(BackendError, match="there is no backend 'tpu'"):
+    with pytest.raises(BackendError, match="'tpu'"):
         open_backend("tpu", REQUEST)
 
 
@@ -144,9 +142,9 @@ def test_without_a_gpu_tensorrt_says_so_in_one_line(monkeypatch, name):
         f"backend {name} needs an NVIDIA GPU, and the driver finds none here; use --backend onnx"
     )
     monkeypatch.setattr(sr.backends, "lacks", lambda name: f'x; pip install "srup[{name}]"')
-    with pytest.raises(BackendError, match=rf"needs an NVIDIA GPU.*pip install \"srup\[{name}\]\""):
+    with pytest.raises(BackendError, match=rf"GPU.*pip install \"srup\[{name}\]\""):
         open_backend(name, REQUEST)
-    with pytest.raises(BackendError, match="runs on GPUs only"):
+    with pytest.raises(BackendError, match="GPU"):
         open_backend(name, replace(REQUEST, device="cpu"))
 
 
@@ -203,7 +201,7 @@ def test_a_silent_run_on_the_cpu_is_refused(monkeypatch):
         "InferenceSession",
         lambda path, options, providers: real(path, options, providers=["CPUExecutionProvider"]),
     )
-    with pytest.raises(BackendError, match="could not start CUDAExecutionProvider and would run on CPU"):
+    with pytest.raises(BackendError, match=r"CUDAExecutionProvider.*CPU"):
         OrtBackend(shipped_onnx(scale=2), device="cuda")
 
 
@@ -277,7 +275,7 @@ def test_engines_are_looked_for_in_the_folder_that_was_named(gpus, tmp_path):
 
 
 def test_a_gpu_that_is_not_there_is_named(gpus):
-    with pytest.raises(SrupError, match="there is no GPU 5; there are: 0 Simulated 0, 1 Simulated 1"):
+    with pytest.raises(SrupError, match=r"GPU 5.*0 Simulated 0, 1 Simulated 1"):
         open_backend("trt", replace(REQUEST, device="5"))
 
 

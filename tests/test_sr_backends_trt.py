@@ -344,7 +344,7 @@ def test_batch_then_tile_are_halved_until_nothing_is_left_to_try():
     image = random_batches((1, 150, 170))[0][0]
     cuda = SimulatedCuda(failing_allocations=frozenset(range(2, 1000)))
     backend = opened(cuda)
-    with Upscaler(backend=backend) as upscaler, pytest.raises(BackendError, match="even for 1 tile of 64 px"):
+    with Upscaler(backend=backend) as upscaler, pytest.raises(BackendError, match="1 tile of 64 px"):
         upscaler(image)
     assert [note.rpartition("went on with ")[2] for note in backend.notes] == [
         "1 tile of 72 px",
@@ -361,7 +361,7 @@ def test_a_backend_of_its_own_is_told_what_is_left():
         with pytest.raises(OutOfDeviceMemoryError):
             list(backend.run(mixed_batches()))
         assert (backend.info.max_batch, backend.info.max_tile) == (1, TILE)
-        with pytest.raises(BackendError, match="more than the planned 1 tile of 72 px"):
+        with pytest.raises(BackendError, match="1 tile of 72 px"):
             list(backend.run(mixed_batches()))
         (result,) = backend.run([mixed_batches()[0][:1]])
         assert np.array_equal(result, mirrored(mixed_batches()[0][:1]))
@@ -380,7 +380,7 @@ def test_batch_and_tile_are_planned_from_free_memory():
         smaller = Plan(batch // 2, tile) if batch > 1 else Plan(1, tile // 2)
         if tile > 64:
             assert planned(int(need / 0.9) - 2, tile=None) == smaller
-    with pytest.raises(BackendError, match="too little free memory, 0 MiB, even for 1 tile of 64 px"):
+    with pytest.raises(BackendError, match=r"0 MiB.*1 tile of 64 px"):
         planned(10_000)
     assert planned(2**40, tile=100, batch=3) == Plan(3, 100)
 
@@ -390,14 +390,14 @@ def test_a_plan_that_does_not_load_says_why():
     module = SimulatedTensorRT(cuda)
     with (
         nothing_left(cuda),
-        pytest.raises(BackendError, match=r"loading the engine.*Magic tag does not match"),
+        pytest.raises(BackendError, match=r"engine.*Magic tag does not match"),
     ):
         TrtBackend({0: b"garbage"}, TrtSettings("trt", MODEL), module=module, cudart=cuda)
     gc.collect()
 
 
 def test_a_gpu_that_is_not_there():
-    with pytest.raises(BackendError, match="GPU 7: cudaSetDevice failed with CUDA error 101"):
+    with pytest.raises(BackendError, match=r"GPU 7: cudaSetDevice.* 101"):
         opened(SimulatedCuda(), devices=(7,))
 
 
@@ -438,7 +438,7 @@ def test_tiles_that_overflow_are_computed_in_fp32_and_reported():
 def test_without_an_fp32_file_an_overflow_is_an_error():
     cuda = SimulatedCuda()
     with nothing_left(cuda):
-        no_file = pytest.raises(BackendError, match="not finite in fp16, and there is no fp32 file")
+        no_file = pytest.raises(BackendError, match=r"fp16.*fp32")
         with opened(cuda, overflowing(mirror_kernel(SCALE), 8)) as backend, no_file:
             list(backend.run(mixed_batches()))
         del backend
@@ -454,7 +454,7 @@ def test_the_fallback_is_the_fp32_file_of_the_same_weights(tmp_path):
     (tmp_path / shipped_onnx(scale=2).name).write_bytes(shipped_onnx(scale=3).read_bytes())
     open_other = fallback_of(alone, model)
     assert open_other is not None
-    with pytest.raises(Exception, match="of other weights"):
+    with pytest.raises(Exception, match="weights"):
         open_other()
 
 

@@ -375,7 +375,7 @@ def test_a_page_that_cannot_be_written_is_refused(tmp_path):
 @pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may write anywhere")
 def test_a_read_only_folder_is_refused(tmp_path):
     (tmp_path / "locked").mkdir(mode=0o500)
-    with pytest.raises(ImageError, match="cannot be written"):
+    with pytest.raises(ImageError, match=r"page\.html: "):
         check_page(tmp_path / "locked" / "page.html", overwrite=False)
 
 
@@ -389,7 +389,7 @@ def test_a_full_disk_leaves_the_old_page(tmp_path, monkeypatch):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self))
 
     monkeypatch.setattr(Path, "write_bytes", full)
-    with pytest.raises(ImageError, match=r"page\.html: cannot be written \(No space"):
+    with pytest.raises(ImageError, match=r"page\.html: .*No space"):
         write_page(path, [one], about="")
     assert path.read_text() == "old"
     assert sorted(p.name for p in tmp_path.iterdir()) == ["in", "page.html"]

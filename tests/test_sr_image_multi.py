@@ -188,7 +188,7 @@ def test_a_failure_in_between_leaves_nothing(tmp_path: Path, suffix: str) -> Non
         raise ImageError("in.gif: damaged; get another")
 
     kind = "pages" if suffix == ".tif" else "frames"
-    with pytest.raises(ImageError, match=r"in\.gif: damaged"):
+    with pytest.raises(ImageError, match=r"in\.gif: "):
         write_sequence(tmp_path / f"out{suffix}", sequence_of(5, kind=kind), frames())
     assert not list(tmp_path.iterdir())
 

@@ -38,7 +38,7 @@ def test_transparent_pixels_are_refused_or_laid_on_a_background(tmp_path: Path) 
     pixels, alpha = random.integers(0, 256, (5, 7, 3), np.uint8), random.integers(0, 256, (5, 7), np.uint8)
     path = tmp_path / "cut_out.png"
     write_picture(path, Picture(pixels, alpha))
-    with pytest.raises(ImageError, match="cut_out.png.*transparent"):
+    with pytest.raises(ImageError, match=r"cut_out\.png.*transparent"):
         read_rgb(path)
     share = alpha[..., None] / 255
     expected = np.rint(pixels * share + 200 * (1 - share))
@@ -60,5 +60,5 @@ def test_no_size_is_too_large_unless_the_caller_says_so(
 
 def test_what_is_no_picture_is_named(tmp_path: Path) -> None:
     (tmp_path / "x.png").write_bytes(b"no picture")
-    with pytest.raises(ImageError, match="x.png"):
+    with pytest.raises(ImageError, match=r"x\.png: "):
         read_rgb(tmp_path / "x.png")

@@ -237,7 +237,7 @@ def test_without_the_extra_the_refusal_names_it(tmp_path: Path, monkeypatch: pyt
         write_picture(tmp_path / f"in{suffix}", Picture(random_samples(4, 5)))
     monkeypatch.setitem(sys.modules, "pyvips", None)
     for suffix in (".png", ".tif"):
-        with pytest.raises(MissingExtraError, match=r'in.* 16 bits .* pip install "srup\[vips\]"'):
+        with pytest.raises(MissingExtraError, match=r'in.* 16 bits .*pip install "srup\[vips\]"'):
             read_picture(tmp_path / f"in{suffix}")
         with pytest.raises(MissingExtraError, match=r"srup\[vips\]"):
             write_picture(tmp_path / f"out{suffix}", Picture(random_samples(4, 5)))
@@ -337,10 +337,10 @@ def test_a_model_with_float32_io_runs_both_depths() -> None:
 
 
 def test_what_was_named_and_has_8_bits_is_refused() -> None:
-    with pytest.raises(BackendError, match=r"trt computes 8 bits .* --backend onnx"):
+    with pytest.raises(BackendError, match=r"trt.* 8 bits.*--backend onnx"):
         open_sixteen_bit_backend("trt", BackendRequest(2))
     upscaler = Upscaler(model=shipped_onnx(scale=2), device="cpu")
-    with upscaler, pytest.raises(BackendError, match="export the model with --io float32"):
+    with upscaler, pytest.raises(BackendError, match="--io float32"):
         upscaler(random_samples(8, 8))
 
 

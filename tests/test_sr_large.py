@@ -269,7 +269,7 @@ def interrupt(source: Path, target: Path, upscaler: Upscaler, *, tiles: int = 40
         if done >= tiles:
             raise KeyboardInterrupt
 
-    with pytest.raises(KeyboardInterrupt, match="the same command goes on"):
+    with pytest.raises(KeyboardInterrupt, match="same command"):
         by_bands(source, target, upscaler, progress=progress)
 
 
@@ -313,7 +313,7 @@ def test_one_target_is_not_written_by_two(tmp_path, repeat):
     process = start(KITTEN, target, seconds_a_tile=0.1)
     try:
         wait_for_bands(target, 1)
-        with pytest.raises(ImageError, match="another process is writing it"):
+        with pytest.raises(ImageError, match="another process"):
             by_bands(KITTEN, target, repeat)
     finally:
         process.kill()
@@ -412,7 +412,7 @@ def test_what_cannot_be_read_by_bands_says_so(name, tmp_path, repeat, little_mem
 def test_a_truncated_source_leaves_nothing(tmp_path, repeat):
     source = tmp_path / "in.png"
     source.write_bytes(KITTEN.read_bytes()[: KITTEN.stat().st_size // 2])
-    with pytest.raises(ImageError, match="damaged or truncated PNG"):
+    with pytest.raises(ImageError, match=r"in\.png: .*PNG"):
         by_bands(source, tmp_path / "out.tif", repeat)
     assert unfinished(tmp_path) == []
 
@@ -420,7 +420,7 @@ def test_a_truncated_source_leaves_nothing(tmp_path, repeat):
 def test_a_full_disk_is_seen_before_the_work(tmp_path, repeat, monkeypatch):
     usage = namedtuple("usage", "total used free")
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage(10**9, 10**9, 10**5))
-    with pytest.raises(ImageError, match=r"takes about .* GB are free in its folder"):
+    with pytest.raises(ImageError, match=r" GB .* GB"):
         by_bands(KITTEN, tmp_path / "out.tif", repeat)
     assert unfinished(tmp_path) == []
 
@@ -434,7 +434,7 @@ def test_a_disk_that_fills_keeps_what_is_done(tmp_path, repeat, monkeypatch):
         commit(self, rows)
 
     monkeypatch.setattr(sr.jobs.large.TiledTiff, "_commit", full)
-    with pytest.raises(ImageError, match=r"No space left on device.*the same command goes on"):
+    with pytest.raises(ImageError, match=r"No space left on device.*same command"):
         by_bands(KITTEN, tmp_path / "out.tif", repeat)
     monkeypatch.undo()
     assert "went on" in by_bands(KITTEN, tmp_path / "out.tif", repeat).notes[0]

@@ -196,5 +196,5 @@ def test_ssim_needs_one_channel_and_a_whole_window(shape: tuple[int, ...]) -> No
 
 @pytest.mark.parametrize("shape", [(4, 9), (9, 4, 3)])
 def test_shaving_everything_is_refused(shape: tuple[int, ...]) -> None:
-    with pytest.raises(ImageError, match=f"2 px from a {shape[1]}x{shape[0]} picture"):
+    with pytest.raises(ImageError, match=rf"2 px.*{shape[1]}x{shape[0]}"):
         shave(pixels(*shape), pixels=2)

@@ -74,12 +74,12 @@ def test_colours_under_transparency_are_those_of_the_edge(repeating: Upscaler) -
     ids=lambda array: f"{array.dtype} {array.shape}",
 )
 def test_other_arrays_are_refused(repeating: Upscaler, array: NDArray) -> None:
-    with pytest.raises(ImageError, match="need uint8 or uint16"):
+    with pytest.raises(ImageError, match="uint8 or uint16"):
         repeating(array)
 
 
 def test_other_objects_are_refused(repeating: Upscaler) -> None:
-    with pytest.raises(ImageError, match="cannot upscale a list"):
+    with pytest.raises(ImageError, match="list"):
         repeating([[1, 2], [3, 4]])  # type: ignore[call-overload]
 
 
@@ -147,7 +147,7 @@ def test_16_bits_grey(repeating: Upscaler, mode: str) -> None:
 
 @pytest.mark.parametrize("mode", ["F", "I", "HSV", "LAB"])
 def test_other_modes_are_refused(repeating: Upscaler, mode: str) -> None:
-    with pytest.raises(ImageError, match=f"mode {mode}; convert"):
+    with pytest.raises(ImageError, match=rf"{mode}.*convert"):
         repeating(Image.new(mode, (4, 4)))
 
 
@@ -170,7 +170,7 @@ def test_any_size_from_python() -> None:
     with SizedUpscaler(SizeRequest(long_side=20)) as upscaler:
         assert upscaler(coloured()).size == (20, 14)
         assert upscaler(np.zeros((5, 10, 2), np.uint8)).shape == (10, 20, 2)
-    with pytest.raises(BackendError, match="upscaler is closed"):
+    with pytest.raises(BackendError, match="closed"):
         upscaler(coloured())
     upscaler.close()
 
@@ -210,7 +210,7 @@ def test_a_closed_upscaler_says_so() -> None:
     upscaler.close()
     upscaler.close()
     for image in (np.zeros((3, 3), np.uint8), Image.new("L", (3, 3))):
-        with pytest.raises(BackendError, match="upscaler is closed"):
+        with pytest.raises(BackendError, match="closed"):
             upscaler(image)
 
 

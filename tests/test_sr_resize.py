@@ -238,5 +238,5 @@ def test_modulo_crop_cuts_bottom_and_right(scale: int, height: int, width: int) 
 
 @pytest.mark.parametrize("shape", [(3, 9), (9, 3, 3)])
 def test_modulo_crop_refuses_pictures_smaller_than_the_scale(shape: tuple[int, ...]) -> None:
-    with pytest.raises(ImageError, match=f"a {shape[1]}x{shape[0]} picture is smaller than the scale 4"):
+    with pytest.raises(ImageError, match=rf"{shape[1]}x{shape[0]}.* 4"):
         modulo_crop(np.zeros(shape, np.uint8), scale=4)

@@ -26,7 +26,7 @@ def test_the_long_side_is_met_exactly_and_proportions_within_a_pixel(
     height: int, width: int, long_side: int
 ) -> None:
     if long_side > MAX_FACTOR * max(height, width):
-        with pytest.raises(ImageError, match="more than 16 times"):
+        with pytest.raises(ImageError, match="16"):
             SizeRequest(long_side=long_side).target(height=height, width=width)
         return
     got = SizeRequest(long_side=long_side).target(height=height, width=width)
@@ -50,13 +50,13 @@ def test_sizes(text: str, picture: tuple[int, int], expected: tuple[int, int]) -
 
 
 def test_a_size_that_would_distort_is_refused_with_what_fits() -> None:
-    with pytest.raises(ImageError, match=r"1920x1080 would distort a 960x500 picture.*1920x1000"):
+    with pytest.raises(ImageError, match=r"1920x1080.*960x500.*1920x1000"):
         SizeRequest.parse_size("1920x1080").target(height=500, width=960)
 
 
 @pytest.mark.parametrize("text", ["", "x", "1920", "1920x1080x3", "0x10", "10x0", "-3x4", "1.5x2", "axb"])
 def test_what_is_no_size(text: str) -> None:
-    with pytest.raises(ImageError, match="does not read as WIDTHxHEIGHT"):
+    with pytest.raises(ImageError, match="WIDTHxHEIGHT"):
         SizeRequest.parse_size(text)
 
 

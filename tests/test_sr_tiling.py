@@ -80,12 +80,12 @@ def test_equal_tiles_cost_less_than_fixed_ones():
 
 @pytest.mark.parametrize(("tile", "halo"), [(83, 21), (0, 0), (3, 1)])
 def test_a_tile_of_under_four_halos_is_refused(tile, halo):
-    with pytest.raises(TilingError, match="too small for halo"):
+    with pytest.raises(TilingError, match="halo"):
         TileSpec(tile=tile, halo=halo)
 
 
 def test_a_negative_halo_and_an_empty_picture_are_refused():
-    with pytest.raises(TilingError, match="halo is -1"):
+    with pytest.raises(TilingError, match="-1"):
         TileSpec(tile=64, halo=-1)
     with pytest.raises(TilingError, match="0x5"):
         tile_grid(5, 0, TileSpec(tile=64, halo=1))

@@ -107,5 +107,5 @@ def test_grey_and_transparent_pictures_become_rgb(tmp_path: Path) -> None:
 
 
 def test_missing_picture_is_named(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"absent\.png: cannot read the picture"):
+    with pytest.raises(DataError, match=r"absent\.png: "):
         read_rgb(tmp_path / "absent.png")

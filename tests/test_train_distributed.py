@@ -323,5 +323,5 @@ def test_two_processes_on_one_gpu_are_refused(folder: Path, monkeypatch: pytest.
     monkeypatch.chdir(folder)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
-    with pytest.raises(TrainingError, match=r"2 processes for 1 visible GPU\(s\)"):
+    with pytest.raises(TrainingError, match=r"2 processes.* 1 "):
         run_training({"save_subdir": "gpu"}, processes=2)

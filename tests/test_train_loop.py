@@ -352,7 +352,7 @@ def test_each_stage_has_batches_and_patches_of_its_size(config: TrainConfig) -> 
 
 
 def test_patches_of_a_later_stage_that_are_too_large_are_refused_at_the_start(config: TrainConfig) -> None:
-    with pytest.raises(DataError, match="smaller than the patch size 13"):
+    with pytest.raises(DataError, match=r"patch.* 13"):
         Trainer(replace(config, stages=("l1:1", "l1:1:patch=13")), group=CPU, log=silent)
 
 
@@ -557,7 +557,7 @@ def test_shallower_network_is_refused(config: TrainConfig, init: Path) -> None:
     deep = replace(config, model=replace(NETWORK, num_blocks=2), init_weights=init, save_subdir="deep")
     Trainer(deep, group=CPU, log=silent).save()
     shallow = replace(config, init_weights=deep.file("last.safetensors"))
-    with pytest.raises(TrainingError, match="another kind of network"):
+    with pytest.raises(TrainingError, match="network"):
         Trainer(shallow, group=CPU, log=silent)
 
 
@@ -582,7 +582,7 @@ def test_missing_weights_are_named(config: TrainConfig, tmp_path: Path) -> None:
 
 def test_weights_for_another_colour_space_are_refused(config: TrainConfig, init: Path) -> None:
     model = replace(NETWORK, colour="YCbCr")
-    with pytest.raises(TrainingError, match="weights for RGB, not for YCbCr; give --colour RGB"):
+    with pytest.raises(TrainingError, match=r"YCbCr.*--colour RGB"):
         Trainer(replace(config, model=model, init_weights=init), log=silent)
 
 
@@ -606,12 +606,12 @@ def test_loss_of_a_later_stage_is_read_at_the_start(config: TrainConfig) -> None
 
 def test_batch_that_is_smaller_than_the_group(config: TrainConfig) -> None:
     group = Group(rank=0, world=5, local_rank=0, device=torch.device("cpu"))
-    with pytest.raises(TrainingError, match="batch of 4 patches cannot be shared by 5 processes"):
+    with pytest.raises(TrainingError, match=r"4 patches.* 5 processes"):
         Trainer(config, group=group, log=silent)
 
 
 def test_pictures_of_another_scale_are_refused(config: TrainConfig, pairs: dict[int, Path]) -> None:
-    with pytest.raises(DataError, match="need 24x24 for scale 2"):
+    with pytest.raises(DataError, match=r"24x24.*scale 2"):
         Trainer(replace(config, train_list=pairs[3]), group=CPU, log=silent)
 
 
@@ -671,5 +671,5 @@ def test_picture_names_of_a_batch_that_diverged_are_not_endless(tmp_path: Path) 
         path, tmp_path, batch_size=48, optimizer="SGD", learning_rate=1e30, loss="l2", max_grad_norm=0.0
     )
     config = replace(config, model=replace(NETWORK, norm="none"), warmup_steps=1)
-    with pytest.raises(TrainingError, match=r"of hr0-x2\.png, hr1-x2\.png, hr2-x2\.png and 3 more"):
+    with pytest.raises(TrainingError, match=r"hr0-x2\.png, hr1-x2\.png, hr2-x2\.png.* 3 more"):
         trained(config)

@@ -56,7 +56,7 @@ def test_value_is_the_mean_of_the_formula(name, formula, size):
 def test_fft_loss_is_the_mean_over_the_full_plane(size, cutoff):
     sr, hr = images(2, 3, *size)
     if np.hypot(*(np.abs(np.fft.fftfreq(n)).max() for n in size)) < cutoff:
-        with pytest.raises(TrainingError, match="nothing of a"):
+        with pytest.raises(TrainingError, match="patch"):
             fft_loss(sr, hr, cutoff=cutoff)
         return
     assert float(fft_loss(sr, hr, cutoff=cutoff)) == pytest.approx(full_plane(sr, hr, cutoff), rel=1e-5)
@@ -233,7 +233,7 @@ def test_luma_of_one_channel_is_l1():
 def test_cut_off_beyond_every_frequency_is_refused():
     sr, hr = images(1, 3, 8, 8)
     loss = loss_from_expression("l1+fftloss", fft_cutoff=0.71)
-    with pytest.raises(TrainingError, match=r"0\.71 cycles per pixel: nothing of a 8x8 patch is left"):
+    with pytest.raises(TrainingError, match=r"0\.71 cycles per pixel.*8x8"):
         loss(sr, hr)
 
 

@@ -85,7 +85,7 @@ def stopped_in(step: int) -> Callable[[TrainConfig, bool], None]:
         trainer = Signalled(config, group=CPU, log=silent, resume=resume)
         trainer.step_to_stop_in = step
         handler = signal.getsignal(signal.SIGTERM)
-        with pytest.raises(Stopped, match=f"stopped after step {step + 1} ") as caught:
+        with pytest.raises(Stopped, match=rf"step {step + 1} ") as caught:
             trainer.run()
         assert caught.value.signal_number == signal.SIGTERM
         assert signal.getsignal(signal.SIGTERM) == handler
@@ -296,7 +296,7 @@ def test_resuming_and_loading_exclude_each_other(config: TrainConfig) -> None:
 def test_another_number_of_pictures_is_refused(config: TrainConfig, tmp_path: Path) -> None:
     stopped_in(5)(config, False)
     more = write_pairs(tmp_path / "more/x2.json", scale=2, pictures=3)
-    with pytest.raises(TrainingError, match="made with another number of pictures"):
+    with pytest.raises(TrainingError, match="number of pictures"):
         trained(replace(config, train_list=more), resume=True)
 
 
@@ -304,10 +304,10 @@ def test_stages_before_and_within_the_epoch_keep_their_sizes(config: TrainConfig
     config = replace(config, stages=("l1:1:batch=4", "l1:2:batch=8"))  # epochs of 4, 2, 2 steps
     stopped_in(4)(config, False)
     past = replace(config, stages=("l1:1:batch=8", "l1:2:batch=8"))
-    with pytest.raises(TrainingError, match=r"last\.pt: made with .*other batch sizes in earlier stages"):
+    with pytest.raises(TrainingError, match=r"last\.pt: .*batch sizes"):
         trained(past, resume=True)
     for changed in ("l1:2:batch=16", "l1:2:batch=8:patch=6"):
-        with pytest.raises(TrainingError, match=r"last\.pt: saved within epoch 2"):
+        with pytest.raises(TrainingError, match=r"last\.pt: .*epoch 2"):
             trained(replace(config, stages=("l1:1:batch=4", changed)), resume=True)
     later = replace(config, stages=("l1:1:batch=4", "l1:1:batch=8", "l2:1:batch=16:patch=6"))
     assert trained(later, resume=True).step == 4 + 2 + 1
@@ -330,7 +330,7 @@ def test_what_a_run_started_from_is_not_needed_to_go_on(config: TrainConfig, tmp
 def test_a_run_that_is_there_is_not_overwritten(config: TrainConfig) -> None:
     trained(config)
     before = {path: path.read_bytes() for path in config.run_dir.glob("srup_*.*")}
-    with pytest.raises(TrainingError, match="a run is there already; go on with --resume"):
+    with pytest.raises(TrainingError, match="--resume"):
         run_training(flat(config), log=silent)
     assert {path: path.read_bytes() for path in config.run_dir.glob("srup_*.*")} == before
     assert run_training(flat(config, save_prefix="other", total_epochs=1), log=silent) == 0
