@@ -18,7 +18,7 @@ from benchmarks.halo import measured_halo
 from benchmarks.lib.options import Script
 from deploy.export import ExportSpec, export_onnx
 from sr.network.checkpoint import load_weights, save_weights
-from sr.network.modelfile import SHIPPED_DIR
+from sr.network.modelfile import DEFAULT_PRESET, SHIPPED, SHIPPED_DIR
 
 
 @click.command(cls=Script, help=__doc__)
@@ -33,7 +33,7 @@ def main(trained: Path, pictures: tuple[Path, ...], calibrate: Path, data: str |
     halo = measured_halo(trained, pictures)
     output.mkdir(parents=True, exist_ok=True)
     shipped = output / f"{weights.preset}_x{weights.config.scale}.safetensors"
-    save_weights(shipped, replace(weights, halo=halo))
+    save_weights(shipped, replace(weights, halo=halo, licence=SHIPPED[DEFAULT_PRESET].licence))
     for spec in (
         ExportSpec(),
         ExportSpec(io="float32"),

@@ -9,7 +9,7 @@ import contextlib
 import io
 import logging
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -17,14 +17,16 @@ import onnx
 import torch
 from torch import Tensor, nn
 
+from deploy.card import model_card
 from deploy.fold import fold
+from deploy.freezing import NOTABLE_LOSS_DB, freezing_cost
 from deploy.quantize import calibration_pictures, quantized
 from sr.errors import ModelError
 from sr.files import atomic_write
 from sr.network.checkpoint import Weights, descriptor_from_weights, load_weights
 from sr.network.colour import upscale_rgb
 from sr.network.config import PRESETS
-from sr.network.descriptor import ENDS, IO, Precision
+from sr.network.descriptor import ENDS, IO, ModelDescriptor, Precision
 from sr.network.ends import FINITE_NAME, INPUT_NAME, OUTPUT_NAME
 from sr.network.model import SRNet, frozen_attention
 from sr.network.modelfile import (
@@ -39,30 +41,41 @@ OPSET = 20  # the exporter's own; DepthToSpace and all else that we use is uncha
 _FLOAT32_MAX = 3.4028234663852886e38
 
 
+Note = Callable[[str], None]
+
+
+def _ignore(_: str) -> None:
+    pass
+
+
 @dataclass(frozen=True)
 class ExportSpec:
-    """What kind of file to make.
+    """Kind of file to write.
 
     Attributes:
-        precision: of the convolutions; image input and output are computed in float32 always.
+        precision: of the convolutions; image input and output are always computed in float32.
         io: "uint8" is NHWC [0, 255], with scaling, rounding and clipping in the graph; "float32"
             is NCHW [0, 1], not clipped.
-        attention: "frozen" folds the gates' running mean into the weights, "dynamic" keeps gates
-            that depend on the picture.
+        attention: "frozen" folds the running mean of the gates into the weights, "dynamic" keeps
+            gates that depend on the picture.
         calibration: for int8, a folder of lr pictures on which ranges are measured.
+        licence: of the weights, for the metadata; None keeps what the weights say, which may be nothing.
+        data_note: what the training data are, for the metadata; None keeps what the weights say.
     """
 
     precision: Precision = "fp32"
     io: IO = "uint8"
     attention: str = "frozen"
     calibration: Path | None = None
+    licence: str | None = None
+    data_note: str | None = None
 
 
 class ExportedNet(nn.Module):
-    """The folded network between RGB input and RGB output, as it stands in the file.
+    """The folded network with RGB input and RGB output, as the file holds it.
 
-    A half-precision body sits between float32 ends. It has a second output, (N,) float32: 1 where
-    all values of the picture were finite before clipping, else 0.
+    In half precision the body is float16 and both ends are float32, and there is a second output, (N,)
+    float32: 1 where all values of the picture were finite before clipping, else 0.
     """
 
     def __init__(self, net: SRNet, spec: ExportSpec) -> None:
@@ -71,7 +84,7 @@ class ExportedNet(nn.Module):
         self.net = net.half() if spec.precision == "fp16" else net
 
     def forward(self, image: Tensor) -> Tensor | tuple[Tensor, Tensor]:
-        """Upscale; layout and range of both ends as `ExportSpec.io` says."""
+        """Upscale; `ExportSpec.io` says layout and range of input and output."""
         uint8, half = self.spec.io == "uint8", self.spec.precision == "fp16"
         lr = image.float().permute(0, 3, 1, 2) / 255 if uint8 else image  # (N, 3, H, W)
         sr = upscale_rgb(self.net, lr)
@@ -81,28 +94,57 @@ class ExportedNet(nn.Module):
         return sr if finite is None else (sr, finite)
 
 
-def export_files(name: str, scales: Sequence[int], out_dir: Path, spec: ExportSpec) -> Iterator[Path]:
-    """Export every scale asked for, or all there are; yield each path as it is written.
+def export_files(
+    name: str,
+    scales: Sequence[int],
+    out_dir: Path,
+    spec: ExportSpec,
+    *,
+    note: Note = _ignore,
+    cards: bool = False,
+) -> Iterator[Path]:
+    """Export the requested scales, or all available ones; yield each path once it is written.
 
     Args:
         name: a preset with shipped weights, or the path of a weights file.
+        scales: upscaling factors; empty means all.
+        out_dir: folder; created if missing.
+        spec: kind of file.
+        note: called with each remark for the user.
+        cards: write a model card beside each file, with the suffix `.md`.
 
     Raises:
-        ModelError: the weights are missing, damaged, or of another scale.
+        ModelError: the weights are missing, damaged, or have another scale.
         OSError: a file cannot be written.
     """
+    for weights in _weights_files(name, scales):
+        path = export_onnx(weights, out_dir, spec, note=note)
+        if cards:
+            properties = {entry.key: entry.value for entry in onnx.load(path).metadata_props}
+            descriptor = ModelDescriptor.from_properties(properties, source=str(path))
+            with atomic_write(path.with_suffix(".md")) as temporary:
+                temporary.write_text(model_card(descriptor, file_name=path.name), encoding="utf-8")
+        yield path
+
+
+def _weights_files(name: str, scales: Sequence[int]) -> Iterator[Path]:
     if name in PRESETS:
-        for scale in scales or shipped_scales(name):
-            yield export_onnx(shipped_weights(scale=scale, preset=name), out_dir, spec)
+        yield from (shipped_weights(scale=scale, preset=name) for scale in scales or shipped_scales(name))
         return
     has = load_weights(name).config.scale
     if any(scale != has for scale in scales):
-        raise ModelError(f"{name}: weights for scale {has}, not {', '.join(map(str, scales))}")
-    yield export_onnx(Path(name), out_dir, spec)
+        raise ModelError(f"{name}: holds weights for scale {has}, not {', '.join(map(str, scales))}")
+    yield Path(name)
 
 
-def export_onnx(weights_path: Path, out_dir: Path, spec: ExportSpec) -> Path:
+def export_onnx(weights_path: Path, out_dir: Path, spec: ExportSpec, *, note: Note = _ignore) -> Path:
     """Export one file and check it; return its path.
+
+    Args:
+        weights_path: of trained weights.
+        out_dir: folder; created if missing.
+        spec: kind of file.
+        note: called with each remark for the user, e.g. what freezing the attention cost.
 
     Raises:
         ModelError: the weights cannot be read, or do not allow `spec`.
@@ -110,6 +152,13 @@ def export_onnx(weights_path: Path, out_dir: Path, spec: ExportSpec) -> Path:
     """
     weights = load_weights(weights_path)
     model = onnx_from_weights(weights, spec)
+    if spec.attention == "frozen" and weights.config.attention == "dynamic":
+        cost = freezing_cost(weights.build())
+        if cost > NOTABLE_LOSS_DB:
+            note(
+                f"{weights_path}: freezing the attention costs {cost:.2f} dB on synthetic pictures; "
+                "fine-tune with frozen attention (a stage of srup train), or export with --attention dynamic"
+            )
     out_dir.mkdir(parents=True, exist_ok=True)
     path = out_dir / onnx_name(
         preset=weights.preset,
@@ -127,11 +176,30 @@ def onnx_from_weights(weights: Weights, spec: ExportSpec) -> onnx.ModelProto:
     """Return the checked ONNX model of `weights`.
 
     Raises:
-        ModelError: dynamic attention was asked for, but the weights were trained with frozen gates; or
-            int8 without calibration, or with float32 IO.
+        ModelError: `spec` has dynamic attention, but the weights were trained with frozen gates; or int8
+            without calibration, or with float32 IO.
     """
+    attention = _exported_attention(weights, spec)
+    net = weights.build()
+    net = net if spec.attention == "dynamic" else frozen_attention(net)
+    exported = ExportedNet(fold(net), spec).eval()
+    model = _torch_export(exported, uint8=spec.io == "uint8")
+    descriptor = descriptor_from_weights(
+        _stated(weights, spec), precision=spec.precision, ends=ENDS[spec.io], attention=attention
+    )
+    if spec.calibration is not None and spec.precision == "int8":
+        model = quantized(model, calibration_pictures(spec.calibration))
+        # Values rounded to 8 bits are equal in all tiles only where everything that they depend on is.
+        descriptor = replace(descriptor, halo=descriptor.receptive_field_radius)
+    onnx.helper.set_model_props(model, descriptor.to_properties())
+    onnx.checker.check_model(model, full_check=True)
+    return model
+
+
+def _exported_attention(weights: Weights, spec: ExportSpec) -> str:
+    """Return the attention of the file; refuse what the weights do not allow."""
     if spec.precision == "bf16":
-        raise ModelError("no file is bf16: backend openvino computes the fp32 file in bf16")
+        raise ModelError("there are no bf16 files: backend openvino computes the fp32 file in bf16")
     if spec.precision == "int8" and (spec.calibration is None or spec.io != "uint8"):
         raise ModelError("an int8 file has uint8 IO, and needs pictures to measure ranges on (--calibrate)")
     attention = weights.config.attention
@@ -140,26 +208,20 @@ def onnx_from_weights(weights: Weights, spec: ExportSpec) -> onnx.ModelProto:
             f"weights with {attention} attention cannot be exported with dynamic attention; "
             "use --attention frozen"
         )
-    if spec.attention == "frozen" and attention == "dynamic":
-        attention = "frozen"
-    net = weights.build()
-    net = net if spec.attention == "dynamic" else frozen_attention(net)
-    exported = ExportedNet(fold(net), spec).eval()
-    model = _torch_export(exported, uint8=spec.io == "uint8")
-    descriptor = descriptor_from_weights(
-        weights, precision=spec.precision, ends=ENDS[spec.io], attention=attention
-    )
-    if spec.calibration is not None and spec.precision == "int8":
-        model = quantized(model, calibration_pictures(spec.calibration))
-        # What is rounded to 8 bits is equal from tile to tile only where all that it depends on is.
-        descriptor = replace(descriptor, halo=descriptor.receptive_field_radius)
-    onnx.helper.set_model_props(model, descriptor.to_properties())
-    onnx.checker.check_model(model, full_check=True)
-    return model
+    return "frozen" if spec.attention == "frozen" and attention == "dynamic" else attention
+
+
+def _stated(weights: Weights, spec: ExportSpec) -> Weights:
+    """Return the weights with the licence and the note on the data that `spec` states."""
+    if spec.licence is not None:
+        weights = replace(weights, licence=spec.licence)
+    if spec.data_note is not None:
+        weights = replace(weights, training=weights.training | {"data": spec.data_note})
+    return weights
 
 
 def _torch_export(module: ExportedNet, *, uint8: bool) -> onnx.ModelProto:
-    # Sizes that no constant of the network equals, so that a wrongly fixed one would show.
+    # No constant of the network equals these sizes, so that a size fixed by mistake would show.
     shape = (2, 19, 23, 3) if uint8 else (2, 3, 19, 23)
     example = torch.zeros(shape, dtype=torch.uint8 if uint8 else torch.float32)
     names = {0: "N", 1: "H", 2: "W"} if uint8 else {0: "N", 2: "H", 3: "W"}
@@ -176,7 +238,7 @@ def _torch_export(module: ExportedNet, *, uint8: bool) -> onnx.ModelProto:
             verbose=False,
         )
     if program is None:
-        raise ModelError("PyTorch's exporter returned nothing")
+        raise ModelError("PyTorch's exporter returned no model")
     model = program.model_proto
     _name_axes(model, names)
     _drop_tracing_notes(model)
@@ -184,7 +246,7 @@ def _torch_export(module: ExportedNet, *, uint8: bool) -> onnx.ModelProto:
 
 
 def _name_axes(model: onnx.ModelProto, names: dict[int, str]) -> None:
-    """Call the free axes of the input N, H and W; the exporter numbers them."""
+    """Name the free axes of the input N, H and W; the exporter numbers them."""
     for axis, name in names.items():
         model.graph.input[0].type.tensor_type.shape.dim[axis].dim_param = name
     for output in model.graph.output:

@@ -1,6 +1,7 @@
 """ONNX files: what is in the graph, what it says of itself, and that it computes what PyTorch does."""
 
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ import torch
 from onnx import TensorProto
 
 from deploy.export import ExportSpec, export_files, export_onnx
+from deploy.freezing import NOTABLE_LOSS_DB, freezing_cost
 from deploy.verify import difference, tiles_match
 from sr.errors import ModelError
 from sr.image import read_picture
@@ -22,7 +24,7 @@ from sr.network.checkpoint import Weights, load_weights, save_weights
 from sr.network.config import ModelConfig
 from sr.network.descriptor import ModelDescriptor
 from sr.network.model import LocalGate, SRNet, frozen_attention
-from sr.network.modelfile import SHIPPED_DIR, shipped_onnx, shipped_scales, shipped_weights
+from sr.network.modelfile import SHIPPED, SHIPPED_DIR, shipped_onnx, shipped_scales, shipped_weights
 from sr.upscale import Upscaler
 
 EXAMPLES = Path(__file__).resolve().parent.parent / "examples"
@@ -130,7 +132,55 @@ def test_metadata_says_what_the_file_is(files, weights_file):
     assert metadata.halo == 5
     assert metadata.weights_sha256 == weights.sha256
     assert metadata.training == {"data": "noise"}
-    assert metadata.licence == "Apache-2.0"
+    assert metadata.licence == "", "nobody stated one"
+
+
+def test_licence_and_data_are_those_that_are_stated(weights_file, tmp_path):
+    spec = ExportSpec(licence="CC-BY-4.0", data_note="my holiday")
+    (path,) = export_files(str(weights_file), (), tmp_path, spec, cards=True)
+    metadata = metadata_of(path)
+    assert (metadata.licence, metadata.training["data"]) == ("CC-BY-4.0", "my holiday")
+    card = path.with_suffix(".md").read_text(encoding="utf-8")
+    assert "CC-BY-4.0" in card
+    assert "my holiday" in card
+    headings = [line for line in card.splitlines() if line.startswith("## ")]
+    assert headings[0] == "## Intended use and limits"
+
+
+def test_a_card_claims_no_licence_that_nobody_stated(weights_file, tmp_path):
+    (path,) = export_files(str(weights_file), (), tmp_path, ExportSpec(), cards=True)
+    card = path.with_suffix(".md").read_text(encoding="utf-8")
+    assert "Apache" not in card
+    assert "--licence" in card
+    assert metadata_of(path).weights_sha256 in card
+
+
+def test_shipped_weights_keep_their_licence():
+    for path in SHIPPED_DIR.glob("*.onnx"):
+        assert metadata_of(path).licence == SHIPPED["small"].licence
+
+
+def test_what_freezing_costs_is_said_where_it_matters(tmp_path):
+    """Live gates that always equal their running mean lose nothing; with half that mean they do."""
+    weights = load_weights(shipped_weights(scale=2))
+    net = replace(weights, config=replace(weights.config, attention="dynamic", norm="none")).build()
+    with torch.no_grad():
+        for block in net.blocks:
+            mean = block.attention.gate_mean.clamp_(0.01, 0.99).flatten()
+            block.attention.excite.weight.zero_()
+            block.attention.excite.bias.copy_(torch.log(mean / (1 - mean)))
+    assert abs(freezing_cost(net)) < 1e-3
+    with torch.no_grad():
+        for block in net.blocks:
+            block.attention.gate_mean.mul_(0.5)
+    assert freezing_cost(net) > NOTABLE_LOSS_DB
+    trained = tmp_path / "net.safetensors"
+    save_weights(trained, replace(weights, config=net.config, state=net.state_dict()))
+    notes: list[str] = []
+    export_onnx(trained, tmp_path, ExportSpec(), note=notes.append)
+    assert [("net.safetensors" in note, "--attention dynamic" in note) for note in notes] == [(True, True)]
+    export_onnx(trained, tmp_path, ExportSpec(attention="dynamic"), note=notes.append)
+    assert len(notes) == 1, "live gates stay as they are"
 
 
 def test_files_carry_no_trace_of_the_machine_that_made_them(files):

@@ -1,7 +1,7 @@
 """Trained weights with their metadata, in one safetensors file or inside a training checkpoint.
 
-The metadata are strings: JSON of the network's configuration, a summary of the training. So a file is
-self-describing, and no pickle is ever executed.
+The metadata are strings: JSON of the network's configuration and of a summary of the training. So a file
+describes itself, and no pickle is executed.
 """
 
 from __future__ import annotations
@@ -30,16 +30,16 @@ TRAINING_FORMAT = "srup-training-2"  # of checkpoints, whose entry "weights" is 
 
 @dataclass(frozen=True)
 class Weights:
-    """A trained network as it lies in a file.
+    """A trained network, as a file stores it.
 
     Attributes:
-        config: what the tensors belong to.
+        config: of the network that the tensors belong to.
         state: the `state_dict`, float32 on the CPU.
-        training: a summary of the training, e.g. {"data": ..., "steps": ...}; under "started_from"
-            that of the weights which it started from.
+        training: a summary of the training, e.g. {"data": ..., "steps": ...}; "started_from" holds that
+            of the initial weights.
         preset: name of the preset, or "custom".
-        halo: smallest halo in lr pixels that was measured to make tiles match; None if not measured.
-        licence: of the weights, SPDX.
+        halo: smallest halo in lr pixels with which tiles were measured to match; None if not measured.
+        licence: of the weights; empty if nobody stated one.
         sha256: of the file that was read; empty before writing.
         source: path of the file that was read, for messages; empty before writing.
     """
@@ -49,7 +49,7 @@ class Weights:
     training: dict[str, Any] = field(default_factory=dict)
     preset: str = "custom"
     halo: int | None = None
-    licence: str = "Apache-2.0"
+    licence: str = ""
     sha256: str = ""
     source: str = field(default="", compare=False)
 
@@ -124,7 +124,7 @@ def load_weights(path: str | os.PathLike[str]) -> Weights:
         raise ModelError(f"{path}: no such weights file")
     metadata, state = _read_checkpoint(path) if path.suffix == ".pt" else _read_safetensors(path)
     if metadata.get("format") != FORMAT:
-        raise ModelError(f"{path}: weights, but not of srup (no {FORMAT!r} in its metadata)")
+        raise ModelError(f"{path}: weights, but not from srup (no {FORMAT!r} in its metadata)")
     try:
         return Weights(
             config=ModelConfig.from_dict(json.loads(metadata["config"])),
