@@ -134,7 +134,14 @@ def test_loss_falls_and_what_ships_upscales(
 def test_run_writes_metrics_and_weights_and_returns_the_measurement(
     config: TrainConfig, pairs: dict[int, Path]
 ) -> None:
-    config = replace(config, total_epochs=5, val_every=2, val_lists=(pairs[2],), data_note="two gradients")
+    config = replace(
+        config,
+        total_epochs=5,
+        val_every=2,
+        val_lists=(pairs[2],),
+        data_note="two gradients",
+        licence="CC0-1.0",
+    )
     lines: list[str] = []
     trainer = Trainer(config, group=CPU, log=lines.append)
     quality = trainer.run()
@@ -158,6 +165,7 @@ def test_run_writes_metrics_and_weights_and_returns_the_measurement(
     weights = load_weights(config.file("last.safetensors"))
     assert weights.config == config.model
     assert weights.training["data"] == "two gradients"
+    assert weights.licence == "CC0-1.0"
     assert weights.training["steps"] == 20
     assert weights.training["pictures"] == 2
     assert weights.training["stages"] == "l1:5"

@@ -57,6 +57,12 @@ class TrainConfig:
     data_note: str = setting(
         "What the data are, for the metadata of the weights.", DATA, default="", resumable=True
     )
+    licence: str = setting(
+        "Licence of the weights, for their metadata; none is stated otherwise.",
+        DATA,
+        default="",
+        resumable=True,
+    )
     loss: str = setting("Loss of a run without stages, e.g. l1+0.05*fftloss.", LOSS, default="l1+3*luma")
     total_epochs: int = setting(
         "Epochs of a run without stages.", LOSS, default=100, at_least=1, resumable=True

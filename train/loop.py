@@ -526,6 +526,7 @@ class Trainer:
             {name: value.detach().cpu() for name, value in model.state_dict().items()},
             training,
             config.preset,
+            licence=config.licence,
         )
 
 
