@@ -1,4 +1,4 @@
-"""Headless Chromium by its DevTools protocol, over a pipe: nothing to install but the browser.
+"""Headless Chromium, controlled by its DevTools protocol over a pipe; needs nothing but the browser.
 
 https://chromedevtools.github.io/devtools-protocol/ describes methods and events.
 """
@@ -44,7 +44,7 @@ KEY_CODES = {"ArrowLeft": 37, "ArrowUp": 38, "ArrowRight": 39, "ArrowDown": 40, 
 
 
 class Browser:
-    """One tab. What it complains of is in `errors`, what it loads in `requests`."""
+    """One tab. `errors` holds its error messages, `requests` the addresses that it loads."""
 
     def __init__(self, *, ratio: float = 1) -> None:
         """Start it.
@@ -169,14 +169,14 @@ class Browser:
         self.run("new Promise(done => requestAnimationFrame(() => requestAnimationFrame(() => done())))")
 
     def key(self, key: str, *, shift: bool = False) -> None:
-        """Press a key and let it go."""
+        """Press and release a key."""
         text = {"text": key} if len(key) == 1 else {"windowsVirtualKeyCode": KEY_CODES.get(key, 0)}
         for kind in ("keyDown", "keyUp"):
             self.call("Input.dispatchKeyEvent", type=kind, key=key, modifiers=SHIFT if shift else 0, **text)
         self.settle()
 
     def drag(self, start: tuple[float, float], end: tuple[float, float]) -> None:
-        """Press the mouse at one place, move it and let go at another."""
+        """Press the mouse at one place, move it, and release it at another."""
         middle = ((start[0] + end[0]) / 2, (start[1] + end[1]) / 2)
         steps = (("mousePressed", start), ("mouseMoved", middle), ("mouseMoved", end), ("mouseReleased", end))
         for kind, (x, y) in steps:
@@ -197,7 +197,7 @@ class Browser:
         self.settle()
 
     def screenshot(self) -> np.ndarray:
-        """Return what is seen, uint8 (H, W, 3)."""
+        """Return a screenshot, uint8 (H, W, 3)."""
         data = self.call("Page.captureScreenshot", format="png")["data"]
         with Image.open(BytesIO(base64.b64decode(data))) as image:
             return np.asarray(image.convert("RGB"))

@@ -1,4 +1,4 @@
-"""What all tests share: GPU tests skip themselves, and packaging tests get a copy of the sources."""
+"""Shared by all tests: GPU tests are skipped without a GPU, and packaging tests get a copy of the sources."""
 
 import os
 import shutil
@@ -35,7 +35,7 @@ def _has_gpu() -> bool:
 
 @pytest.fixture(scope="module")
 def one_thread() -> Iterator[None]:
-    """Let PyTorch compute on one thread: on tiny tensors several mostly wait, for ever on a busy machine."""
+    """Let PyTorch compute on one thread: on tiny tensors more threads mostly wait for each other."""
     import torch
 
     threads = torch.get_num_threads()

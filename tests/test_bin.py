@@ -1,4 +1,4 @@
-"""bin/srup from a fresh clone: it installs itself once, passes arguments on, says what is missing."""
+"""bin/srup from a fresh clone: it installs itself once, passes arguments on, and reports what is missing."""
 
 import os
 import shutil
@@ -108,7 +108,7 @@ def test_too_old_python_is_named(clone: Path, tools_only: dict[str, str], how: s
     assert answer.stderr == f"srup: need Python 3.11 or later, but {named} is 3.8\n"
 
 
-def test_no_python_is_said(clone: Path, tools_only: dict[str, str]) -> None:
+def test_a_missing_python_is_reported(clone: Path, tools_only: dict[str, str]) -> None:
     answer = run(clone / "bin/srup", "--version", env=tools_only)
     assert answer.returncode == 1
     assert answer.stderr.startswith("srup: need Python 3.11 or later, found none")
@@ -124,7 +124,9 @@ def test_missing_venv_names_the_debian_package(clone: Path, tools_only: dict[str
 
 
 @pytest.mark.slow
-def test_missing_network_is_said_and_the_next_run_starts_over(clone: Path, bare_env: dict[str, str]) -> None:
+def test_a_missing_network_is_reported_and_the_next_run_starts_over(
+    clone: Path, bare_env: dict[str, str]
+) -> None:
     offline = {name: value for name, value in bare_env.items() if not name.startswith("PIP_")}
     offline |= {"PIP_CONFIG_FILE": os.devnull, "PIP_INDEX_URL": "http://127.0.0.1:9/", "PIP_RETRIES": "0"}
     for _ in range(2):
@@ -195,7 +197,7 @@ def test_srup_venv_names_the_environment_to_install_into(
 
 
 @pytest.mark.slow
-def test_arguments_arrive_unharmed_through_a_symlink_from_elsewhere(
+def test_arguments_pass_unchanged_through_a_symlink_from_another_folder(
     installed_tree: Path, tmp_path: Path, bare_env: dict[str, str]
 ) -> None:
     (tmp_path / "srup").symlink_to(installed_tree / "bin/srup")

@@ -153,13 +153,13 @@ def test_finite_is_0_where_the_network_overflows(weights_file, tmp_path):
 # --- metadata -----------------------------------------------------------------------------------
 
 
-def test_files_from_before_colour_are_rgb():
+def test_files_without_a_colour_space_are_rgb():
     properties = shipped_properties()
     properties.pop(KEY_PREFIX + "colour", None)
     assert ModelDescriptor.from_properties(properties, source="old.onnx").colour == "RGB"
 
 
-def test_files_from_before_colour_with_one_channel_are_refused():
+def test_one_channel_files_without_a_colour_space_are_refused():
     properties = shipped_properties() | {KEY_PREFIX + "img_channels": "1"}
     properties.pop(KEY_PREFIX + "colour", None)
     with pytest.raises(ModelError, match=r"grey\.onnx: .*srup export"):

@@ -1,4 +1,4 @@
-"""ONNX files: what is in the graph, what it says of itself, and that it computes what PyTorch does."""
+"""ONNX files: graph, metadata, and equality with PyTorch."""
 
 from collections import Counter
 from dataclasses import replace
@@ -58,7 +58,7 @@ def files(weights_file, tmp_path_factory) -> dict[str, Path]:
 
 
 @pytest.mark.parametrize("path", sorted(SHIPPED_DIR.glob("*.onnx")), ids=lambda path: path.stem)
-def test_metadata_of_shipped_files_are_written_as_they_were_read(path):
+def test_metadata_of_shipped_files_survive_being_read_and_written(path):
     properties = {entry.key: entry.value for entry in onnx.load(path).metadata_props}
     assert list(metadata_of(path).to_properties().items()) == list(properties.items())
 
@@ -183,7 +183,7 @@ def test_what_freezing_costs_is_said_where_it_matters(tmp_path):
     assert len(notes) == 1, "live gates stay as they are"
 
 
-def test_files_carry_no_trace_of_the_machine_that_made_them(files):
+def test_files_name_no_path_of_the_machine(files):
     here = str(Path(__file__).resolve().parent.parent).encode()
     for path in files.values():
         assert here not in path.read_bytes()
@@ -249,7 +249,7 @@ def test_sizes_that_were_not_exported_work(files, kind):
     assert run(files[kind], lr).shape == (3, 3, 120, 3)
 
 
-def test_finite_tells_the_broken_pictures_of_a_batch(weights_file, tmp_path):
+def test_finite_marks_the_overflowed_pictures_of_a_batch(weights_file, tmp_path):
     """Inflated weights overflow half precision on a bright picture and not on a mid-grey one."""
     weights = load_weights(weights_file)
     state = dict(weights.state)

@@ -98,7 +98,7 @@ def test_reductions_and_all_before_and_after_the_body_are_float32(graph):
         assert types[node.output[0]] != TensorProto.FLOAT16, node.name
 
 
-def test_uint8_stands_at_both_ends_with_a_cast_first_and_last(graph):
+def test_uint8_input_and_output_have_a_cast(graph):
     types = types_of(graph)
     assert [(i.name, types[i.name]) for i in graph.input] == [("image", TensorProto.UINT8)]
     outputs = [(output.name, types[output.name]) for output in graph.output]
@@ -140,7 +140,7 @@ def test_the_shipped_file_in_half_precision_is_near_float32(picture, scale):
 
 @pytest.mark.slow
 def test_the_references_do_compute_in_half_precision():
-    """Or the tests above would show nothing: float32 arithmetic on half weights comes far nearer."""
+    """Otherwise the tests above would show nothing: float32 arithmetic on half weights comes far nearer."""
     lr = crop("colosseum", 32)
     nets = shipped_nets(2)
     expected = nets.upscale("fp32", lr)

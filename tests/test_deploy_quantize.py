@@ -1,4 +1,4 @@
-"""INT8 files: what is quantised, what stays float, how close they are, and what they say of themselves."""
+"""INT8 files: quantised and float parts, closeness to float32, metadata."""
 
 import re
 from pathlib import Path
@@ -139,7 +139,7 @@ def test_calibration_takes_pictures_from_all_over_the_folder(tmp_path, pictures)
         calibration_pictures(empty)
 
 
-def test_what_cannot_be_int8_is_refused(pictures, tmp_path):
+def test_exports_that_cannot_be_int8_are_refused(pictures, tmp_path):
     for spec in (ExportSpec("int8"), ExportSpec("int8", "float32", calibration=pictures)):
         with pytest.raises(ModelError, match=r"int8.*uint8"):
             export_onnx(shipped_weights(scale=2), tmp_path, spec)

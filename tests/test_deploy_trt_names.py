@@ -172,7 +172,7 @@ def factories(tree: ast.AST) -> set[tuple[str, str]]:
 
 
 @pytest.mark.parametrize("path", [path for path in SOURCES if path.exists()], ids=lambda path: path.name)
-def test_every_object_of_tensorrt_is_in_a_variable_that_this_test_knows(path):
+def test_every_object_of_tensorrt_is_in_a_known_variable(path):
     known = CLASSES.keys() | CLASSES_IN.get(path.name, {}).keys()
     unknown = {
         pair for pair in factories(ast.parse(path.read_text(encoding="utf-8"))) if pair[0] not in known
@@ -180,7 +180,7 @@ def test_every_object_of_tensorrt_is_in_a_variable_that_this_test_knows(path):
     assert unknown == set()
 
 
-def test_what_is_used_is_seen(names):
+def test_the_reader_finds_used_names(names):
     assert {
         "Builder.create_network",
         "INetworkDefinition.num_inputs",
@@ -218,7 +218,7 @@ def with_overridden(names: set[str]) -> set[str]:
     return names | {f"{base}.{name}" for base, methods in OVERRIDDEN.items() for name in methods}
 
 
-def test_tensorrt_rtx_has_all_of_them(names):
+def test_tensorrt_rtx_has_every_used_name(names):
     if importlib.util.find_spec("tensorrt_rtx") is None:
         pytest.skip("tensorrt-rtx is not installed")
     _, missing = missing_in("tensorrt_rtx", with_overridden(names))
@@ -256,7 +256,7 @@ def bindings(request, tmp_path_factory) -> tuple[str, dict[str, str]]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("bindings", VERSIONS, indirect=True)
-def test_the_real_bindings_have_all_of_them(names, bindings):
+def test_the_real_bindings_have_every_used_name(names, bindings):
     version, env = bindings
     wanted = {name for name in with_overridden(names) if not is_rtx_only(name)}
     assert missing_in("tensorrt_bindings", wanted, env) == (version, [])
@@ -266,7 +266,7 @@ def test_the_real_bindings_have_all_of_them(names, bindings):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("bindings", VERSIONS[:1], indirect=True)
-def test_a_name_that_is_not_there_is_found_out(bindings):
+def test_a_missing_name_is_detected(bindings):
     _, env = bindings
     wanted = {
         "Builder.create_network",

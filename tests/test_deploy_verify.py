@@ -1,4 +1,4 @@
-"""How far outputs may differ, and the proof of engines at their export, on simulated GPUs."""
+"""Limits on differences of outputs, and the check of engines at their export, on simulated GPUs."""
 
 import json
 import math
@@ -34,7 +34,7 @@ def test_a_difference_is_counted():
     assert difference(first, first).psnr == math.inf
 
 
-def test_the_chart_is_the_same_each_time_and_has_what_a_network_meets():
+def test_the_chart_is_constant_and_varied():
     picture = chart(height=192, width=256)
     assert (picture.shape, picture.dtype) == ((192, 256, 3), np.uint8)
     assert (picture == chart(height=192, width=256)).all()
@@ -45,7 +45,7 @@ def test_the_chart_is_the_same_each_time_and_has_what_a_network_meets():
 
 @pytest.mark.parametrize("scale", [2, 3, 4])
 def test_half_arithmetic_passes_and_uses_most_of_what_it_may(scale):
-    """The limit is one that real fp16 meets, and that little more error does not."""
+    """Real fp16 meets the limit; slightly more error does not."""
     pytest.importorskip("torch")
     from benchmarks.fp16 import levels, shipped_nets
 
@@ -157,7 +157,7 @@ def test_an_engine_that_overflows_is_refused(tmp_path, machine):
     assert "not finite in fp16" in result.stderr
 
 
-def test_memory_that_others_have_taken_leaves_the_engine_and_says_so(tmp_path, machine):
+def test_too_little_memory_keeps_the_engine_and_is_reported(tmp_path, machine):
     cuda = machine(None)
     cuda._failing_allocations = range(10_000)
     result = export("--trt", "--scale", 2, "-o", tmp_path)
@@ -179,7 +179,7 @@ def test_engines_for_other_gpus_are_not_compared(tmp_path):
     assert "not compared with the network" in listed.stdout
 
 
-def test_manifests_written_before_there_was_parity_are_read():
+def test_manifests_without_parity_are_read():
     text = EngineManifest.to_json(
         EngineManifest(identity(), "a.onnx", "11.0", "0.1.0", "2026-01-01T00:00:00+00:00", 1.0, 3, "0" * 64)
     )

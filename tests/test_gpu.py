@@ -125,7 +125,7 @@ def test_with_and_without_cuda_graphs(name, engine_dir, photograph, monkeypatch)
     assert difference(*results).max_levels <= MAX_RERUN_LEVELS
 
 
-def test_memory_that_runs_out_is_survived(name, engine_dir, photograph, on_cpu):
+def test_running_out_of_memory_gives_the_right_picture(name, engine_dir, photograph, on_cpu):
     """Something else takes the memory between opening and running."""
     backend = opened(name, 4, engine_dir)
     needed = backend._devices[0].needed_bytes(Plan(backend.info.max_batch, backend.info.max_tile))

@@ -1,4 +1,4 @@
-"""The wheel and the sdist: what is in them, and that the wheel works where nothing else is."""
+"""The wheel and the sdist: their contents, and that the wheel works in an empty environment."""
 
 import subprocess
 import sys
@@ -125,7 +125,7 @@ def test_install_is_small(installed: Path) -> None:
     assert sum(path.stat().st_size for path in files) < MAX_SITE_PACKAGES_MB * 1e6
 
 
-def test_installed_srup_tells_its_version(installed: Path, tmp_path: Path, bare_env: dict[str, str]) -> None:
+def test_installed_srup_prints_its_version(installed: Path, tmp_path: Path, bare_env: dict[str, str]) -> None:
     assert sr.__version__ in output_of(installed / "srup", "--version", cwd=tmp_path, env=bare_env).split()
 
 

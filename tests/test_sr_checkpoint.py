@@ -143,7 +143,7 @@ def test_not_safetensors(tmp_path: Path, content: bytes) -> None:
 
 
 @pytest.mark.parametrize("metadata", [None, {"format": "pt"}, {"format": "srup-weights-99"}])
-def test_safetensors_of_somebody_else(tmp_path: Path, metadata: dict[str, str] | None) -> None:
+def test_foreign_safetensors_are_refused(tmp_path: Path, metadata: dict[str, str] | None) -> None:
     path = tmp_path / "bert.safetensors"
     save_file({"weight": torch.zeros(3)}, path, metadata)
     assert "srup-weights-1" in refused(path)
@@ -187,7 +187,7 @@ def test_tensors_of_another_configuration(saved: Path, changes: dict[str, Any]) 
     assert str(caught.value).startswith(f"{saved}: ")
 
 
-def test_weights_that_are_in_no_file_are_refused_without_a_name() -> None:
+def test_refused_weights_without_a_file_need_no_name() -> None:
     with pytest.raises(ModelError, match=r"^the weights .*configuration"):
         replace(some_weights(), config=replace(CONFIG, num_blocks=2)).build()
 

@@ -1,4 +1,4 @@
-"""Colour spaces: the conversion is MATLAB's, and a network of any of them goes from RGB to RGB."""
+"""Colour spaces: the conversion is MATLAB's, and a network in any of them takes and gives RGB."""
 
 from dataclasses import replace
 from typing import Any
@@ -96,7 +96,7 @@ def test_pictures_do_not_mix() -> None:
 # --- networks -----------------------------------------------------------------------------------
 
 
-def test_a_network_in_rgb_is_what_it_is() -> None:
+def test_a_network_in_rgb_is_not_wrapped() -> None:
     net, lr = network("RGB"), picture(2, 3, 7, 9)
     assert torch.equal(RGBNet(net)(lr), net(lr))
 

@@ -1,4 +1,4 @@
-"""The page to compare with: what is embedded and said, what is refused, how it behaves in a browser."""
+"""The comparison page: its contents, refused pages, and its behaviour in a browser."""
 
 import base64
 import errno
@@ -29,7 +29,7 @@ NASTY = """a "b" <img src=x onerror=alert(1)> & 'c' @@script@@ $x \N{CAT} e\N{CO
 
 
 class Page(HTMLParser):
-    """A page as a browser would see it."""
+    """A parsed page."""
 
     def __init__(self, path: Path) -> None:
         super().__init__()
@@ -123,7 +123,7 @@ def test_bicubic_is_the_filter_of_the_quality_figures(tmp_path):
     assert np.abs(shown[inner] - exact[inner]).max() < 1.2  # two roundings, of which one is weighted
 
 
-def test_sizes_that_are_no_multiple(tmp_path):
+def test_outputs_whose_size_is_not_a_multiple_are_shown(tmp_path):
     source, target = tmp_path / "a.png", tmp_path / "b.png"
     lr, sr = noise(13, 19, 3), noise(30, 50, 3)  # no pixel in the middle between two
     Image.fromarray(lr).save(source)
@@ -165,7 +165,7 @@ def test_a_large_picture_is_cut_to_its_detail(tmp_path, monkeypatch):
     assert f"90x60 from ({left}, {top})" in page.text
 
 
-def test_of_a_picture_without_detail_the_middle_is_shown(tmp_path, monkeypatch):
+def test_the_middle_of_a_flat_picture_is_shown(tmp_path, monkeypatch):
     monkeypatch.setattr(compare, "LARGEST_CROP_PX", 40 * 20)
     one = pair(tmp_path, np.full((40, 80), 90, np.uint8))
     write_page(tmp_path / "page.html", [one], about="")
@@ -231,7 +231,7 @@ def test_srgb_stays_as_it_is(tmp_path, profile):
     np.testing.assert_array_equal(Page(tmp_path / "page.html").arrays()["srup"], pixels(one.target, "RGB"))
 
 
-def test_of_an_animation_the_first_frame_is_shown(tmp_path):
+def test_the_first_frame_of_an_animation_is_shown(tmp_path):
     one = Compared(tmp_path / "a.png", tmp_path / "b.png")
     for path, size in ((one.source, 8), (one.target, 16)):
         first, second = (Image.fromarray(noise(size, size, 3, seed=seed)) for seed in (1, 2))
@@ -284,7 +284,7 @@ def test_the_page_loads_nothing(tmp_path):
     )
 
 
-def test_folders_above_are_not_told(tmp_path):
+def test_the_page_names_no_parent_folder(tmp_path):
     compared = [
         pair(tmp_path / "in", noise(4, 4, 3)),
         pair(tmp_path / "in" / "deep", noise(4, 4, 3)),
@@ -303,7 +303,7 @@ def test_folders_above_are_not_told(tmp_path):
 # --- limits -------------------------------------------------------------------------------------
 
 
-def test_a_page_has_its_largest_size(tmp_path, monkeypatch):
+def test_the_size_of_a_page_is_limited(tmp_path, monkeypatch):
     monkeypatch.setattr(compare, "LARGEST_PAGE_BYTES", 400_000)
     monkeypatch.setattr(compare, "_FRAME_BYTES", 40_000)
     compared = [pair(tmp_path / str(i), noise(60, 100, 3)) for i in range(4)]
@@ -319,7 +319,7 @@ def test_a_page_has_its_largest_size(tmp_path, monkeypatch):
         assert width / height == pytest.approx(100 / 60, rel=0.05)
 
 
-def test_a_page_has_its_most_pictures(tmp_path, monkeypatch):
+def test_the_number_of_pictures_on_a_page_is_limited(tmp_path, monkeypatch):
     monkeypatch.setattr(compare, "MOST_PICTURES", 2)
     compared = [pair(tmp_path / str(i), noise(4, 4, 3)) for i in range(5)]
     compared[0].target.unlink()

@@ -1,4 +1,4 @@
-"""What goes wrong round the pictures, with the real thing, through the command: disks, names, odd files."""
+"""Failures around pictures, through the real command: disks, names, permissions, odd files."""
 
 import contextlib
 import json
@@ -30,7 +30,7 @@ linux = pytest.mark.skipif(sys.platform != "linux", reason="needs Linux")
 def upscale(
     *arguments: object, before: list[str] | None = None, **options
 ) -> subprocess.CompletedProcess[str]:
-    """Run the command; no traceback comes out, whatever happens, and it ends."""
+    """Run the command; check that it ends and prints no traceback."""
     result = subprocess.run(
         [*(before or []), *COMMAND, *map(os.fspath, arguments)],
         env=ENVIRONMENT,
@@ -84,7 +84,7 @@ def mounted(folder: Path, options: str) -> Iterator[Path]:
 
 
 @linux
-def test_a_full_disk_fails_the_pictures_that_do_not_fit_and_room_lets_it_go_on(folder, tmp_path):
+def test_a_full_disk_fails_only_pictures_that_do_not_fit_and_the_run_can_be_repeated(folder, tmp_path):
     with mounted(tmp_path / "out", "size=40k") as out:
         full = upscale(folder, "-o", out)
         assert full.returncode == 1
@@ -101,7 +101,7 @@ def test_a_full_disk_fails_the_pictures_that_do_not_fit_and_room_lets_it_go_on(f
         assert len([path for path in out.glob("*.png") if whole(path)]) == 3
 
 
-def test_a_record_that_cannot_be_written_costs_the_record_only(folder, tmp_path):
+def test_an_unwritable_ledger_fails_no_picture(folder, tmp_path):
     out = tmp_path / "out"
     (out / NAME).mkdir(parents=True)
     result = upscale(folder, "-o", out)
@@ -112,7 +112,7 @@ def test_a_record_that_cannot_be_written_costs_the_record_only(folder, tmp_path)
 
 
 @linux
-def test_a_read_only_output_folder_is_said_before_the_work(folder, tmp_path):
+def test_a_read_only_output_folder_is_refused_before_the_work(folder, tmp_path):
     with mounted(tmp_path / "out", "ro") as out:
         result = upscale(folder, "-o", out)
         assert result.returncode == 1
@@ -123,7 +123,7 @@ def test_a_read_only_output_folder_is_said_before_the_work(folder, tmp_path):
 
 
 @pytest.mark.skipif(not hasattr(os, "geteuid"), reason="permissions the Unix way")
-def test_what_permissions_forbid(folder, tmp_path):
+def test_missing_permissions_are_reported(folder, tmp_path):
     """A picture and a folder that may not be read, and an output folder that may not be written."""
     if IS_ROOT and not shutil.which("setpriv"):
         pytest.skip("permissions do not bind this user")
@@ -159,8 +159,8 @@ def test_results_that_cannot_be_printed(folder):
 
 
 @linux
-def test_files_that_are_no_pictures_are_named_and_the_rest_go_on(folder, tmp_path):
-    """A pipe, a loop of links, a broken link, a file that cannot be read, an empty one, a folder x.png."""
+def test_files_that_are_not_pictures_are_named_and_the_others_upscaled(folder, tmp_path):
+    """A pipe, a loop of links, a broken link, an unreadable file, an empty file, a folder named x.png."""
     os.mkfifo(folder / "pipe.png")
     (folder / "loop.png").symlink_to(folder / "loop.png")
     (folder / "broken.png").symlink_to(tmp_path / "absent.png")

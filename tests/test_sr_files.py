@@ -1,4 +1,4 @@
-"""Atomic writing: a file is whole or not there."""
+"""Atomic writing: a file is whole or absent."""
 
 import os
 import signal
@@ -62,7 +62,7 @@ def test_block_that_writes_nothing_leaves_the_old_file(tmp_path: Path) -> None:
     assert names(tmp_path) == ["out.txt"]
 
 
-def test_missing_folder_is_the_callers_to_make(tmp_path: Path) -> None:
+def test_a_missing_folder_is_not_made(tmp_path: Path) -> None:
     with pytest.raises(OSError, match="nowhere"), atomic_write(tmp_path / "nowhere/out.txt") as temporary:
         temporary.write_text("text")
     assert names(tmp_path) == []

@@ -32,7 +32,7 @@ def started(*command: str, cwd: Path, handler: signal.Handlers = signal.SIG_DFL)
     )
 
 
-def test_one_finishes_what_is_being_written_and_says_how_far_it_came(tmp_path: Path) -> None:
+def test_the_first_finishes_open_files_and_reports_the_progress(tmp_path: Path) -> None:
     with Image.open(ROOT / "examples" / "kitten.png") as picture:
         larger = picture.convert("RGB").resize((400, 300))
     (tmp_path / "in").mkdir()
@@ -88,7 +88,7 @@ def test_handlers_are_put_back() -> None:
         signal.signal(signal.SIGINT, before)
 
 
-def test_in_the_background_of_a_shell_it_is_ignored(tmp_path: Path) -> None:
+def test_a_background_job_ignores_it(tmp_path: Path) -> None:
     with Image.open(ROOT / "examples" / "kitten.png") as picture:
         picture.convert("RGB").resize((40, 30)).save(tmp_path / "a.png")
     command = ("-m", "sr.cli", "upscale", "-", "-o", "b.png")

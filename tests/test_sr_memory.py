@@ -1,4 +1,4 @@
-"""How much memory there is: control groups of both versions, nested, and `ulimit -v`."""
+"""Available memory: nested control groups of both versions, and `ulimit -v`."""
 
 import subprocess
 import sys
@@ -72,7 +72,7 @@ def test_page_cache_that_is_given_back_is_not_used(machine: Machine) -> None:
     assert machine.left == 312 * MIB
 
 
-def test_where_a_group_is_slowed_down_is_its_limit(machine: Machine) -> None:
+def test_the_high_mark_of_a_group_is_its_limit(machine: Machine) -> None:
     machine.belongs("0::/a")
     machine.mounts(machine.mount("cgroup2"))
     machine.group("a", V2, limit="max", used=100 * MIB)

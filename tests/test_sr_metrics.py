@@ -75,7 +75,7 @@ def test_y_of_known_colours(rgb: tuple[int, int, int], y: float) -> None:
     np.testing.assert_allclose(got, y, rtol=0, atol=1e-10)
 
 
-def test_y_of_grey_is_that_of_equal_channels() -> None:
+def test_y_of_grey_equals_y_of_equal_channels() -> None:
     grey = np.arange(256, dtype=np.uint8).reshape(16, 16)
     np.testing.assert_allclose(y_channel(grey), y_channel(np.stack([grey] * 3, axis=2)), rtol=0, atol=1e-10)
 

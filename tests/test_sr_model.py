@@ -224,7 +224,7 @@ def test_configuration_survives_its_dict() -> None:
     ("fields", "colour"),
     [({"img_channels": 3}, "RGB"), ({"img_channels": 1}, "Y"), ({}, "RGB"), ({"colour": "YCbCr"}, "YCbCr")],
 )
-def test_configurations_from_before_colour_are_read(fields: dict[str, Any], colour: str) -> None:
+def test_configurations_without_a_colour_space_are_read(fields: dict[str, Any], colour: str) -> None:
     config = ModelConfig.from_dict(fields)
     assert (config.colour, config.img_channels) == (colour, COLOUR_CHANNELS[config.colour])
 
@@ -246,7 +246,7 @@ def test_preset_builds(name: str) -> None:
         assert model(picture(1, 1, 4, 5, dtype=torch.float32)).shape == (1, 1, 12, 15)
 
 
-def test_unknown_preset_names_those_there_are() -> None:
+def test_an_unknown_preset_is_answered_with_the_known_ones() -> None:
     with pytest.raises(ModelError, match=r"'huge'.*tiny, small, base, large"):
         preset_config("huge")
 
@@ -376,7 +376,7 @@ def test_freezing_keeps_layout_dtype_mode_and_the_original() -> None:
         assert model.config == TINY
 
 
-def test_trunk_state_is_what_scales_share() -> None:
+def test_trunk_state_holds_what_scales_share() -> None:
     two, three = (SRNet(replace(TINY, scale=scale)).state_dict() for scale in (2, 3))
     shared = {name for name in two if two[name].shape == three[name].shape}
     trunk = trunk_state(two)

@@ -1,4 +1,4 @@
-"""Arrays and PIL images, called from Python: every kind comes back as what it was; threads may share."""
+"""Arrays and PIL images from Python: every kind keeps its kind; threads may share an upscaler."""
 
 import subprocess
 import sys
@@ -122,7 +122,7 @@ def test_pil_images_keep_their_family(repeating: Upscaler, mode: str, result: st
     np.testing.assert_array_equal(np.asarray(answer), doubled(np.asarray(image.convert(result))))
 
 
-def test_palettes_become_what_their_colours_are(repeating: Upscaler) -> None:
+def test_palettes_become_rgb_or_grey(repeating: Upscaler) -> None:
     image = Image.new("P", (4, 3), 1)
     image.putpalette([0, 0, 0, 9, 9, 9])
     assert repeating(image).mode == "L"

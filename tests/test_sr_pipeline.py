@@ -1,4 +1,4 @@
-"""The pipeline: stages overlap, order and errors do not depend on timing, nothing partial is left."""
+"""The pipeline: stages overlap, order and errors do not depend on timing, no partial file remains."""
 
 import threading
 import time

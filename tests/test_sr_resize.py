@@ -218,7 +218,7 @@ def test_input_is_not_changed() -> None:
         (np.zeros((4, 4), np.uint8), math.nan, "by nan"),
     ],
 )
-def test_what_cannot_be_resized_is_named(image: NDArray, scale: float, names: str) -> None:
+def test_impossible_resizes_are_refused(image: NDArray, scale: float, names: str) -> None:
     with pytest.raises(ImageError) as caught:
         bicubic_resize(image, scale=scale)
     assert names in str(caught.value)

@@ -1,4 +1,4 @@
-"""Output sizes that are asked for, and the networks that reach them."""
+"""Requested output sizes, and the chains of networks that reach them."""
 
 import math
 from fractions import Fraction
@@ -55,7 +55,7 @@ def test_a_size_that_would_distort_is_refused_with_what_fits() -> None:
 
 
 @pytest.mark.parametrize("text", ["", "x", "1920", "1920x1080x3", "0x10", "10x0", "-3x4", "1.5x2", "axb"])
-def test_what_is_no_size(text: str) -> None:
+def test_other_texts_are_refused(text: str) -> None:
     with pytest.raises(ImageError, match="WIDTHxHEIGHT"):
         SizeRequest.parse_size(text)
 

@@ -148,17 +148,17 @@ def test_several_pictures_do_not_fit_into_a_stream(tmp_path: Path) -> None:
     ],
     ids=["empty", "text", "truncated"],
 )
-def test_what_is_no_picture_is_one_line(content: bytes, words: tuple[str, ...]) -> None:
+def test_bytes_that_are_not_a_picture_give_one_line(content: bytes, words: tuple[str, ...]) -> None:
     refused(upscaled("-", given=content), "standard input: ", *words)
 
 
-def test_what_the_format_cannot_hold_leaves_standard_output_empty() -> None:
+def test_an_output_that_the_format_cannot_hold_leaves_standard_output_empty() -> None:
     cut_out = small().convert("RGBA")
     cut_out.putpixel((3, 3), (0, 0, 0, 0))
     refused(upscaled("-", "--format", "jpg", given=encoded(cut_out, "PNG")), "cannot hold transparency")
 
 
-def test_what_never_ends_is_not_read_to_its_end() -> None:
+def test_an_endless_stream_is_not_read_to_its_end() -> None:
     class Endless(io.RawIOBase):
         given = 0
 

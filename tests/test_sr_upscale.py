@@ -127,7 +127,7 @@ def test_alpha_is_upscaled_with_the_picture(upscaler, photograph):
     assert abs(covered - 20 * 24) < 20 * 24 * 0.02
 
 
-def test_flat_colours_stay_nearly_what_they_are(upscaler):
+def test_flat_colours_stay_nearly_the_same(upscaler):
     for level in (0, 128, 255):
         flat = np.full((64, 64, 3), level, np.uint8)
         inside = upscaler(flat)[20:-20, 20:-20].astype(int)

@@ -1,4 +1,4 @@
-"""`srup train` as it is typed: the command of the issue, TOML, starting from checkpoints, exit statuses."""
+"""`srup train` on the command line: options, TOML, starting from checkpoints, exit statuses."""
 
 from pathlib import Path
 
@@ -48,7 +48,7 @@ def refused(*arguments: object, status: int = 1) -> str:
     return line.removeprefix("Error: ")
 
 
-def test_command_of_the_issue_runs(cwd: Path) -> None:
+def test_a_full_command_line_runs(cwd: Path) -> None:
     small = ["--num-feats=8", "--num-blocks=1", "--patch-size=8", "--patches-per-picture=2"]
     words = (
         "--upscale-factor=2 --optimizer=Adam --lr=1e-3 --lr-halve-step=60 --total-epochs=1 --batch-size=16 "

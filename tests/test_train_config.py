@@ -408,7 +408,7 @@ def test_alone_amp_is_bf16_and_ema_has_a_usual_decay() -> None:
     assert (own.params["amp"], own.params["ema"]) == ("fp16", 0.9)
 
 
-def test_command_of_the_issue_parses() -> None:
+def test_a_full_command_line_parses() -> None:
     words = (
         "--upscale-factor=2 --optimizer=Adam --lr=1e-3 --lr-halve-step=60 --total-epochs=300 --batch-size=16 "
         "--loss=fftloss --checkpoint-dir=checkpoints --save-subdir=test --save-prefix=1"

@@ -140,7 +140,7 @@ def test_half_precision_pictures_are_transformed_in_float32():
     assert float(fft_loss(sr, hr)) == pytest.approx(full_plane(sr.float(), hr.float(), 0), rel=1e-5)
 
 
-def test_fft_loss_can_be_trained_on_after_it_was_only_looked_at():
+def test_fft_loss_trains_after_use_in_inference_mode():
     sr, hr = images(1, 1, 10, 14)  # a size whose filter is not kept yet
     with torch.inference_mode():
         fft_loss(sr, hr, cutoff=0.123)

@@ -1,4 +1,4 @@
-"""What a run reports: rates, records that survive a crash, TensorBoard, curves."""
+"""The reports of a run: rates, records that survive a crash, TensorBoard, curves."""
 
 import json
 from pathlib import Path
@@ -60,7 +60,7 @@ def test_records_are_appended_and_read(tmp_path: Path) -> None:
     assert [json.loads(line) for line in metrics.path.read_text().splitlines()] == metrics.read()
 
 
-def test_going_on_drops_what_was_taken_back(tmp_path: Path) -> None:
+def test_resuming_drops_later_records(tmp_path: Path) -> None:
     path = tmp_path / "m.jsonl"
     path.write_text("".join(json.dumps(record(epoch)) + "\n" for epoch in (1, 2, 3)))
     metrics = Metrics(path)
@@ -71,7 +71,7 @@ def test_going_on_drops_what_was_taken_back(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("cut", [1, 5, 30])
-def test_last_line_that_a_crash_cut_off_is_dropped(tmp_path: Path, cut: int) -> None:
+def test_a_truncated_last_line_is_dropped(tmp_path: Path, cut: int) -> None:
     path = tmp_path / "m.jsonl"
     path.write_text(json.dumps(record(1)) + "\n" + json.dumps(record(2))[:-cut])
     metrics = Metrics(path)

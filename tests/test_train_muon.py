@@ -1,4 +1,4 @@
-"""Muon: what it does to kernels, and to what is not one."""
+"""Muon: its steps for kernels and for other parameters."""
 
 import pytest
 import torch
@@ -49,7 +49,7 @@ def test_kernels_take_orthogonal_steps_and_the_rest_those_of_adam(
         assert values.max() < 1.3
 
 
-def test_a_kernel_that_was_changed_from_outside_is_what_the_step_starts_from() -> None:
+def test_a_step_starts_from_a_kernel_changed_from_outside() -> None:
     model = network(torch.contiguous_format)
     muon = optimizer(model)
     with torch.no_grad():

@@ -1,4 +1,4 @@
-"""Resuming: a run that was cut off goes on as if it had not been; what does not belong to it is refused."""
+"""Resuming: an interrupted run continues as if it had not stopped; foreign checkpoints are refused."""
 
 import json
 import os
