@@ -1,9 +1,9 @@
 """Picture file <-> array.
 
-`read` and `write` handle whole files, `rgb` any picture as 8-bit RGB. `formats` has one `FormatSpec` for each file format, `identify` tells
-the format from the content. `decode` makes `picture`s from a `source`, `encode` and `animate` write
-through Pillow, `sixteen_bit` through libvips. `metadata` keeps EXIF, XMP and ICC data right, `alpha`
-prepares transparency, `bands` reads pictures that exceed the memory.
+`read` and `write` handle whole files, `rgb` any picture as 8-bit RGB. `formats` has one `FormatSpec` for
+each file format, `identify` tells the format from the content. `decode` makes `picture`s from a `source`,
+`encode` and `animate` write through Pillow, `sixteen_bit` through libvips. `metadata` keeps EXIF, XMP and
+ICC data right, `alpha` prepares transparency, `bands` reads pictures that exceed the memory.
 
 Names are loaded when they are first used: numpy and Pillow take longer to import than `srup --help` may.
 """

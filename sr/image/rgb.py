@@ -39,7 +39,7 @@ def read_rgb(
         return _rgb(picture)
     if background is None:
         raise ImageError(
-            f"{printable(path)}: has transparent pixels, need opaque RGB or grey; lay it on a background first"
+            f"{printable(path)}: has transparent pixels, need opaque ones; lay it on a background first"
         )
     return _composited(picture, background)
 
