@@ -231,35 +231,65 @@ def unfiltered_png(file: bytes) -> NDArray:
     return np.frombuffer(b"".join(rows), f">u{bits // 8}").reshape(height, width, channels)
 
 
+def tiff(
+    tags: dict[int, tuple[int, list[int]]],
+    parts: list[bytes],
+    *,
+    order: str = ">",
+    big: bool = False,
+    offsets: int = 273,
+) -> bytes:
+    """Assemble a TIFF, or BigTIFF, of strips or tiles that are already encoded.
+
+    Args:
+        tags: tag -> field type (3 SHORT, 4 LONG, 1 and 7 bytes, 12 DOUBLE) and values, without the parts.
+        parts: the strips or tiles.
+        order: "<" or ">".
+        big: whether it is a BigTIFF.
+        offsets: the tag that lists where the parts are, 273 for strips or 324 for tiles.
+    """
+    header = 16 if big else 8
+    starts = [header + sum(map(len, parts[:index])) for index in range(len(parts))]
+    counts = 279 if offsets == 273 else 325
+    tags = {**tags, offsets: (4, starts), counts: (4, [len(part) for part in parts])}
+    at = header + sum(map(len, parts))
+    room, count_code, place_code = (8, "Q", "Q") if big else (4, "H", "I")
+    behind = at + struct.calcsize(order + count_code) + (4 + 2 * room) * len(tags) + room
+    records, data = struct.pack(order + count_code, len(tags)), b""
+    for tag, (kind, numbers) in sorted(tags.items()):
+        packed = struct.pack(
+            f"{order}{len(numbers)}{ {1: 'B', 3: 'H', 4: 'I', 7: 'B', 12: 'd'}[kind] }", *numbers
+        )
+        place = struct.pack(order + place_code, behind + len(data))
+        records += struct.pack(f"{order}HH{place_code}", tag, kind, len(numbers))
+        records += packed.ljust(room, b"\0") if len(packed) <= room else place
+        data += packed if len(packed) > room else b""
+    first = (b"II" if order == "<" else b"MM") + (
+        struct.pack(order + "HHHQ", 43, 8, 0, at) if big else struct.pack(order + "HI", 42, at)
+    )
+    return first + b"".join(parts) + records + bytes(room) + data
+
+
 def tiff_16(samples: NDArray, *, photometric: int, extra: int | None = None, planar: bool = False) -> bytes:
     """Assemble an uncompressed TIFF of (H, W, C); `extra` says what the last channel is."""
     height, width, channels = samples.shape
     stored = samples.transpose(2, 0, 1) if planar else samples
     pixels = stored.astype(">u2").tobytes()
     planes = channels if planar else 1
-    values = {
+    length = len(pixels) // planes
+    tags = {
         256: (4, [width]),
         257: (4, [height]),
         258: (3, [16] * channels),
         259: (3, [1]),
         262: (3, [photometric]),
-        273: (4, [8 + n * len(pixels) // planes for n in range(planes)]),
         277: (3, [channels]),
         278: (4, [height]),
-        279: (4, [len(pixels) // planes] * planes),
         284: (3, [2 if planar else 1]),
     }
     if extra is not None:
-        values[338] = (3, [extra])
-    start = 8 + len(pixels)
-    behind = start + 2 + 12 * len(values) + 4
-    records, data = struct.pack(">H", len(values)), b""
-    for tag, (kind, numbers) in sorted(values.items()):
-        packed = struct.pack(f">{len(numbers)}{'HI'[kind == 4]}", *numbers)
-        place = packed.ljust(4, b"\0") if len(packed) <= 4 else struct.pack(">I", behind + len(data))
-        records += struct.pack(">HHI", tag, kind, len(numbers)) + place
-        data += packed if len(packed) > 4 else b""
-    return b"MM\0*" + struct.pack(">I", start) + pixels + records + bytes(4) + data
+        tags[338] = (3, [extra])
+    return tiff(tags, [pixels[n * length : (n + 1) * length] for n in range(planes)])
 
 
 def cmyk_profile() -> tuple[bytes, Callable[[NDArray], NDArray]]:

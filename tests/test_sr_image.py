@@ -718,7 +718,7 @@ def png_16(colour: int, channels: int) -> bytes:
         (b"This is no picture.\n", "convert it to one of PNG, JPEG"),
         (encoded(random_pixels(4, 4), "PPM"), "convert it to one of"),
         (b"\x89PNG\r\n\x1a\n" + png_chunk(b"IDAT", b""), "convert it to one of"),
-        (b"\xff\xd8\xff\xc0\0\x0b\x0c\0\x08\0\x08\1\1\x11\0\xff\xd9", "kind of JPEG"),
+        (b"\xff\xd8\xff\xc0\0\x0b\x0c\0\x08\0\x08\1\1\x11\0\xff\xd9", "variant of JPEG"),
         (b"BM" + bytes(30), "BMP"),
     ],
 )

@@ -1,7 +1,7 @@
 """Odd files, all the way from file to file: a right picture, or one line of error and no file."""
 
 import os
-import re
+import sys
 from collections.abc import Iterator
 from io import BytesIO
 from itertools import product
@@ -33,9 +33,6 @@ FUZZED_FILES = int(os.environ.get("SRUP_FUZZED_FILES", "500"))
 FORMATS = ("PNG", "JPEG", "WEBP", "AVIF", "TIFF", "BMP", "GIF")
 MODES = ("1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr", "LAB", "HSV")
 DEEP_MODES = ("I", "F", "I;16", "I;16B")
-FROM_LIBTIFF = re.compile(
-    r"(tempfile\.tif|_?TIFF\w+|\w+(Decode|Decompress|Setup|SetupDecode)\w*|JPEGLib|LZ\w+|ZSTD\w*): "
-)
 SUFFIXES = (".png", ".jpg", ".webp", ".avif", ".tif", ".gif", ".bmp")
 
 
@@ -265,5 +262,5 @@ def test_damaged_files_end_in_a_picture_or_a_line(
             assert len(message.splitlines()) == 1
             assert message.startswith(f"{path}: ")
     assert 0 < fine < FUZZED_FILES
-    # What Python writes is nothing; libtiff inside Pillow says of itself what it stumbles over.
-    assert all(FROM_LIBTIFF.match(line) for line in capfd.readouterr().err.splitlines())
+    if sys.platform != "win32":  # where libtiff inside Pillow cannot be hushed
+        assert capfd.readouterr().err == ""

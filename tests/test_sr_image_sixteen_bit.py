@@ -99,12 +99,6 @@ def test_tiff_is_what_the_specification_says(tmp_path: Path, channels: int, plan
     assert samples.astype("<u2").tobytes() in (tmp_path / "out.tif").read_bytes()
 
 
-def test_grey_and_alpha_in_planes_is_refused(tmp_path: Path) -> None:
-    file = tiff_16(random_samples(4, 5, 2), photometric=1, extra=2, planar=True)
-    with pytest.raises(ImageError, match="separate planes"):
-        read_picture(saved(tmp_path / "in.tif", file))
-
-
 def test_grey_is_read_as_pillow_reads_it(tmp_path: Path) -> None:
     samples = random_samples(9, 11)
     for suffix in (".png", ".tif"):

@@ -14,6 +14,7 @@ from typing import Any
 import click
 
 from sr.cli import options, options_engine, options_train
+from sr.cli.debug import show_traceback
 from sr.errors import SrupError, require_extra
 from sr.version import __version__
 
@@ -30,10 +31,12 @@ class SrupGroup(click.Group):
         try:
             return super().invoke(ctx)
         except SrupError as error:
+            show_traceback(error)
             raise click.ClickException(" ".join(str(error).splitlines())) from error
         except OSError as error:
             if error.errno == errno.EPIPE:  # whoever read has gone: click knows what to do
                 raise
+            show_traceback(error)
             where = error.filename or "standard output, or a file without a name"
             raise click.ClickException(f"{where}: {error.strerror or error}") from error
         except KeyboardInterrupt:

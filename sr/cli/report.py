@@ -12,6 +12,7 @@ from typing import Any
 
 import click
 
+from sr.cli.debug import show_traceback
 from sr.errors import printable, require_extra
 from sr.files import remove_left_over
 from sr.image import WriteOptions
@@ -61,6 +62,8 @@ def report_files(
             results.append(result)
             if result.error is None:
                 records.add(result.job)
+            else:
+                show_traceback(result.error)
             on_file(result, lines(result, upscaler))
             for note in result.notes if not as_json else ():
                 click.echo(f"Note: {printable(result.job.target)}: {note}", err=True)

@@ -17,6 +17,7 @@ import numpy as np
 from sr.errors import ImageError, printable
 from sr.image.formats import FORMATS
 from sr.image.picture import Pixels
+from sr.image.refusals import complaint
 from sr.image.source import Header, upright_metadata
 from sr.image.vips import vips_library
 
@@ -85,8 +86,7 @@ class BandReader:
         return image
 
     def _damaged(self, error: Exception) -> ImageError:
-        reason = " ".join(str(error).split())
-        return ImageError(f"{self._name}: damaged or truncated {self._format} ({reason}); get an intact copy")
+        return ImageError(f"{self._name}: {complaint(error, self._format)}")
 
     def rows(self, start: int, stop: int) -> Pixels:
         """Return rows (stop - start, W, C); neither number may be less than in the call before.

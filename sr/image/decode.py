@@ -1,12 +1,11 @@
 """Picture file -> pictures.
 
-Owns the frames and pages of files that hold several, and the one-line errors for all that can be
-wrong with a file. Nothing is reduced silently, as Pillow cuts 16-bit colour to 8 bits.
+Owns the frames and pages of files that hold several. Nothing is reduced silently, as Pillow cuts 16-bit
+colour to 8 bits.
 """
 
 from __future__ import annotations
 
-import errno
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
@@ -14,11 +13,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
-from sr.errors import ImageError, SrupError, one_line, printable
+from sr.errors import ImageError, SrupError, printable
 from sr.image.formats.spec import HEAD_BYTES
 from sr.image.identify import known_format, opened_file
 from sr.image.picture import Frame, MultiImage, Picture
 from sr.image.pillow import PILLOW_LIMITS_LIFTED
+from sr.image.refusals import unreadable
 from sr.image.source import Header, OpenedFile, Source
 
 
@@ -100,8 +100,8 @@ class _LeftOpen:
 
 @contextmanager
 def _opened(path: Path, max_pixels: int, content: BinaryIO | None = None) -> Iterator[Source]:
-    """Open a picture file; what goes wrong until it is closed becomes an `ImageError`."""
-    name, format_name = printable(path), None
+    """Open a picture file; if it cannot be read, or the memory is too small, that becomes an `ImageError`."""
+    name = printable(path)
     try:
         own = None if content is None else cast(BinaryIO, _LeftOpen(content))
         with opened_file(path) if own is None else nullcontext(own) as file:
@@ -109,7 +109,6 @@ def _opened(path: Path, max_pixels: int, content: BinaryIO | None = None) -> Ite
             head = file.read(HEAD_BYTES)
             file.seek(0)
             spec = known_format(head, name)
-            format_name = spec.name
             with PILLOW_LIMITS_LIFTED:
                 source = spec.reader(OpenedFile(file, head, name, spec.name, max_pixels))
             try:
@@ -120,23 +119,5 @@ def _opened(path: Path, max_pixels: int, content: BinaryIO | None = None) -> Ite
         raise
     except MemoryError as error:
         raise ImageError(f"{name}: not enough memory to decode it; free some or shrink it first") from error
-    except Exception as error:  # what Pillow raises on damaged files is not limited to a few
-        raise ImageError(f"{name}: {_complaint(error, format_name)}") from error
-
-
-def _complaint(error: Exception, format_name: str | None) -> str:
-    """Turn what Python or Pillow raised into what is wrong and what to do."""
-    reason = one_line(error)
-    code = error.errno if isinstance(error, OSError) else None
-    if code is not None or format_name is None:
-        remedy = {
-            errno.ENOENT: "check the name",
-            errno.EISDIR: "give a picture file",
-            errno.EACCES: "check its permissions",
-        }.get(code or 0, "give another file")
-        return f"cannot be read ({reason}); {remedy}"
-    if "truncated" in reason.lower():
-        return f"the file ends before the picture does (truncated {format_name}); get a whole copy"
-    if any(hint in reason for hint in ("nsupported", "not supported", "cannot handle", "unknown pixel mode")):
-        return f"an unsupported kind of {format_name} ({reason}); convert it to an 8-bit PNG first"
-    return f"damaged or truncated {format_name} ({reason}); get an intact copy"
+    except OSError as error:
+        raise ImageError(f"{name}: {unreadable(error)}") from error

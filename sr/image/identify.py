@@ -95,10 +95,13 @@ def opened_file(path: Path) -> BinaryIO:
     """Open a file; not a pipe or a device, which may never begin, or never end.
 
     Raises:
-        ImageError: it is one.
+        ImageError: it is one, or there can be no file of this name.
         OSError: it cannot be opened.
     """
-    mode = path.stat().st_mode
+    try:
+        mode = path.stat().st_mode
+    except ValueError as error:  # a null character
+        raise ImageError(f"{printable(path)}: cannot be read ({error}); check the name") from error
     if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
         raise ImageError(f"{printable(path)}: is a pipe or a device, not a file; pipe it into srup upscale -")
     return path.open("rb")

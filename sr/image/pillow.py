@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import ctypes
 import struct
 import threading
 import warnings
 from dataclasses import replace
 
-from PIL import Image
+from PIL import Image, PngImagePlugin, _imaging
 from PIL.ImageFile import ImageFile
 from PIL.JpegImagePlugin import JpegImageFile
 
@@ -18,26 +19,48 @@ from sr.image.source import Header, OpenedFile, Source, upright
 
 _CHANNELS = {"L": 1, "LA": 2, "P": 3, "PA": 4, "RGB": 3, "RGBA": 4}
 _X_RESOLUTION = 282
+_MOST_TEXT_BYTES = 64 * 2**20  # of a profile or text in a PNG, decompressed; Pillow's own limit is 1 MiB
+_LIBTIFF_HANDLERS = ("TIFFSetErrorHandler", "TIFFSetWarningHandler")
 _IPTC_RESOURCE = 0x0404  # of the Photoshop segment of a JPEG
 
 
-class _PillowLimits:
-    """Lifts Pillow's own pixel limit and hushes its warnings while any thread reads.
+def _set_libtiff_handlers(handlers: dict[str, int | None]) -> dict[str, int | None]:
+    """Set what libtiff inside Pillow calls with its messages, by default stderr; return what it was.
 
-    Both are process-wide, so they are put back when the last of the threads has finished: if each
+    Where its functions cannot be reached, as on Windows, nothing is set.
+    """
+    try:
+        library = ctypes.CDLL(_imaging.__file__)
+        found: dict[str, int | None] = {}
+        for name, handler in handlers.items():
+            setter = getattr(library, name)
+            setter.argtypes, setter.restype = [ctypes.c_void_p], ctypes.c_void_p
+            found[name] = setter(handler)
+    except (OSError, AttributeError):
+        return {}
+    return found
+
+
+class _PillowLimits:
+    """Lifts Pillow's own limits and hushes its warnings, and those of libtiff, while any thread reads.
+
+    All are process-wide, so they are put back when the last of the threads has finished: if each
     put back what it found, they would stay off for good when two overlap.
     """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._readers = 0
-        self._pixels: int | None = None
+        self._limits: tuple[int | None, int] = (None, 0)
         self._warnings = warnings.catch_warnings()
+        self._handlers: dict[str, int | None] = {}
 
     def __enter__(self) -> None:
         with self._lock:
             if self._readers == 0:
-                self._pixels, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
+                self._limits = Image.MAX_IMAGE_PIXELS, PngImagePlugin.MAX_TEXT_CHUNK
+                Image.MAX_IMAGE_PIXELS, PngImagePlugin.MAX_TEXT_CHUNK = None, _MOST_TEXT_BYTES
+                self._handlers = _set_libtiff_handlers(dict.fromkeys(_LIBTIFF_HANDLERS))
                 self._warnings = warnings.catch_warnings()
                 self._warnings.__enter__()
                 warnings.filterwarnings("ignore", module=r"PIL\.")
@@ -48,7 +71,8 @@ class _PillowLimits:
             self._readers -= 1
             if self._readers == 0:
                 self._warnings.__exit__(None, None, None)
-                Image.MAX_IMAGE_PIXELS = self._pixels
+                Image.MAX_IMAGE_PIXELS, PngImagePlugin.MAX_TEXT_CHUNK = self._limits
+                _set_libtiff_handlers(self._handlers)
 
 
 PILLOW_LIMITS_LIFTED = _PillowLimits()
@@ -75,8 +99,7 @@ class PillowSource(Source):
                 default.
 
         Raises:
-            TooLargeError: it has too many pixels.
-            Exception: whatever Pillow raises on a damaged file.
+            ImageError: it has too many pixels, is damaged, or of a variant that is not supported.
         """
         super().__init__(opened)
         self._notes = notes
@@ -84,15 +107,17 @@ class PillowSource(Source):
         self._plugin = plugin
         self.reopen()
         self.refuse_large(self._image.height, self._image.width)
-        self._frames = int(getattr(self._image, "n_frames", 1))
-        # An APNG may begin with a picture for programs that do not animate.
-        self._first = int(self._frames > 1 and bool(self._image.info.get("default_image")))
-        self.plays = int(self._image.info.get("loop", 0))
+        with self.decoding():
+            self._frames = int(getattr(self._image, "n_frames", 1))
+            # An APNG may begin with a picture for programs that do not animate.
+            self._first = int(self._frames > 1 and bool(self._image.info.get("default_image")))
+            self.plays = int(self._image.info.get("loop", 0))
 
     def reopen(self) -> None:
         """Read the header anew and forget decoded pixels."""
         self._file.seek(0)
-        self._image = self._plugin(self._file)
+        with self.decoding():
+            self._image = self._plugin(self._file)
 
     def close(self) -> None:
         """Free the image."""
@@ -111,9 +136,11 @@ class PillowSource(Source):
         """Decode one picture."""
         image = self._image
         if self._frames > 1:
-            image.seek(index + self._first)
+            with self.decoding():
+                image.seek(index + self._first)
         self.refuse_mode(image.mode)
-        image.load()
+        with self.decoding():
+            image.load()
         metadata = self.stored_metadata()
         pixels, alpha, notes = arrays(image, png_bits=self.png_bits)
         picture = Picture(pixels, alpha, metadata, self._notes + notes)

@@ -1,4 +1,4 @@
-"""16 bits per channel: the pixels of PNG and TIFF files through libvips.
+"""Pictures of 16 bits per channel -> PNG and TIFF files, through libvips.
 
 Pillow reduces 16-bit colour to 8 bits. Only the codecs of libvips are used; metadata are read and written
 here, so that they stay byte for byte what they were.
@@ -6,12 +6,10 @@ here, so that they stay byte for byte what they were.
 
 from __future__ import annotations
 
-import os
 from typing import Any, BinaryIO
 
 import numpy as np
 
-from sr.errors import ImageError
 from sr.image.formats.options import WriteOptions
 from sr.image.formats.png_chunks import ChunkSplicer, metadata_chunks
 from sr.image.formats.tiff_pages import (
@@ -22,54 +20,12 @@ from sr.image.formats.tiff_pages import (
     resolution_tags,
 )
 from sr.image.metadata import Entry, TiffReader, add_to_tiff, is_grey_profile, resized_exif
-from sr.image.picture import Picture, Pixels
+from sr.image.picture import Picture
 from sr.image.vips import vips_library
 
 TIFF_COMPRESSIONS_OF_VIPS = {"tiff_lzw": "lzw", "tiff_adobe_deflate": "deflate", None: "none"}
 _ALL_PNG_FILTERS = 0xF8  # libvips takes each row's best; without filters 16 bits hardly compress
 _UNDEFINED = 7
-
-
-def read_sixteen_bit(file: BinaryIO, name: str, page: int | None) -> tuple[Pixels, Pixels | None]:
-    """Read uint16 pixels (H, W, 3) or (H, W), and alpha (H, W) or None.
-
-    Args:
-        file: a PNG, or a TIFF of which `page` is read.
-        name: of the file, for the error.
-        page: number of the directory of a TIFF, or None for a PNG.
-
-    Raises:
-        ImageError: the file is damaged.
-        MissingExtraError: pyvips is not installed.
-    """
-    vips = vips_library(f"{name}: reading 16 bits per channel")
-    descriptor = file.fileno()
-    position = os.lseek(descriptor, 0, os.SEEK_CUR)  # on which what `file` has buffered goes on
-    os.lseek(descriptor, 0, os.SEEK_SET)
-    source = vips.Source.new_from_descriptor(descriptor)
-    try:
-        options = {"access": "sequential", "fail_on": "error"}
-        if page is None:
-            image = vips.Image.pngload_source(source, **options)
-        else:
-            image = vips.Image.tiffload_source(source, page=page, **options)
-        if image.format != "ushort" or not 1 <= image.bands <= 4:
-            raise ImageError(
-                f"{name}: {image.bands} channels of type {image.format}, need 16-bit grey or RGB; "
-                "convert it first"
-            )
-        samples = np.frombuffer(image.write_to_memory(), np.uint16)
-    except vips.Error as error:
-        reason = " ".join(str(error).split())
-        kind = "PNG" if page is None else "TIFF"
-        raise ImageError(f"{name}: damaged or truncated {kind} ({reason}); get an intact copy") from error
-    finally:
-        os.lseek(descriptor, position, os.SEEK_SET)
-    samples = samples.reshape(image.height, image.width, image.bands)
-    colours = 1 if image.bands < 3 else 3
-    pixels = samples[..., :colours] if colours == 3 else samples[..., 0]
-    alpha = np.ascontiguousarray(samples[..., -1]) if image.bands in (2, 4) else None
-    return np.ascontiguousarray(pixels), alpha  # libvips has divided premultiplied colours by alpha
 
 
 def write_sixteen_bit_tiff(file: BinaryIO, picture: Picture, options: WriteOptions) -> None:

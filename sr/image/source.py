@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from typing import BinaryIO
 
@@ -10,6 +11,7 @@ from sr.errors import ImageError, TooLargeError
 from sr.image.arrays import TURNS, turned
 from sr.image.metadata import Metadata, fitting_icc_profile, upright_exif, upright_xmp
 from sr.image.picture import Frame, MultiImage, Picture
+from sr.image.refusals import decoding, unsupported
 
 
 @dataclass(frozen=True)
@@ -82,6 +84,10 @@ class Source(ABC):
     def header(self) -> Header:
         """Describe the first picture."""
 
+    def decoding(self, *, by_library: bool = True) -> AbstractContextManager[None]:
+        """Turn what a decoder raises in a block into an `ImageError`, see `sr.image.refusals`."""
+        return decoding(self._name, self.format, by_library=by_library)
+
     def refuse_large(self, height: int, width: int) -> None:
         """Refuse a picture that is too large, before it is decoded.
 
@@ -93,6 +99,14 @@ class Source(ABC):
                 f"{self._name}: {width}x{height} are {width * height:,} pixels, the limit is "
                 f"{self._max_pixels:,}; if you trust the file, allow them with --max-pixels {width * height}"
             )
+
+    def refuse_variant(self, subject: str) -> None:
+        """Refuse a sound file of a variant that no decoder here knows.
+
+        Raises:
+            ImageError: always.
+        """
+        raise ImageError(f"{self._name}: {unsupported(self.format, subject)}")
 
     def refuse(self, problem: str, remedy: str = "convert it first") -> None:
         """Refuse a sound file of a kind that cannot be kept.

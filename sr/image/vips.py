@@ -3,9 +3,17 @@
 from __future__ import annotations
 
 import logging
-from typing import Any
+import os
+from typing import Any, BinaryIO
+
+import numpy as np
 
 from sr.errors import ImageError, require_extra
+from sr.image.picture import Pixels
+from sr.image.refusals import complaint
+
+_DTYPES = {"uchar": np.uint8, "ushort": np.uint16}
+_INTERPRETATIONS = ("b-w", "grey16", "srgb", "rgb16", "rgb", "multiband")
 
 
 def vips_library(purpose: str) -> Any:
@@ -26,3 +34,47 @@ def vips_library(purpose: str) -> Any:
         ) from error
     pyvips.cache_set_max(0)
     return pyvips
+
+
+def read_with_vips(
+    file: BinaryIO, name: str, format_name: str, *, loader: str, subject: str, **options: Any
+) -> tuple[Pixels, Pixels | None]:
+    """Read uint8 or uint16 pixels (H, W, 3) or (H, W), and alpha (H, W) or None; not turned upright.
+
+    Args:
+        file: with a descriptor.
+        name: of the file, for messages.
+        format_name: e.g. "TIFF".
+        loader: libvips' function.
+        subject: what is special about the file, e.g. "16 bits per channel".
+        options: of the loader.
+
+    Raises:
+        ImageError: the file is damaged, or of a variant that libvips does not know.
+        MissingExtraError: pyvips is not installed.
+    """
+    vips = vips_library(f"{name}: reading {subject}")
+    descriptor = file.fileno()
+    position = os.lseek(descriptor, 0, os.SEEK_CUR)  # where the buffer of `file` continues
+    os.lseek(descriptor, 0, os.SEEK_SET)
+    try:
+        source = vips.Source.new_from_descriptor(descriptor)
+        image = getattr(vips.Image, loader)(source, access="sequential", fail_on="error", **options)
+        if (
+            image.format not in _DTYPES
+            or image.interpretation not in _INTERPRETATIONS
+            or not 1 <= image.bands <= 4
+        ):
+            raise ImageError(
+                f"{name}: {image.bands} channels of type {image.format}, need grey or RGB of 8 or 16 bits; "
+                "convert it first"
+            )
+        samples = np.frombuffer(image.write_to_memory(), _DTYPES[image.format])
+    except vips.Error as error:
+        raise ImageError(f"{name}: {complaint(error, format_name, subject)}") from error
+    finally:
+        os.lseek(descriptor, position, os.SEEK_SET)
+    samples = samples.reshape(image.height, image.width, image.bands)
+    pixels = samples[..., :3] if image.bands > 2 else samples[..., 0]
+    alpha = np.ascontiguousarray(samples[..., -1]) if image.bands in (2, 4) else None
+    return np.ascontiguousarray(pixels), alpha  # libvips has divided premultiplied colours by alpha

@@ -29,8 +29,10 @@ def _read(opened: OpenedFile) -> Source:
     from sr.image.formats.gif_frames import parsed_gif
     from sr.image.formats.gif_source import GifSource
     from sr.image.pillow import PillowSource
+    from sr.image.refusals import decoding
 
-    gif = parsed_gif(opened.file)
+    with decoding(opened.name, opened.format, by_library=False):
+        gif = parsed_gif(opened.file)
     return GifSource(opened, gif) if len(gif.frames) > 1 else PillowSource(opened, GifImageFile)
 
 

@@ -35,7 +35,8 @@ class GifSource(Source):
             self._canvas = GifCanvas(self._file, self._gif)
         frame = self._gif.frames[index]
         self.refuse_large(frame.height, frame.width)  # it can exceed what is seen of it
-        pixels = self._canvas.shown(frame)
+        with self.decoding():
+            pixels = self._canvas.shown(frame)
         alpha = None if (pixels[..., 3] == 255).all() else np.ascontiguousarray(pixels[..., 3])
         return Frame(Picture(np.ascontiguousarray(pixels[..., :3]), alpha), frame.duration_ms)
 

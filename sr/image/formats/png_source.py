@@ -10,8 +10,8 @@ from sr.image.formats.png_chunks import kept_chunks
 from sr.image.metadata import Metadata
 from sr.image.picture import Frame, Picture
 from sr.image.pillow import PillowSource
-from sr.image.sixteen_bit import read_sixteen_bit
 from sr.image.source import Header, OpenedFile, upright
+from sr.image.vips import read_with_vips
 
 _BITS_AT = 24  # in IHDR, which begins the file
 _COLOUR_TYPE_CHANNELS = {0: 1, 2: 3, 4: 2, 6: 4}
@@ -37,10 +37,13 @@ class PngSource(PillowSource):
             return super().frame(index)
         if self._frames > 1:
             self.refuse("several frames of 16 bits per channel")
-        self._image.load()
+        with self.decoding():
+            self._image.load()  # checks what libvips does not
         metadata = self.stored_metadata()
         self.reopen()  # what Pillow has made of the pixels is of no use
-        pixels, alpha = read_sixteen_bit(self._file, self._name, None)
+        pixels, alpha = read_with_vips(
+            self._file, self._name, self.format, loader="pngload_source", subject="16 bits per channel"
+        )
         return Frame(upright(Picture(pixels, alpha, metadata), turn=True))
 
     def header(self) -> Header:

@@ -8,20 +8,43 @@ from __future__ import annotations
 import struct
 from dataclasses import dataclass
 from io import BytesIO
-from typing import BinaryIO
+from typing import BinaryIO, Literal
 
 from sr.image.metadata import Entry, Metadata, Tags, TiffReader, directory, exif_from_tiff
 
 X_RESOLUTION, Y_RESOLUTION, RESOLUTION_UNIT, ICC_PROFILE = 282, 283, 296, 34675
 _SUBFILE, _WIDTH, _LENGTH, _BITS, _PHOTOMETRIC, _ORIENTATION = 254, 256, 257, 258, 262, 274
 _EXTRA_SAMPLES, _SAMPLE_FORMAT, _XMP, _IPTC = 338, 339, 700, 0x83BB
-_STRIP_OFFSETS, _TILE_OFFSETS, _PLANAR = 273, 324, 284
+_STRIP_OFFSETS, _STRIP_BYTES, _TILE_OFFSETS, _TILE_BYTES, _PLANAR = 273, 279, 324, 325, 284
+_COMPRESSION, _FILL_ORDER, _ROWS_PER_STRIP, _PREDICTOR, _SUBSAMPLING = 259, 266, 278, 317, 530
+_TILE_WIDTH, _TILE_LENGTH = 322, 323
 _REDUCED = 1  # of NewSubfileType: another page at a lower resolution
-_RGB = 2
+_RGB, _YCBCR = 2, 6  # photometric interpretation
+# Number -> name: of libtiff's tiff.h. The first make the same of bytes whatever these mean.
+_BYTEWISE = {
+    1: "none",
+    5: "LZW",
+    8: "deflate",
+    32773: "PackBits",
+    32946: "deflate",
+    34925: "LZMA",
+    50000: "Zstandard",
+}
+_COMPRESSION_NAMES = _BYTEWISE | {
+    **{2: "CCITT", 3: "CCITT fax 3", 4: "CCITT fax 4", 6: "JPEG of TIFF 6.0", 7: "JPEG", 9: "JBIG"},
+    **{34661: "JBIG", 34676: "SGI Log", 34677: "SGI Log", 34712: "JPEG 2000", 34887: "LERC"},
+    **{50001: "WebP", 50002: "JPEG XL", 52546: "JPEG XL"},
+}
+_KNOWN_TO_PILLOW = frozenset({*_BYTEWISE, 2, 3, 4, 6, 7, 32771, 32809, 34676, 34677})
 _CENTIMETRES_PER_INCH = 2.54
 _LONG, _RATIONAL = 4, 5
 _OF_PIXELS = frozenset(
-    {_SUBFILE, _WIDTH, _LENGTH, _BITS, _PHOTOMETRIC, _ORIENTATION} | {_PLANAR, _EXTRA_SAMPLES, _SAMPLE_FORMAT}
+    {_SUBFILE, _WIDTH, _LENGTH, _BITS, _PHOTOMETRIC, _ORIENTATION, _PLANAR, _EXTRA_SAMPLES, _SAMPLE_FORMAT}
+    | {_COMPRESSION, _SUBSAMPLING, _TILE_WIDTH, _STRIP_OFFSETS}
+)
+_OF_LAYOUT = frozenset(
+    {_STRIP_OFFSETS, _STRIP_BYTES, _TILE_OFFSETS, _TILE_BYTES, _FILL_ORDER, _ROWS_PER_STRIP, _PREDICTOR}
+    | {_TILE_WIDTH, _TILE_LENGTH}
 )
 _OF_METADATA = frozenset({_XMP, _IPTC, X_RESOLUTION, Y_RESOLUTION, RESOLUTION_UNIT, ICC_PROFILE})
 
@@ -42,10 +65,31 @@ class TiffPage:
     separate: bool  # one plane for each channel
     reduced: bool
 
+    compression: int = 1
+    subsampling: tuple[int, ...] = ()  # of the chroma of YCbCr
+    odd_order: bool = False  # a BigTIFF with the highest byte first, which Pillow does not read
+    odd_tiles: bool = False  # tiles that are listed as if they were strips, which libtiff permits
+
     @property
     def sixteen_bit(self) -> bool:
-        """Whether it is grey or RGB of 16 bits per channel."""
-        return set(self.bits) == {16} and self.photometric <= _RGB and self.problem is None
+        """Whether it is grey or RGB of more than 8 bits per channel."""
+        return max(self.bits, default=1) > 8 and self.photometric <= _RGB and self.problem is None
+
+    @property
+    def decoder(self) -> Literal["Pillow", "libvips", "raw"]:
+        """What reads its pixels right: see `sr.image.formats.tiff_raw` for the last."""
+        bits, plain = max(self.bits, default=1), self.photometric <= _RGB
+        odd_bits = bits not in (1, 8, 16) and (bits not in (2, 4) or len(self.bits) > 1)
+        several_planes = self.separate and len(self.bits) > 1
+        if (
+            plain
+            and self.compression in _BYTEWISE
+            and (odd_bits or several_planes or self.odd_order or self.odd_tiles)
+        ):
+            return "raw"
+        if self.sixteen_bit or self.odd_order or self.compression not in _KNOWN_TO_PILLOW:
+            return "libvips"
+        return "Pillow"
 
     @property
     def problem(self) -> str | None:
@@ -56,15 +100,25 @@ class TiffPage:
             return "channels of different depth"
         if any(value not in (1, 4) for value in self.formats):  # unsigned, undefined
             return "signed or floating-point channels"
-        if any(8 < value < 16 for value in self.bits):
-            return f"{max(self.bits)} bits per channel"
         if 0 in self.extra or len(self.extra) > 1:
             return "extra channels that are neither colour nor transparency"
-        if 16 in self.bits and self.photometric > _RGB:
-            return "16 bits per channel that are neither grey nor RGB"
-        if self.bits == (16, 16) and self.separate:  # which libvips 8.18 reads wrong
-            return "16-bit grey and alpha in separate planes"
+        if max(self.bits, default=1) > 8 and self.photometric > _RGB:
+            return f"{max(self.bits)} bits per channel that are neither grey nor RGB"
         return None
+
+    @property
+    def variant(self) -> str | None:
+        """What no decoder here knows, or None if one should."""
+        if self.compression == 1 and self.photometric == _YCBCR and self.subsampling not in ((), (1, 1)):
+            return "subsampled colour that is not compressed"
+        if self.compression not in _BYTEWISE and max(self.bits, default=1) not in (1, 2, 4, 8, 16):
+            return f"{max(self.bits)} bits per channel in this compression"
+        return None
+
+    @property
+    def compression_name(self) -> str:
+        """How the compression is called, or its number."""
+        return _COMPRESSION_NAMES.get(self.compression, f"the unknown number {self.compression}")
 
 
 def tiff_pages(file: BinaryIO) -> list[TiffPage]:
@@ -96,6 +150,71 @@ def _page(reader: TiffReader, index: int, offset: int) -> TiffPage:
         orientation=number(_ORIENTATION, 0),
         separate=number(_PLANAR, 1) == 2,
         reduced=bool(number(_SUBFILE, 0) & _REDUCED),
+        compression=number(_COMPRESSION, 1),
+        subsampling=reader.numbers(tags.get(_SUBSAMPLING)),
+        odd_order=reader.big and reader.order == ">",
+        odd_tiles=_TILE_WIDTH in tags and _STRIP_OFFSETS in tags,
+    )
+
+
+@dataclass(frozen=True)
+class StoredParts:
+    """The strips or tiles of a page, and how they lie."""
+
+    parts: list[bytes]
+    tiled: bool
+    part_height: int
+    part_width: int
+    across: int  # parts in a row of them
+    down: int  # rows of parts
+    row_bytes: int  # of a row of a part
+    compression: int
+    fill_order: int
+    differences: bool  # samples are differences to those on their left
+    order: str  # "<" or ">"
+
+
+def stored_parts(file: BinaryIO, page: TiffPage) -> StoredParts:
+    """Read the strips or tiles of a page; not decompressed.
+
+    Raises:
+        ValueError: the file ends too early, or its directory contradicts itself.
+    """
+    reader = TiffReader(file)
+    tags = reader.tags(page.offset, wanted=_OF_LAYOUT)[0]
+
+    def numbers(*names: int) -> tuple[int, ...]:
+        return next((found for name in names if (found := reader.numbers(tags.get(name)))), ())
+
+    tiled = _TILE_WIDTH in tags
+    rows = next(iter(numbers(_ROWS_PER_STRIP)), page.height)
+    part_height = next(iter(numbers(_TILE_LENGTH)), 0) if tiled else max(1, min(rows, page.height))
+    part_width = next(iter(numbers(_TILE_WIDTH)), 0) if tiled else page.width
+    predictor = next(iter(numbers(_PREDICTOR)), 1)
+    if not part_height or not part_width or predictor not in (1, 2):
+        raise ValueError("a layout of strips or tiles that cannot be")
+    if predictor == 2 and page.bits[0] not in (8, 16):
+        raise ValueError("differences of odd bits are not supported")
+    per_pixel = 1 if page.separate else len(page.bits)
+    places = zip(numbers(_TILE_OFFSETS, _STRIP_OFFSETS), numbers(_TILE_BYTES, _STRIP_BYTES), strict=False)
+    parts = []
+    for offset, size in places:
+        file.seek(offset)
+        parts.append(file.read(size))
+        if len(parts[-1]) != size:
+            raise ValueError("the data ends too early")
+    return StoredParts(
+        parts,
+        tiled,
+        part_height,
+        part_width,
+        across=-(-page.width // part_width),
+        down=-(-page.height // part_height),
+        row_bytes=-(-part_width * per_pixel * page.bits[0] // 8),
+        compression=page.compression,
+        fill_order=next(iter(numbers(_FILL_ORDER)), 1),
+        differences=predictor == 2,
+        order=reader.order,
     )
 
 

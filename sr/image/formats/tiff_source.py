@@ -5,10 +5,11 @@ from __future__ import annotations
 from PIL.TiffImagePlugin import TiffImageFile
 
 from sr.image.arrays import MODES, arrays
-from sr.image.formats.tiff_pages import TiffPage, page_metadata, tiff_pages
-from sr.image.picture import Frame, Picture
-from sr.image.sixteen_bit import read_sixteen_bit
+from sr.image.formats.tiff_pages import TiffPage, page_metadata, stored_parts, tiff_pages
+from sr.image.formats.tiff_raw import page_samples, stored_planes
+from sr.image.picture import Frame, Picture, Pixels
 from sr.image.source import Header, OpenedFile, Source, upright
+from sr.image.vips import read_with_vips
 
 _RGB, _YCBCR = 2, 6  # photometric interpretation
 
@@ -20,7 +21,8 @@ class TiffSource(Source):
 
     def __init__(self, opened: OpenedFile) -> None:
         super().__init__(opened)
-        self._pages = tiff_pages(self._file)
+        with self.decoding(by_library=False):
+            self._pages = tiff_pages(self._file)
         self._image: TiffImageFile | None = None
         self._refuse_unfit(self._pages[0])
 
@@ -42,22 +44,44 @@ class TiffSource(Source):
         """Decode a page."""
         page = self._pages[index]
         self._refuse_unfit(page)
-        if page.sixteen_bit:  # of which Pillow knows not all kinds
-            pixels, alpha = read_sixteen_bit(self._file, self._name, page.index)
-            picture = Picture(pixels, alpha, page_metadata(self._file, page))
-            return Frame(upright(picture, turn=True, orientation=page.orientation))
+        if page.decoder == "raw":
+            pixels, alpha = self._raw(page)
+        elif page.decoder == "libvips":
+            subject = "16 bits per channel" if page.sixteen_bit else f"{page.compression_name} compression"
+            pixels, alpha = read_with_vips(
+                self._file,
+                self._name,
+                self.format,
+                loader="tiffload_source",
+                subject=subject,
+                page=page.index,
+            )
+        else:
+            return self._with_pillow(page)
+        picture = Picture(pixels, alpha, page_metadata(self._file, page))
+        return Frame(upright(picture, turn=True, orientation=page.orientation))
+
+    def _raw(self, page: TiffPage) -> tuple[Pixels, Pixels | None]:
+        with self.decoding():
+            layout = stored_parts(self._file, page)
+            planes = stored_planes(layout, page)
+        return page_samples(planes, layout, page)
+
+    def _with_pillow(self, page: TiffPage) -> Frame:
         if self._image is None:
             self._file.seek(0)
-            self._image = TiffImageFile(self._file)
+            with self.decoding():
+                self._image = TiffImageFile(self._file)
         image = self._image
-        if page.index:
+        with self.decoding():
             image.seek(page.index)
         if image.mode not in MODES:
             self.refuse(
                 f"{image.mode} pixels",
                 "convert it to sRGB first" if image.mode == "LAB" else "convert it first",
             )
-        image.load()
+        with self.decoding():
+            image.load()
         pixels, alpha, notes = arrays(image, png_bits=None)
         picture = Picture(pixels, alpha, page_metadata(self._file, page), notes)
         # Pillow has turned the pixels, after the same tags.
@@ -66,7 +90,11 @@ class TiffSource(Source):
     def header(self) -> Header:
         """Describe the first page."""
         page = self._pages[0]
-        known = page.photometric <= _RGB or page.photometric == _YCBCR
+        problem = ""
+        if page.photometric > _RGB and page.photometric != _YCBCR:
+            problem = "neither grey nor RGB"
+        elif page.decoder == "raw":
+            problem = "a TIFF of separate planes, odd depth or odd layout"
         return Header(
             self.format,
             self.count,
@@ -75,10 +103,12 @@ class TiffSource(Source):
             sixteen_bit=page.sixteen_bit,
             metadata=page_metadata(self._file, page),
             orientation=page.orientation,
-            problem="" if known else "neither grey nor RGB",
+            problem=problem,
         )
 
     def _refuse_unfit(self, page: TiffPage) -> None:
         self.refuse_large(page.height, page.width)
         if page.problem is not None:
             self.refuse(page.problem)
+        if page.variant is not None:
+            self.refuse_variant(page.variant)

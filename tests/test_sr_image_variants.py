@@ -1,0 +1,197 @@
+"""Sound files of uncommon variants: read right, or refused as a variant, never called damaged."""
+
+import struct
+import zlib
+from io import BytesIO
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from PIL import Image
+
+from sr.errors import ImageError
+from sr.image import Picture, identify, read_picture
+from tests.pictures import encoded, tiff
+
+RANDOM = np.random.default_rng(0)
+RGB: NDArray[np.uint8] = RANDOM.integers(0, 256, (32, 48, 3), np.uint8)
+GREY, ALPHA = RGB[..., 0], RGB[..., 1]
+RGB16 = RANDOM.integers(0, 1 << 16, (32, 48, 3), np.uint16)
+TAGS = {
+    256: (4, [48]),
+    257: (4, [32]),
+    258: (3, [8, 8, 8]),
+    259: (3, [1]),
+    262: (3, [2]),
+    277: (3, [3]),
+    278: (4, [32]),
+}
+TILED = {tag: value for tag, value in TAGS.items() if tag != 278} | {322: (4, [16]), 323: (4, [16])}
+GREY_TAGS = TAGS | {258: (3, [8]), 262: (3, [1]), 277: (3, [1])}
+
+
+def planes(samples: NDArray, order: str = ">") -> list[bytes]:
+    """Return each channel as the bytes of one strip."""
+    kind = f"{order}u{samples.itemsize}"
+    return [np.ascontiguousarray(samples[..., n]).astype(kind).tobytes() for n in range(samples.shape[2])]
+
+
+def tiles(samples: NDArray, order: str = ">") -> list[bytes]:
+    kind = f"{order}u{samples.itemsize}"
+    return [
+        samples[top : top + 16, left : left + 16].astype(kind).tobytes()
+        for top in (0, 16)
+        for left in (0, 16, 32)
+    ]
+
+
+def packed(samples: NDArray, bits: int) -> bytes:
+    """Pack (H, n) samples, the highest bit first, each row to whole bytes."""
+    spread = (samples[..., None] >> np.arange(bits)[::-1]) & 1
+    return np.packbits(spread.reshape(len(samples), -1).astype(np.uint8), axis=1).tobytes()
+
+
+def read(folder: Path, content: bytes) -> Picture:
+    (folder / "in.tif").write_bytes(content)
+    return read_picture(folder / "in.tif")
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
+@pytest.mark.parametrize("big", [False, True])
+def test_either_byte_order_and_size_of_file(tmp_path: Path, order: str, big: bool) -> None:
+    np.testing.assert_array_equal(
+        read(tmp_path, tiff(TAGS, [RGB.tobytes()], order=order, big=big)).pixels, RGB
+    )
+    sixteen = TAGS | {258: (3, [16] * 3)}
+    content = tiff(sixteen, [RGB16.astype(f"{order}u2").tobytes()], order=order, big=big)
+    np.testing.assert_array_equal(read(tmp_path, content).pixels, RGB16)
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
+@pytest.mark.parametrize("samples", [RGB, RGB16], ids=["8", "16"])
+def test_separate_planes(tmp_path: Path, samples: NDArray, order: str) -> None:
+    tags = TAGS | {284: (3, [2]), 258: (3, [8 * samples.itemsize] * 3)}
+    strips = tiff(tags, planes(samples, order), order=order)
+    np.testing.assert_array_equal(read(tmp_path, strips).pixels, samples)
+    tags = TILED | {284: (3, [2]), 258: (3, [8 * samples.itemsize] * 3)}
+    parts = [tile for n in range(3) for tile in tiles(samples[..., n], order)]
+    np.testing.assert_array_equal(read(tmp_path, tiff(tags, parts, order=order, offsets=324)).pixels, samples)
+
+
+@pytest.mark.parametrize("photometric", [0, 1])
+@pytest.mark.parametrize("samples", [RGB[..., :2], RGB16[..., :2]], ids=["8", "16"])
+def test_grey_and_alpha_in_separate_planes(tmp_path: Path, samples: NDArray, photometric: int) -> None:
+    bits, limit = 8 * samples.itemsize, int(np.iinfo(samples.dtype).max)
+    tags = TAGS | {258: (3, [bits] * 2), 262: (3, [photometric]), 277: (3, [2]), 284: (3, [2]), 338: (3, [2])}
+    picture = read(tmp_path, tiff(tags, planes(samples)))
+    grey = limit - samples[..., 0] if photometric == 0 else samples[..., 0]
+    np.testing.assert_array_equal(picture.pixels, grey)
+    np.testing.assert_array_equal(picture.alpha, samples[..., 1])
+
+
+def test_premultiplied_planes_are_divided(tmp_path: Path) -> None:
+    premultiplied = np.stack([np.full((32, 48), 50), np.full((32, 48), 100)], axis=2).astype(np.uint8)
+    tags = GREY_TAGS | {258: (3, [8] * 2), 277: (3, [2]), 284: (3, [2]), 338: (3, [1])}
+    picture = read(tmp_path, tiff(tags, planes(premultiplied)))
+    assert np.abs(picture.pixels.astype(int) - 127).max() <= 1  # 50 * 255 / 100
+
+
+@pytest.mark.parametrize("bits", [2, 4, 6, 9, 10, 12, 14, 15])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_odd_depths_fill_the_whole_range(tmp_path: Path, bits: int, channels: int) -> None:
+    samples = RANDOM.integers(0, 1 << bits, (32, 48 * channels), np.uint16)
+    tags = (GREY_TAGS if channels == 1 else TAGS) | {258: (3, [bits] * channels)}
+    picture = read(tmp_path, tiff(tags, [packed(samples, bits)]))
+    limit = 255 if bits < 8 else 65535
+    expected = np.rint(samples.astype(float) * limit / ((1 << bits) - 1)).reshape(picture.pixels.shape)
+    assert picture.sixteen_bit == (bits > 8)
+    np.testing.assert_array_equal(picture.pixels, expected)
+
+
+def test_tiles_that_are_listed_as_strips(tmp_path: Path) -> None:
+    np.testing.assert_array_equal(read(tmp_path, tiff(TILED, tiles(RGB), offsets=273)).pixels, RGB)
+
+
+@pytest.mark.parametrize("compression", ["tiff_lzw", "tiff_adobe_deflate", "packbits", "lzma", "zstd"])
+def test_compressed_planes(tmp_path: Path, compression: str) -> None:
+    """Each plane as Pillow compresses a grey picture, put together by hand."""
+    parts, number = [], 0
+    for plane in range(3):
+        file = encoded(np.ascontiguousarray(RGB[..., plane]), "TIFF", compression=compression)
+        with Image.open(BytesIO(file)) as image:
+            tags = image.tag_v2  # type: ignore[attr-defined]
+            number = tags[259]
+            assert len(tags[273]) == 1
+            parts.append(file[tags[273][0] : tags[273][0] + tags[279][0]])
+    content = tiff(TAGS | {259: (3, [number]), 284: (3, [2])}, parts)
+    np.testing.assert_array_equal(read(tmp_path, content).pixels, RGB)
+
+
+@pytest.mark.parametrize("samples", [RGB, RGB16], ids=["8", "16"])
+def test_planes_of_differences(tmp_path: Path, samples: NDArray) -> None:
+    differences = np.diff(samples, axis=1, prepend=np.zeros_like(samples[:, :1]))
+    tags = TAGS | {258: (3, [8 * samples.itemsize] * 3), 259: (3, [8]), 284: (3, [2]), 317: (3, [2])}
+    content = tiff(tags, [zlib.compress(plane) for plane in planes(differences)])
+    np.testing.assert_array_equal(read(tmp_path, content).pixels, samples)
+
+
+VARIANTS: dict[str, tuple[bytes, str]] = {
+    "LERC": (tiff(TAGS | {259: (3, [34887])}, [bytes(400)]), "LERC"),
+    "JPEG XL": (tiff(TAGS | {259: (3, [50002])}, [bytes(400)]), "JPEG XL"),
+    "unknown compression": (tiff(TAGS | {259: (3, [60123])}, [bytes(400)]), "60123"),
+    "subsampled YCbCr": (tiff(TAGS | {262: (3, [6]), 530: (3, [2, 1])}, [bytes(3072)]), "subsampled"),
+}
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_a_variant_that_is_not_supported_is_called_so(tmp_path: Path, name: str) -> None:
+    pytest.importorskip("pyvips")
+    content, says = VARIANTS[name]
+    with pytest.raises(ImageError) as caught:
+        read(tmp_path, content)
+    message = str(caught.value)
+    assert "not supported" in message
+    assert says in message
+    assert "damaged" not in message
+    assert not any(text in message for text in ("tiff2vips", "decoder error", "tempfile", "Vips"))
+
+
+def bmp(size: int, *, bits: int, compression: int, rows: bytes, width: int = 4, height: int = 2) -> bytes:
+    """Assemble a BMP with a header of `size` bytes."""
+    fields = struct.pack("<iiHHIIiiII", width, height, 1, bits, compression, len(rows), 0, 0, 0, 0)
+    header = (struct.pack("<I", size) + fields).ljust(size, b"\0")
+    palette = bytes(4 << bits) if bits <= 8 else b""
+    start = 14 + len(header) + len(palette)
+    return b"BM" + struct.pack("<IHHI", start + len(rows), 0, 0, start) + header + palette + rows
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("JPEG in it", bmp(40, bits=0, compression=4, rows=b"\xff\xd8\xff\xd9")),
+        ("PNG in it", bmp(40, bits=0, compression=5, rows=b"\x89PNG")),
+        ("CMYK", bmp(40, bits=32, compression=11, rows=bytes(32))),
+        ("2 bits", bmp(40, bits=2, compression=0, rows=bytes(8))),
+        ("64 bits", bmp(40, bits=64, compression=0, rows=bytes(64))),
+        ("Huffman of OS/2", bmp(64, bits=1, compression=3, rows=bytes(8))),
+        ("RLE24 of OS/2", bmp(64, bits=24, compression=4, rows=bytes(24))),
+    ],
+)
+def test_uncommon_bmps_are_variants(tmp_path: Path, name: str, content: bytes) -> None:
+    (tmp_path / "in.bmp").write_bytes(content)
+    assert identify(tmp_path / "in.bmp") is not None
+    with pytest.raises(ImageError, match="not supported"):
+        read_picture(tmp_path / "in.bmp")
+
+
+def test_a_mistake_of_ours_stays_a_traceback(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only what decoders raise is said of the file."""
+    (tmp_path / "in.png").write_bytes(encoded(RGB, "PNG"))
+
+    def mistaken(*_: object, **__: object) -> None:
+        raise ValueError("operands could not be broadcast together")
+
+    monkeypatch.setattr("sr.image.pillow.arrays", mistaken)
+    with pytest.raises(ValueError, match="broadcast"):
+        read_picture(tmp_path / "in.png")
