@@ -124,3 +124,11 @@ def test_what_a_folder_counts_as_a_picture(tmp_path: Path, name: str, content: b
     (tmp_path / name).write_bytes(content)
     assert identify(tmp_path / name) is None
     assert is_picture(tmp_path / name) == picture
+
+
+def test_no_name_of_the_room_is_that_of_a_module() -> None:
+    """`from sr.image import name` would be the module once that is imported."""
+    import sr.image
+
+    modules = {path.stem for path in (ROOT / "sr" / "image").iterdir()}
+    assert not modules & set(sr.image.__all__)

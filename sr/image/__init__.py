@@ -1,7 +1,7 @@
 """Picture file <-> array.
 
 `read` and `write` handle whole files, `rgb` any picture as 8-bit RGB. `formats` has one `FormatSpec` for
-each file format, `identify` tells the format from the content. `decode` makes `picture`s from a `source`,
+each file format, `content` tells it from the first bytes. `decode` makes `picture`s from a `source`,
 `encode` and `animate` write through Pillow, `sixteen_bit` through libvips. `metadata` keeps EXIF, XMP and
 ICC data right, `alpha` prepares transparency, `bands` reads pictures that exceed the memory.
 
@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from sr.image.alpha import bleed_under_transparency, within_neighbours
+    from sr.image.content import identify, is_picture, suffix_for_several
     from sr.image.decode import PictureSequence
     from sr.image.formats import (
         FORMATS,
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
     )
     from sr.image.formats.options import WriteOptions
     from sr.image.formats.spec import FormatSpec
-    from sr.image.identify import identify, is_picture, suffix_for_several
     from sr.image.metadata import Metadata
     from sr.image.picture import Frame, Picture, Pixels
     from sr.image.read import DEFAULT_MAX_PIXELS, open_picture, read_picture, spooled
@@ -69,7 +69,7 @@ _MODULES = {
     ),
     "formats.options": ("WriteOptions",),
     "formats.spec": ("FormatSpec",),
-    "identify": ("identify", "is_picture", "suffix_for_several"),
+    "content": ("identify", "is_picture", "suffix_for_several"),
     "metadata": ("Metadata",),
     "picture": ("Frame", "Picture", "Pixels"),
     "read": ("DEFAULT_MAX_PIXELS", "open_picture", "read_picture", "spooled"),

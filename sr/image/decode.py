@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any, BinaryIO, cast
 
 from sr.errors import ImageError, SrupError, printable
+from sr.image.content import known_format, opened_file
 from sr.image.formats.spec import HEAD_BYTES
-from sr.image.identify import known_format, opened_file
 from sr.image.picture import Frame, MultiImage, Picture
 from sr.image.pillow import PILLOW_LIMITS_LIFTED
 from sr.image.refusals import unreadable

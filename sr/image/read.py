@@ -8,9 +8,9 @@ from tempfile import SpooledTemporaryFile
 from typing import BinaryIO, cast
 
 from sr.errors import ImageError, one_line, printable
+from sr.image.content import known_format
 from sr.image.decode import PictureSequence, decode
 from sr.image.formats.spec import HEAD_BYTES
-from sr.image.identify import known_format
 from sr.image.picture import Picture
 
 SPOOLED_BYTES = 64 * 2**20  # the files of most cameras; what is larger goes to the disk
