@@ -1,6 +1,6 @@
 """Time to build TensorRT-RTX engines, and to find one in the cache.
 
-For each scale and target: time and size of a build, and the median time of `EngineCache.get` for a cached
+For each scale and target: time and size of a build, and the median time of `EngineStore.get` for a cached
 engine, which reads and checks ONNX file, plan and manifest. Needs no GPU.
 
     python -m benchmarks.engines
@@ -20,7 +20,10 @@ import click
 from benchmarks.lib.options import Script
 from benchmarks.lib.results import write_result
 from benchmarks.lib.timing import timed
-from deploy.engine import EngineCache, EngineSpec, load_module, title_of
+from deploy.engines.build import build_engine
+from sr.backends.tensorrt.modules import load_module, title_of
+from sr.backends.tensorrt.spec import EngineSpec
+from sr.backends.tensorrt.store import EngineStore
 from sr.network.modelfile import shipped_onnx, shipped_scales
 
 TARGETS = ((75,), (80,), (86,), (89,), (120,), (75, 80, 86, 89, 120))
@@ -39,19 +42,19 @@ def run(*, targets: Sequence[tuple[int, ...]] = TARGETS) -> dict[str, Any]:
     module = load_module("trt-rtx")
     rows = []
     with tempfile.TemporaryDirectory() as folder:
-        cache = EngineCache(Path(folder))
+        store = EngineStore(Path(folder), builder=build_engine)
         for scale in shipped_scales():
             onnx = shipped_onnx(scale=scale, precision="fp16")
             for served in targets:
                 spec = EngineSpec(scale, targets=served)
-                manifest = cache.get(onnx, spec, module, gpu=None).manifest
+                manifest = store.get(onnx, spec, module, gpu=None).manifest
                 rows.append(
                     {
                         "scale": scale,
                         "targets": served,
                         "build_s": manifest.build_seconds,
                         "plan_bytes": manifest.plan_bytes,
-                        "lookup_ms": lookup_ms(cache, onnx, spec, module),
+                        "lookup_ms": lookup_ms(store, onnx, spec, module),
                     }
                 )
     slowest = {name: max(row[name] for row in rows) for name in ("build_s", "lookup_ms")}
@@ -70,9 +73,9 @@ def main() -> None:
     write_result("engines", run())
 
 
-def lookup_ms(cache: EngineCache, onnx: Path, spec: EngineSpec, module) -> float:
+def lookup_ms(store: EngineStore, onnx: Path, spec: EngineSpec, module) -> float:
     """Return the median time to find a cached engine."""
-    seconds = (timed(partial(cache.get, onnx, spec, module, gpu=None)) for _ in range(LOOKUPS))
+    seconds = (timed(partial(store.get, onnx, spec, module, gpu=None)) for _ in range(LOOKUPS))
     return round(1000 * statistics.median(seconds), 2)
 
 

@@ -29,10 +29,12 @@ from benchmarks.lib.options import Script
 from benchmarks.lib.paths import ROOT
 from benchmarks.lib.results import write_json
 from benchmarks.lib.work import counted_work
-from deploy.engine import EngineSpec, load_module, plan_from_onnx
+from deploy.engines.build import plan_from_onnx
 from sr.backends.base import Backend, BackendInfo, Batch
 from sr.backends.ort import read_metadata
 from sr.backends.tensorrt.backend import TrtBackend, TrtSettings
+from sr.backends.tensorrt.modules import load_module
+from sr.backends.tensorrt.spec import EngineSpec
 from sr.errors import DataError, MissingExtraError
 from sr.network.modelfile import SHIPPED_DIR, shipped_onnx
 from sr.upscale import Upscaler

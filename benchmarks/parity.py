@@ -26,9 +26,10 @@ from numpy.typing import NDArray
 from benchmarks.lib.options import Script, store_option
 from benchmarks.lib.paths import EXAMPLES
 from benchmarks.lib.results import store_result
-from deploy.verify import MAX_LOSS_DB, MIN_PSNR_DB, Difference, difference, tiles_match
+from deploy.verify import MAX_LOSS_DB, Difference, difference, tiles_match
 from sr.backends import BACKENDS, CPU_ONLY, BackendRequest, open_backend
 from sr.backends.base import PRECISIONS
+from sr.backends.parity import MIN_PSNR_DB
 from sr.errors import DataError, SrupError
 from sr.image import read_picture
 from sr.metrics import psnr_y

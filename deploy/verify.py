@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sr.backends.base import Backend
+from sr.backends.parity import Parity
 from sr.metrics import psnr
 
 Image = NDArray[np.uint8]
@@ -41,43 +42,8 @@ def difference(first: Image, second: Image) -> Difference:
     return Difference(int(levels.max()), float(np.count_nonzero(levels) / levels.size), ratio)
 
 
-# PSNR in dB that the uint8 output of a precision must have against that of fp32.
-# fp32: kernels that sum in another order turn the rounding of few values: 1.5 in a thousand are 80 dB.
-# fp16: half arithmetic on the CPU gives 63.7 dB or more on crops of the photographs in examples/, 60.9
-# on noise. The 65 dB that benchmarks/fp16.py asks for are before rounding to levels, and leave 57.6 after.
-# bf16 and int8: OpenVINO gives 51.4 and 38.2 dB on the worst picture of Set14, and loses 0.03 dB of the
-# truth; much less is a fault.
-MIN_PSNR_DB = {"fp32": 80.0, "fp16": 60.0, "bf16": 45.0, "int8": 35.0}
-
 # Y-PSNR in dB against the truth that a precision may lose of that of fp32, over a test set.
 MAX_LOSS_DB = {"fp32": 0.001, "fp16": 0.01, "bf16": 0.1, "int8": 0.1}
-
-
-@dataclass(frozen=True)
-class Parity:
-    """How the output of a backend differs from that of a reference, on one chart.
-
-    Attributes:
-        against: the reference, in words.
-        psnr_db: of the uint8 outputs; None if they are equal.
-        max_levels: largest difference of a value, in levels of 255.
-        share: of values that differ at all, in [0, 1].
-    """
-
-    against: str
-    psnr_db: float | None
-    max_levels: int
-    share: float
-
-    def __str__(self) -> str:
-        if self.psnr_db is None:
-            return f"equal to {self.against}"
-        most = f"{self.max_levels} level{'s' * (self.max_levels != 1)}"
-        return f"{self.psnr_db:.1f} dB from {self.against}, off by {most} at most"
-
-    def passes(self, precision: str) -> bool:
-        """Say whether this is close enough for a precision."""
-        return self.psnr_db is None or self.psnr_db >= MIN_PSNR_DB[precision]
 
 
 CHART_SIZES = ((192, 256), (97, 131))  # (height, width) of what `parity` runs: one even, one odd

@@ -92,7 +92,11 @@ def printable(path: object) -> str:
     )
 
 
-def one_line(error: BaseException) -> str:
-    """Return the text of an exception on one line."""
-    text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-    return " ".join(text.split()) or type(error).__name__
+_LONGEST_QUOTE = 300  # characters of another library's message inside one of ours
+
+
+def one_line(message: BaseException | str) -> str:
+    """Return the beginning of an exception's message, or of a text, on one line."""
+    text = message.strerror if isinstance(message, OSError) and message.strerror else str(message)
+    line = " ".join(text.split())[:_LONGEST_QUOTE]
+    return line or (type(message).__name__ if isinstance(message, BaseException) else "")

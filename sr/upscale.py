@@ -25,6 +25,7 @@ from sr.objects import ImageUpscaler
 from sr.tiling import MIN_HALOS_PER_TILE, Span, Tile, TileGrid, TileSpec, tile_grid
 
 if TYPE_CHECKING:
+    from sr.backends.tensorrt.request import EngineBuilder
     from sr.image import Picture
 
 Progress = Callable[[int, int], None]  # tiles done, tiles in all
@@ -65,6 +66,7 @@ class Upscaler(ImageUpscaler):
         build_progress: Callable[[str, float], None] | None = None,
         engine_dir: str | PathLike[str] | None = None,
         precision: Precision | None = None,
+        builder: EngineBuilder | None = None,
     ) -> None:
         """Open the backend.
 
@@ -79,6 +81,8 @@ class Upscaler(ImageUpscaler):
             build_progress: called with phase and share done while an engine is being built.
             engine_dir: folder of TensorRT engines; None takes a folder in the user's cache folder.
             precision: "fp32", "fp16", "bf16" or "int8"; None lets the backend and the model decide.
+            builder: builds TensorRT engines that the folder lacks, e.g. `deploy.engines.build.build_engine`;
+                without one a missing engine is an error that says how to build it.
 
         Raises:
             BackendError: the backend or device is not available.
@@ -96,6 +100,7 @@ class Upscaler(ImageUpscaler):
             build_progress=build_progress,
             engine_dir=None if engine_dir is None else Path(engine_dir),
             precision=precision,
+            builder=builder,
         )
         self._request = request
         # One picture at a time: a device is no faster with two, engines run batches one after the other, and

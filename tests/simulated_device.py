@@ -322,6 +322,10 @@ class SimulatedCuda:
         return SUCCESS
 
     @api(1)
+    def cudaGetDevice(self) -> tuple[int, int]:
+        return SUCCESS, self._device
+
+    @api(1)
     def cudaGetErrorString(self, status: int) -> tuple[int, bytes]:
         return SUCCESS, f"simulated error {int(status)}".encode()
 

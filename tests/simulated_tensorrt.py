@@ -33,7 +33,7 @@ class _DataType(IntEnum):
 class _Logger:
     """Stands in for ILogger."""
 
-    INTERNAL_ERROR, ERROR, WARNING, INFO = "INTERNAL_ERROR", "ERROR", "WARNING", "INFO"
+    INTERNAL_ERROR, ERROR, WARNING, INFO, VERBOSE = "INTERNAL_ERROR", "ERROR", "WARNING", "INFO", "VERBOSE"
 
     def log(self, severity: str, message: str) -> None:
         raise NotImplementedError

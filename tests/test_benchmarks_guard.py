@@ -15,7 +15,9 @@ from onnx import helper, numpy_helper
 import sr.backends.tensorrt.device
 import sr.upscale
 from benchmarks import guard
-from deploy.engine import EngineSpec, load_module, plan_from_onnx
+from deploy.engines.build import plan_from_onnx
+from sr.backends.tensorrt.modules import load_module
+from sr.backends.tensorrt.spec import EngineSpec
 from sr.network.modelfile import shipped_onnx
 
 BASELINE = guard.read_baseline(guard.BASELINE)

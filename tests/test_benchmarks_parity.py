@@ -12,8 +12,9 @@ pytest.importorskip("torch")
 pytest.importorskip("safetensors")
 
 from benchmarks import parity
-from deploy.verify import MAX_LOSS_DB, MIN_PSNR_DB
+from deploy.verify import MAX_LOSS_DB
 from sr.backends.available import driver_gpu_count
+from sr.backends.parity import MIN_PSNR_DB
 from sr.image import read_picture
 from sr.resize import bicubic_resize
 from sr.upscale import Upscaler

@@ -7,21 +7,25 @@ import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 
-import deploy.engine
-import deploy.engine_cache
-from deploy.engine import EngineCache, EngineSpec, Gpu, load_module, visible_gpus
-from deploy.engine_manifest import EngineManifest
-from deploy.engine_parity import engine_parity
-from deploy.verify import MIN_PSNR_DB, Parity, chart, difference, parity
+import deploy.engines.build
+import sr.cli.report_engines
+from deploy.engines.parity import engine_parity
+from deploy.verify import chart, difference, parity
 from sr.backends import BackendRequest, open_backend
 from sr.backends.available import lacks
 from sr.backends.ort import OrtBackend
+from sr.backends.parity import MIN_PSNR_DB, Parity
+from sr.backends.tensorrt.gpus import Gpu, visible_gpus
+from sr.backends.tensorrt.manifest import EngineManifest, Identity
+from sr.backends.tensorrt.modules import load_module
+from sr.backends.tensorrt.spec import EngineSpec
+from sr.backends.tensorrt.store import EngineStore
 from sr.cli import main
 from sr.network.modelfile import shipped_onnx, shipped_weights
 from tests.simulated_device import SimulatedCuda, nothing_left
 from tests.simulated_tensorrt import Kernel, OrtKernel, SimulatedPlan, SimulatedTensorRT, mirror_kernel
 
-L4 = Gpu(0, "NVIDIA L4", 89, 24 * 2**30, "CUDA 13.0")
+L4 = Gpu(0, "NVIDIA L4", 89)
 
 
 def test_a_difference_is_counted():
@@ -92,10 +96,10 @@ def machine(monkeypatch):
             half = spec.precision == "fp16"
             return module.plan(SimulatedPlan(computes, spec.scale, spec.batch, spec.tile, finite=half))
 
-        monkeypatch.setattr(deploy.engine_cache, "plan_from_onnx", build)
-        monkeypatch.setattr(deploy.engine_cache, "check_plan", lambda *_, **__: True)
-        monkeypatch.setattr(deploy.engine, "load_module", lambda name: module)
-        monkeypatch.setattr(deploy.engine, "visible_gpus", lambda: [L4])
+        monkeypatch.setattr(deploy.engines.build, "plan_from_onnx", build)
+        monkeypatch.setattr(deploy.engines.build, "check_plan", lambda *_, **__: True)
+        monkeypatch.setattr(sr.cli.report_engines, "load_module", lambda name: module)
+        monkeypatch.setattr(sr.cli.report_engines, "visible_gpus", lambda: [L4])
         monkeypatch.setattr("cuda.bindings.runtime", cuda)
         return cuda
 
@@ -189,11 +193,7 @@ def test_manifests_without_parity_are_read():
 
 
 def identity():
-    from deploy.engine_manifest import Identity
-
-    return Identity(
-        "0" * 64, "tensorrt", "11.0", "Linux x86_64", 13, 2, "fp16", 512, 4, None, False, "L4", ()
-    )
+    return Identity("0" * 64, "tensorrt", "11.0", "Linux x86_64", 13, EngineSpec(2), "L4")
 
 
 @pytest.mark.gpu
@@ -206,7 +206,7 @@ def test_export_compares_with_the_network_on_a_real_gpu(tmp_path, name, scale):
     if "does not support" in result.output:
         pytest.skip(result.output)
     assert result.exit_code == 0, result.output
-    for engine in EngineCache(tmp_path).list():
+    for engine in EngineStore(tmp_path).list():
         assert engine.manifest.parity is not None
         assert engine.manifest.parity.passes("fp16")
     with open_backend(name, BackendRequest(scale, engine_dir=tmp_path)) as backend:

@@ -12,12 +12,13 @@ import pytest
 from PIL import Image
 
 import sr.backends.tensorrt.opening
-from deploy.verify import MIN_PSNR_DB, difference
+from deploy.verify import difference
 from sr.backends import BackendRequest, open_backend
 from sr.backends.available import driver_gpu_count, lacks
 from sr.backends.ort import OrtBackend
+from sr.backends.parity import MIN_PSNR_DB
 from sr.backends.tensorrt.backend import TrtBackend, TrtSettings
-from sr.backends.tensorrt.runtime import Plan
+from sr.backends.tensorrt.runtime import Capacity
 from sr.errors import BackendError
 from sr.network.modelfile import shipped_onnx
 from sr.resize import bicubic_resize
@@ -128,7 +129,7 @@ def test_with_and_without_cuda_graphs(name, engine_dir, photograph, monkeypatch)
 def test_running_out_of_memory_gives_the_right_picture(name, engine_dir, photograph, on_cpu):
     """Something else takes the memory between opening and running."""
     backend = opened(name, 4, engine_dir)
-    needed = backend._devices[0].needed_bytes(Plan(backend.info.max_batch, backend.info.max_tile))
+    needed = backend._devices[0].needed_bytes(Capacity(backend.info.max_batch, backend.info.max_tile))
     hog = []
     try:
         with Upscaler(backend=backend) as upscaler:
@@ -146,9 +147,9 @@ def test_running_out_of_memory_gives_the_right_picture(name, engine_dir, photogr
     assert difference(upscaled, on_cpu(4)).psnr >= MIN_PSNR
 
 
-def test_little_free_memory_makes_a_small_plan(name, engine_dir):
+def test_little_free_memory_makes_small_batches(name, engine_dir):
     with opened(name, 4, engine_dir) as backend:
-        usual = Plan(backend.info.max_batch, backend.info.max_tile)
+        usual = Capacity(backend.info.max_batch, backend.info.max_tile)
         needed = backend._devices[0].needed_bytes(usual)
     hog, piece = [], 8 * 2**20
     try:

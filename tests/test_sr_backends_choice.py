@@ -16,6 +16,7 @@ import sr.backends
 from sr.backends import BackendRequest, open_backend
 from sr.backends.base import Backend, BackendInfo, gpu_indices
 from sr.backends.ort import OrtBackend, read_metadata
+from sr.backends.tensorrt.gpus import Gpu
 from sr.cli.environment import environment_lines
 from sr.errors import BackendError, SrupError
 from sr.network.modelfile import shipped_onnx
@@ -212,30 +213,30 @@ def test_a_silent_run_on_the_cpu_is_refused(monkeypatch):
 def gpus(monkeypatch):
     """Make two simulated GPUs on which `--backend trt` runs the shipped fp16 files."""
     bindings = pytest.importorskip("cuda.bindings")
-    import deploy.engine
+    from sr.backends.tensorrt import opening
 
     cuda = SimulatedCuda(devices=2)
     module = SimulatedTensorRT(cuda)
     asked = []
 
-    class Cache:
-        def __init__(self, folder) -> None:
-            cuda.folder = folder
+    class Store:
+        def __init__(self, folder, *, builder) -> None:
+            cuda.folder, cuda.builder = folder, builder
 
         def get(self, onnx, spec, module, *, gpu, progress, log):
-            asked.append((spec, gpu.index, cuda.device))
+            asked.append((spec, gpu.index))
             log("small_x2.plan: found")
             log("no TensorRT engine for x2 fp16 in the cache; building it")
             progress("phase", 0.5)
             plan = SimulatedPlan(OrtKernel(onnx), spec.scale, spec.batch, spec.tile)
-            manifest = SimpleNamespace(identity=SimpleNamespace(compatible=spec.tile > 600))
+            manifest = SimpleNamespace(identity=SimpleNamespace(spec=spec))
             return SimpleNamespace(plan=lambda: module.plan(plan), manifest=manifest)
 
-    found = [deploy.engine.Gpu(index, f"Simulated {index}", 89, 2**30, "CUDA 13.0") for index in range(2)]
+    found = [Gpu(index, f"Simulated {index}", 89) for index in range(2)]
     monkeypatch.setattr(bindings, "runtime", cuda, raising=False)
-    monkeypatch.setattr(deploy.engine, "load_module", lambda _: module)
-    monkeypatch.setattr(deploy.engine, "visible_gpus", lambda: found)
-    monkeypatch.setattr(deploy.engine, "EngineCache", Cache)
+    monkeypatch.setattr(opening, "load_module", lambda _: module)
+    monkeypatch.setattr(opening, "visible_gpus", lambda: found)
+    monkeypatch.setattr(opening, "EngineStore", Store)
     monkeypatch.setattr(sr.backends, "driver_gpu_count", lambda: 2)
     monkeypatch.setattr(sr.backends, "lacks", lambda _: "")
     cuda.asked = asked
@@ -251,8 +252,8 @@ def test_trt_by_name_builds_the_fp16_engine_for_each_gpu(gpus):
         assert backend.info.model.precision == "fp16"
         (result,) = backend.run([batch])
     assert np.array_equal(result, OrtKernel(shipped_onnx(scale=2, precision="fp16"))(batch)[0])
-    assert [(index, current) for _, index, current in gpus.asked] == [(1, 1), (0, 0)]
-    assert {(spec.tile, spec.batch, spec.precision) for spec, *_ in gpus.asked} == {(512, 4, "fp16")}
+    assert [index for _, index in gpus.asked] == [1, 0]
+    assert {(spec.tile, spec.batch, spec.precision) for spec, _ in gpus.asked} == {(512, 4, "fp16")}
     assert said[0] == ("no TensorRT engine for x2 fp16 in the cache; building it", 0.0)
     assert said[1] == ("phase", 0.5)
     del backend
@@ -262,7 +263,7 @@ def test_trt_by_name_builds_the_fp16_engine_for_each_gpu(gpus):
 def test_larger_tiles_and_batches_get_an_engine_of_their_own(gpus):
     with open_backend("trt", replace(REQUEST, tile=640, batch=2, build_progress=print)) as backend:
         assert (backend.info.max_tile, backend.info.max_batch) == (640, 2)
-    assert [(spec.tile, spec.batch) for spec, *_ in gpus.asked] == [(640, 4)]
+    assert [(spec.tile, spec.batch) for spec, _ in gpus.asked] == [(640, 4)]
 
 
 def test_engines_are_looked_for_in_the_folder_that_was_named(gpus, tmp_path):

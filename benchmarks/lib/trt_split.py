@@ -14,7 +14,11 @@ from typing import Any
 from benchmarks.lib.runners import Case
 from benchmarks.lib.timing import percentiles
 from sr.backends.tensorrt.cuda import Cuda, Resources
+from sr.backends.tensorrt.gpus import visible_gpus
+from sr.backends.tensorrt.modules import load_module
 from sr.backends.tensorrt.runtime import LoadedEngine
+from sr.backends.tensorrt.spec import EngineSpec
+from sr.backends.tensorrt.store import EngineStore
 from sr.network.modelfile import FINITE_NAME, INPUT_NAME, OUTPUT_NAME
 
 PARTS = ("enqueue", "copy_in", "compute", "copy_out")
@@ -34,12 +38,10 @@ def split_of(name: str, case: Case, *, rounds: int) -> Split:
         return {}
     from cuda.bindings import runtime
 
-    from deploy.engine import EngineCache, EngineSpec, load_module, visible_gpus
-
     module, gpu = load_module(backend), visible_gpus()[0]
     spec = EngineSpec(scale=case.scale, precision=case.precision)
-    engine = EngineCache(None).get(case.model(), spec, module, gpu=gpu)
-    host_code = engine.manifest.identity.compatible
+    engine = EngineStore(None).get(case.model(), spec, module, gpu=gpu)
+    host_code = engine.manifest.identity.spec.compatible
     shape = (case.batch, case.height, case.width, 3)
     return measured_split(engine.plan(), shape, module, runtime, rounds=rounds, host_code=host_code)
 
@@ -59,9 +61,14 @@ def measured_split(
         BackendError: the device or the engine failed.
     """
     cuda = Cuda(cudart, 0)
-    cuda.use()
-    resources = Resources(cuda)
-    engine = None
+    with cuda.current():
+        return _measured_split(plan, shape, module, cuda, rounds=rounds, host_code=host_code)
+
+
+def _measured_split(
+    plan: bytes, shape: tuple[int, ...], module: Any, cuda: Cuda, *, rounds: int, host_code: bool
+) -> Split:
+    cudart, resources, engine = cuda.cudart, Resources(cuda), None
     try:
         stream = resources.get("cudaStreamCreateWithFlags", cudart.cudaStreamNonBlocking)
         engine = LoadedEngine(plan, module, device=0, host_code=host_code)

@@ -8,12 +8,15 @@ from dataclasses import dataclass
 from math import isqrt
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from numpy.typing import NDArray
 
 from sr.errors import BackendError
 from sr.network.modelfile import ModelMetadata, Precision
+
+if TYPE_CHECKING:
+    from sr.backends.tensorrt.request import EngineBuilder
 
 Batch = NDArray[Any]  # uint8, or uint16 where the backend takes that
 
@@ -94,6 +97,7 @@ class BackendRequest:
         build_progress: called with phase and share done while an engine is being built; first with why.
         engine_dir: folder of TensorRT engines; None is the one in the user's cache folder.
         precision: to compute in; None leaves it to the backend and the model.
+        builder: builds TensorRT engines that the folder lacks; without one they are an error.
     """
 
     scale: int
@@ -104,6 +108,7 @@ class BackendRequest:
     build_progress: Callable[[str, float], None] | None = None
     engine_dir: Path | None = None
     precision: Precision | None = None
+    builder: EngineBuilder | None = None
 
 
 def gpu_indices(device: str) -> tuple[int, ...]:

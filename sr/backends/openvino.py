@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from sr.backends.base import Backend, BackendInfo, Batch, tile_within
-from sr.errors import BackendError, ModelError
+from sr.errors import BackendError, ModelError, one_line
 from sr.memory import available_memory
 from sr.network.descriptor import ModelDescriptor, Precision
 
@@ -128,7 +128,7 @@ class _Started:
 
     def _failure(self, error: RuntimeError) -> BackendError:
         return BackendError(
-            f"OpenVINO failed on a batch of shape {self._batch.shape}: {_one_line(error)}; "
+            f"OpenVINO failed on a batch of shape {self._batch.shape}: {one_line(error)}; "
             "if memory ran out, use a smaller --tile"
         )
 
@@ -141,7 +141,7 @@ def _read(core: Any, model: Path) -> tuple[Any, ModelDescriptor]:
     try:
         network = core.read_model(model)
     except RuntimeError as error:
-        raise ModelError(f"{model}: OpenVINO cannot load it ({_one_line(error)})") from error
+        raise ModelError(f"{model}: OpenVINO cannot load it ({one_line(error)})") from error
     notes = network.rt_info
     said = notes["framework"] if "framework" in notes else {}  # noqa: SIM401  it is no dict; ONNX metadata
     properties = {name: value.astype(str) for name, value in said.items()}
@@ -158,7 +158,3 @@ def _check_precision(precision: Precision, model: Path, metadata: ModelDescripto
         raise BackendError(f"{model}: is fp16, and backend openvino computes fp32, bf16 or int8")
     if precision == "bf16" and not has_bf16:
         raise BackendError("this processor has no bf16 arithmetic; use --precision fp32 or int8")
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())[:300]

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from sr.backends.available import gpu_names
 from sr.backends.base import Backend, BackendInfo, Batch, default_tile, gpu_indices, tile_within
-from sr.errors import BackendError, ModelError
+from sr.errors import BackendError, ModelError, one_line
 from sr.memory import available_memory
 from sr.network.descriptor import ModelDescriptor
 from sr.network.ends import FINITE_NAME
@@ -63,7 +63,7 @@ class OrtBackend(Backend):
                     results = self._run_bound(fed, "cuda", self._gpu)
             except Exception as error:  # onnxruntime raises its own, unexported exception classes
                 raise BackendError(
-                    f"ONNX Runtime failed on a batch of shape {batch.shape}: {_one_line(error)}; "
+                    f"ONNX Runtime failed on a batch of shape {batch.shape}: {one_line(error)}; "
                     "if memory ran out, use a smaller --tile"
                 ) from error
             by_name = dict(zip(self._outputs, results, strict=True))
@@ -115,7 +115,7 @@ def _open_session(model: Path, device: str) -> onnxruntime.InferenceSession:
         chosen = (provider, {"device_id": gpus[0]} if gpus else {})
         session = onnxruntime.InferenceSession(str(model), options, providers=[chosen])
     except Exception as error:  # onnxruntime raises its own, unexported exception classes
-        raise ModelError(f"{model}: ONNX Runtime cannot load it ({_one_line(error)})") from error
+        raise ModelError(f"{model}: ONNX Runtime cannot load it ({one_line(error)})") from error
     if (used := session.get_providers()[0]) != provider:
         raise BackendError(f"ONNX Runtime could not start {provider} and would run on {used}; see srup info")
     return session
@@ -126,7 +126,3 @@ def _describe(device: str) -> str:
         names = gpu_names()
         return f"GPU {gpus[0]} {names[gpus[0]] if gpus[0] < len(names) else ''}".strip()
     return f"CPU, {available_cores()} cores"
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())[:300]

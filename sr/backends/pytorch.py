@@ -13,6 +13,7 @@ from sr.errors import BackendError
 from sr.memory import available_memory
 from sr.network.checkpoint import descriptor_from_weights, load_weights
 from sr.network.colour import RGBNet
+from sr.network.deployed import fold
 
 
 class TorchBackend(Backend):
@@ -25,8 +26,6 @@ class TorchBackend(Backend):
             ModelError: the weights are missing, damaged or not ours.
             BackendError: there is no such device.
         """
-        from deploy.fold import fold
-
         gpus = gpu_indices(device)
         if gpus and not torch.cuda.is_available():
             raise BackendError("PyTorch sees no CUDA device; use --device cpu, or see srup info")

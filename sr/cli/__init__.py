@@ -108,7 +108,7 @@ def upscale(
     are kept, orientation is applied.
     """
     from sr.cli.report import print_plan, report_comparison, report_files
-    from sr.cli.report_engines import build_progress
+    from sr.cli.report_engines import build_progress, engine_builder
     from sr.cli.request import UpscaleOrder
     from sr.cli.streams import reserved_stdout
 
@@ -120,7 +120,7 @@ def upscale(
         return
     with reserved_stdout() if order.to_stdout else nullcontext():
         with build_progress() as progress:
-            upscaler = order.open(build_progress=progress)
+            upscaler = order.open(build_progress=progress, builder=engine_builder())
         with upscaler:
             results = report_files(
                 plan,
@@ -306,10 +306,11 @@ def prepare(hr_folder: Path, exclude: tuple[str, ...], whole: bool, **settings: 
 @options.model
 def evaluate_command(pair_list: Path, **upscaler_options: Any) -> None:
     """Measure PSNR and SSIM of a model on a list of pairs."""
+    from sr.cli.report_engines import engine_builder
     from sr.upscale import Upscaler
     from train.evaluate import evaluate
 
-    with Upscaler(**upscaler_options) as upscaler:
+    with Upscaler(**upscaler_options, builder=engine_builder()) as upscaler:
         quality = evaluate(upscaler, pair_list, scale=upscaler.scale)
     click.echo(
         f"{quality.pictures} pictures  PSNR Y {quality.psnr_y:.3f} dB  RGB {quality.psnr_rgb:.3f} dB  "

@@ -1,4 +1,4 @@
-"""The options that concern engines, of `srup export` and of all commands that use a folder of engines."""
+"""Options about engines: those of `srup export`, and the folder of engines for all commands."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 
 
 class GpuName(click.ParamType):
-    """A GPU by name, or "smNN"; becomes its compute capability."""
+    """A GPU by name or as "smNN", converted to its compute capability."""
 
     name = "NAME|smNN"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
         """Return 89 for "rtx4090" and for "sm89"."""
-        from deploy.engine import compute_capability
+        from sr.backends.tensorrt.gpus import compute_capability
 
         if isinstance(value, int):
             return value
@@ -36,31 +36,31 @@ engine_dir = click.option(
 )
 
 _BUILDING = (
-    click.option("--trt", is_flag=True, help="Build TensorRT engines, for the GPUs that are here."),
-    click.option(
-        "--trt-rtx", is_flag=True, help="Build TensorRT-RTX engines, for any GPUs; none need be here."
-    ),
+    click.option("--trt", is_flag=True, help="Build TensorRT engines for the GPUs of this machine."),
+    click.option("--trt-rtx", is_flag=True, help="Build TensorRT-RTX engines for any GPUs; needs no GPU."),
     click.option(
         "--gpu",
         "targets",
         type=GpuName(),
         multiple=True,
-        help="GPU to build a TensorRT-RTX engine for, e.g. rtx4090 or sm89; repeat it for one engine that "
-        "serves several.  [default: those that are here]",
+        help="GPU that a TensorRT-RTX engine is built for, e.g. rtx4090 or sm89; repeat the option for one "
+        "engine that serves several GPUs.  [default: the GPUs of this machine]",
     ),
     click.option(
-        "--tile", type=click.IntRange(min=1), help="Engines: largest side of a tile.  [default: 512]"
+        "--tile", type=click.IntRange(min=1), help="Largest side of a tile of the engine.  [default: 512]"
     ),
     click.option(
-        "--batch", type=click.IntRange(min=1), help="Engines: largest number of tiles at once.  [default: 4]"
+        "--batch",
+        type=click.IntRange(min=1),
+        help="Largest number of tiles at once of the engine.  [default: 4]",
     ),
     click.option(
-        "--builder-level", type=click.IntRange(0, 5), help="TensorRT: how long to search for fast kernels."
+        "--builder-level", type=click.IntRange(0, 5), help="How long TensorRT searches for fast kernels."
     ),
     click.option(
         "--compatible",
         is_flag=True,
-        help="TensorRT: engines for all GPUs since Ampere and for later versions; slower.",
+        help="Build TensorRT engines that all GPUs since Ampere and later versions can load; slower.",
     ),
 )
 

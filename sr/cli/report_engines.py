@@ -1,4 +1,4 @@
-"""What `srup` prints of engines: their building, and what is in a folder of them."""
+"""Engines on the command line: building them, listing them, and the builder for all other commands."""
 
 from __future__ import annotations
 
@@ -8,28 +8,35 @@ from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from types import ModuleType
-from typing import Any, TypeAlias
+from typing import Any
 
 import click
 
+from sr.backends.tensorrt.gpus import Gpu, visible_gpus
+from sr.backends.tensorrt.manifest import Engine, EngineManifest, plans_in
+from sr.backends.tensorrt.modules import MODULES, TITLES, load_module
+from sr.backends.tensorrt.request import EngineBuilder, Progress
+from sr.backends.tensorrt.spec import EngineSpec
+from sr.backends.tensorrt.store import EngineStore
 from sr.errors import OutOfDeviceMemoryError, SrupError
+from sr.network.modelfile import Precision
 
-# `sr` imports `deploy` inside functions only, so its classes stand here by what they are.
-Engine: TypeAlias = Any
-EngineCache: TypeAlias = Any
-EngineManifest: TypeAlias = Any
-Gpu: TypeAlias = Any
-Progress = Callable[[str, float], None]
+
+def engine_builder() -> EngineBuilder:
+    """Return the function that builds engines which the store lacks."""
+    from deploy.engines.build import build_engine
+
+    return build_engine
 
 
 def check_building(*, trt: bool, trt_rtx: bool, settings: dict[str, Any]) -> None:
-    """Check that the options of `srup export` that were given concern what is built.
+    """Check that each engine option of `srup export` belongs to a backend that is built.
 
     Raises:
         click.UsageError: one does not.
     """
     needs = {
-        "targets": ("--gpu", trt_rtx, "--trt-rtx; TensorRT builds for the GPUs that are here"),
+        "targets": ("--gpu", trt_rtx, "--trt-rtx; TensorRT builds only for the GPUs of this machine"),
         "builder_level": ("--builder-level", trt, "--trt"),
         "compatible": ("--compatible", trt, "--trt"),
         "tile": ("--tile", trt or trt_rtx, "--trt or --trt-rtx"),
@@ -46,7 +53,7 @@ def export_engines(
     weights: str,
     scales: Sequence[int],
     *,
-    precision: str,
+    precision: Precision,
     folder: Path | None,
     settings: dict[str, Any],
 ) -> None:
@@ -55,38 +62,37 @@ def export_engines(
     Raises:
         SrupError: one cannot be built.
     """
-    from deploy.engine import EngineCache, EngineSpec, load_module, visible_gpus
-    from deploy.engine_models import engine_models
+    from deploy.engines.models import engine_models
 
-    cache = EngineCache(folder)
+    store = EngineStore(folder, builder=engine_builder())
     modules = {backend: load_module(backend) for backend in backends}
     kinds = _kinds(visible_gpus())
-    models = engine_models(weights, scales, precision, cache.folder)  # type: ignore[arg-type]  # checked by click
+    models = engine_models(weights, scales, precision, store.folder)
     shape = {name: settings[name] for name in ("tile", "batch") if settings[name] is not None}
     for backend, module in modules.items():
         own = ("targets",) if backend == "trt-rtx" else ("builder_level", "compatible")
         extra = {name: settings[name] for name in own}
         for scale, onnx in models:
-            spec = EngineSpec(scale, precision=precision, **shape, **extra)  # type: ignore[arg-type]
+            spec = EngineSpec(scale, precision=precision, **shape, **extra)
             for gpu in _gpus_for(spec.targets, kinds):
                 with engine_progress(f"x{scale}") as progress:
-                    engine = cache.get(onnx, spec, module, gpu=gpu, progress=progress, log=_log)
+                    engine = store.get(onnx, spec, module, gpu=gpu, progress=progress, log=_log)
                 if gpu is not None:
-                    engine = _checked(cache, engine, onnx, module, gpu)
+                    engine = _checked(store, engine, onnx, module, gpu)
                 click.echo(f"{engine.path}  {engine.manifest.plan_bytes / 1e6:.2f} MB")
 
 
-def _checked(cache: EngineCache, engine: Engine, onnx: Path, module: ModuleType, gpu: Gpu) -> Engine:
-    """Prove on a GPU that the engine computes what the network does; say what was found.
+def _checked(store: EngineStore, engine: Engine, onnx: Path, module: ModuleType, gpu: Gpu) -> Engine:
+    """Prove on a GPU that the engine computes what the network does, and report the difference.
 
     Raises:
         EngineError: it does not.
         BackendError: it does not run.
     """
-    from deploy.engine_parity import engine_parity
+    from deploy.engines.parity import engine_parity
 
     try:
-        engine = cache.checked(engine, lambda: engine_parity(engine, onnx, module=module, gpu=gpu))
+        engine = store.checked(engine, lambda: engine_parity(engine, onnx, module=module, gpu=gpu))
     except OutOfDeviceMemoryError as error:
         _log(f"{engine.path.name}: not compared with the network: {error}")
     else:
@@ -99,12 +105,12 @@ def _log(line: str) -> None:
 
 
 def _kinds(gpus: Sequence[Gpu]) -> list[Gpu]:
-    """Return one GPU of each kind: engines depend on name and compute capability."""
+    """Return one GPU of each kind, because engines depend on name and compute capability."""
     return list({(gpu.name, gpu.compute_capability): gpu for gpu in reversed(gpus)}.values())[::-1]
 
 
 def _gpus_for(targets: tuple[int, ...], kinds: list[Gpu]) -> list[Gpu | None]:
-    """Return the GPUs to build on, one after the other; None is to build without one."""
+    """Return the GPUs to build on, one after the other; None means to build without a GPU."""
     if targets:
         return [next((gpu for gpu in kinds if gpu.compute_capability in targets), None)]
     return [*kinds] or [None]
@@ -112,7 +118,7 @@ def _gpus_for(targets: tuple[int, ...], kinds: list[Gpu]) -> list[Gpu | None]:
 
 @contextmanager
 def build_progress() -> Iterator[Progress]:
-    """Yield a progress callback for what may have to be built: it says why, then draws a bar."""
+    """Yield a progress callback for an engine that may have to be built: it prints why, then draws a bar."""
     bars: list[Progress | None] = []
     with ExitStack() as stack:
 
@@ -133,7 +139,8 @@ def engine_progress(title: str) -> Iterator[Progress | None]:
         yield None
         return
     from rich.console import Console
-    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
+    from rich.progress import BarColumn, TaskProgressColumn, TextColumn, TimeElapsedColumn
+    from rich.progress import Progress as Bars
 
     columns = (
         TextColumn(f"building the {title} engine"),
@@ -142,30 +149,23 @@ def engine_progress(title: str) -> Iterator[Progress | None]:
         TimeElapsedColumn(),
         TextColumn("{task.description}", markup=False),
     )
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bars:
+    with Bars(*columns, console=Console(stderr=True), transient=True) as bars:
         task = bars.add_task("", total=1.0)
         yield lambda phase, share: bars.update(task, completed=share, description=phase)
 
 
 def print_engines(folder: Path | None, *, prune: bool) -> None:
-    """Print size, age, builder, targets and state of each engine; remove stale ones if asked to.
-
-    Raises:
-        SrupError: removing needs a package that is missing.
-    """
-    from deploy.engine import EngineCache, visible_gpus
-    from deploy.engine_manifest import plans_in
-
-    cache = EngineCache(folder)
+    """Print size, age, builder, targets and state of each engine; remove stale ones if asked to."""
+    store = EngineStore(folder)
     if prune:
-        removed = cache.prune(click.echo)
+        removed = store.prune(click.echo)
         click.echo(f"{len(removed)} stale removed")
-    stale, gpus = cache.stale(), visible_gpus()
-    engines = {engine.path: engine for engine in cache.list()}
-    paths = list(plans_in(cache.folder))
+    stale, gpus = store.stale(), _gpus_or_note()
+    engines = {engine.path: engine for engine in store.list()}
+    paths = list(plans_in(store.folder))
     sizes = [path.stat().st_size if path.exists() else 0 for path in paths]
     count = f"{len(paths)} engine{'s' * (len(paths) != 1)}"
-    click.echo(f"{cache.folder}: {count}, {sum(sizes) / 1e6:.2f} MB")
+    click.echo(f"{store.folder}: {count}, {sum(sizes) / 1e6:.2f} MB")
     usable = _usability()
     for path, size in zip(paths, sizes, strict=True):
         click.echo(f"  {path.name}")
@@ -175,20 +175,25 @@ def print_engines(folder: Path | None, *, prune: bool) -> None:
         click.echo(f"    {size / 1e6:.2f} MB, {_age(path, engine)}, {details}; {state}")
 
 
-def _details(manifest: EngineManifest) -> str:
-    from deploy.engine import TITLES
+def _gpus_or_note() -> list[Gpu]:
+    """Return the GPUs; none, with a line on stderr, where the driver does not work."""
+    try:
+        return visible_gpus()
+    except SrupError as error:
+        _log(f"Warning: {error}")
+        return []
 
-    identity = manifest.identity
-    targets = "+".join(f"SM{target}" for target in identity.targets) or identity.gpu
-    shape = f"tiles to {identity.tile} px, batches to {identity.batch}"
+
+def _details(manifest: EngineManifest) -> str:
+    identity, spec = manifest.identity, manifest.identity.spec
+    targets = "+".join(f"SM{target}" for target in spec.targets) or identity.gpu
+    shape = f"tiles to {spec.tile} px, batches to {spec.batch}"
     parity = manifest.parity or "not compared with the network"
     return f"{TITLES[identity.module]} {manifest.built_by}, for {targets}, {shape}, {parity}"
 
 
 def _usability() -> Callable[[Engine, Sequence[Gpu]], str]:
-    """Return what says whether an engine that is not stale can be used at once."""
-    from deploy.engine import MODULES, TITLES, load_module
-
+    """Return a function that says whether an engine that is not stale can be used on this machine."""
     missing = {}
     for backend, name in MODULES.items():
         try:
@@ -202,16 +207,16 @@ def _usability() -> Callable[[Engine, Sequence[Gpu]], str]:
             return f"usable where {TITLES[identity.module]} {identity.module_version} is installed"
         here = {f"{gpu.name}, SM{gpu.compute_capability}" for gpu in gpus}
         codes = {gpu.compute_capability for gpu in gpus}
-        if not gpus:
-            return "usable on such a GPU; none is here"
-        fits = identity.compatible or identity.gpu in here or codes & set(identity.targets)
-        return "usable" if fits else "usable on such a GPU; others are here"
+        spec = identity.spec
+        if (gpus and spec.compatible) or identity.gpu in here or codes & set(spec.targets):
+            return "usable"
+        return f"usable on such a GPU; this machine has {'other ones' if gpus else 'none'}"
 
     return usable
 
 
 def _age(path: Path, engine: Engine | None) -> str:
-    """Return how long ago an engine was built, in its largest unit."""
+    """Return how long ago an engine was built, in the largest unit that fits."""
     if engine is not None:
         built = datetime.fromisoformat(engine.manifest.built)
     else:

@@ -1,1 +1,1 @@
-"""TensorRT and TensorRT-RTX: GPUs, engines and the runtime."""
+"""TensorRT and TensorRT-RTX: GPUs, the store of engines, and the runtime. `deploy.engines` builds engines."""

@@ -1,7 +1,7 @@
 """TensorRT and TensorRT-RTX: one backend, which receives the module.
 
-Owns what is run where: how large batches may be, which GPU takes which batch, what happens when
-memory runs out, and which tiles are computed once more because fp16 overflowed.
+Owns how large batches may be, which GPU takes which batch, what happens when memory runs out, and
+which tiles are computed again because fp16 overflowed.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ import numpy as np
 
 from sr.backends.base import Backend, BackendInfo, Batch, default_tile
 from sr.backends.tensorrt.device import Slot, TrtDevice
-from sr.backends.tensorrt.runtime import Plan
+from sr.backends.tensorrt.runtime import Capacity
 from sr.errors import BackendError, OutOfDeviceMemoryError
 from sr.network.modelfile import ModelMetadata
 from sr.tiling import MIN_HALOS_PER_TILE
 
-# Of the free device memory, what buffers may take: contexts, graphs and kernels need some as well,
-# and a display may want more. Where it was too much, `run` backs off.
+# Share of the free device memory for buffers: contexts, graphs and kernels need some as well, and a
+# display may take more later. If it is too much after all, `run` continues with smaller batches.
 MEMORY_SHARE = 0.9
 
 _SMALLEST_TILE = 64  # below, a tile is mostly halo
@@ -35,13 +35,13 @@ class TrtSettings:
     Attributes:
         name: of the backend, as on the command line.
         model: metadata of the ONNX file that the engines were built from.
-        tile: largest side of a tile wanted, in lr pixels; None takes what suits.
-        batch: largest number of tiles at once wanted; None takes the engine's own.
-        gpu_names: in words, by index.
+        tile: largest side of a tile in lr pixels; None is the default.
+        batch: largest number of tiles at once; None is that of the engine.
+        gpu_names: names of the GPUs by index.
         cuda_graph: run batches of the full shape as CUDA graphs.
-        host_code: engines bring the runtime of their own TensorRT version, and are trusted to.
-        fallback: opens the backend that computes tiles of which the fp16 output was not finite; None
-            if there is no such file.
+        host_code: allow engines to bring the runtime of their own TensorRT version.
+        fallback: opens the backend that computes the tiles whose fp16 output is not finite; None if
+            there is no file for it.
     """
 
     name: str
@@ -69,7 +69,7 @@ class TrtBackend(Backend):
             cudart: `cuda.bindings.runtime`.
 
         Raises:
-            BackendError: a GPU or an engine does not work, or has not even memory for small tiles.
+            BackendError: a GPU or an engine does not work, or memory is short even for small tiles.
         """
         self._settings = settings
         self._devices: list[TrtDevice] = []
@@ -81,15 +81,15 @@ class TrtBackend(Backend):
             for index, plan in plans.items():
                 flags = {"cuda_graph": settings.cuda_graph, "host_code": settings.host_code}
                 self._devices.append(TrtDevice(index, plan, module, cudart, **flags))
-            self._adopt(self._fitting_plan())
+            self._adopt(self._fitting_capacity())
         except BaseException:
-            with contextlib.suppress(BackendError):  # what failed first is what matters
+            with contextlib.suppress(BackendError):  # the first failure matters
                 self.close()
             raise
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What happened that costs time or quality: smaller batches, no graphs, tiles redone."""
+        """Events that cost time or quality: smaller batches, no graphs, tiles computed again."""
         notes = self._notes + [note for device in self._devices for note in device.notes]
         if self._redone:
             notes.append(f"fp16 overflowed in {self._redone} tiles; they were computed in fp32 on the CPU")
@@ -103,7 +103,7 @@ class TrtBackend(Backend):
             BackendError: the device failed, or memory ran out for the smallest tile.
         """
         if self._running:
-            raise RuntimeError("a run of this backend is going on; finish or close it first")
+            raise RuntimeError("this backend is running; finish or close that run first")
         if not self._devices:
             raise BackendError("the backend is closed")
         self._running = True
@@ -122,10 +122,10 @@ class TrtBackend(Backend):
         finally:
             self._running = False
             for device in self._devices:
-                device.drain()  # its failure is either the one being raised or met by the next call
+                device.drain()  # its failure is the one being raised, or the next call meets it
 
     def _collected(self, device: TrtDevice, slot: Slot) -> Batch:
-        """Return the result of a slot, with tiles that are not finite computed elsewhere."""
+        """Return the result of a slot; the fallback computes tiles that are not finite."""
         batch, upscaled, finite = device.collect(slot)
         if finite.all():
             return upscaled
@@ -140,72 +140,74 @@ class TrtBackend(Backend):
             if self._settings.fallback is None:
                 raise BackendError(
                     "the network's output is not finite in fp16, and there is no fp32 file of this model "
-                    "beside it to take instead; use that with --model"
+                    "beside it; run the fp32 file with --model"
                 )
             self._fallback = self._settings.fallback()
         return self._fallback
 
     # --- memory ---------------------------------------------------------------------------------
 
-    def _fitting_plan(self) -> Plan:
-        """Return the largest plan that the engines take and all devices have memory for."""
+    def _fitting_capacity(self) -> Capacity:
+        """Return the largest capacity that the engines allow and all devices have memory for."""
         settings, engines = self._settings, [device.largest for device in self._devices]
         wanted = default_tile(settings.model.scale) if settings.tile is None else settings.tile
         tile = min(wanted, *(largest.tile for largest in engines))
         batch = min(largest.batch for largest in engines)
-        first = Plan(batch if settings.batch is None else min(batch, settings.batch), tile)
+        first = Capacity(batch if settings.batch is None else min(batch, settings.batch), tile)
         free = [MEMORY_SHARE * device.free_bytes() for device in self._devices]
-        for plan in self._from(first):
-            if all(d.needed_bytes(plan) <= room for d, room in zip(self._devices, free, strict=True)):
-                if plan != first and (settings.tile or settings.batch):
-                    self._notes.append(f"the GPU has free memory for {plan}, not for {first}")
-                return plan
+        for capacity in self._from(first):
+            if all(d.needed_bytes(capacity) <= room for d, room in zip(self._devices, free, strict=True)):
+                if capacity != first and (settings.tile or settings.batch):
+                    self._notes.append(f"the GPU has free memory for {capacity}, not for {first}")
+                return capacity
         mib = min(free) / MEMORY_SHARE / 2**20
         raise BackendError(
-            f"the GPU has too little free memory, {mib:.0f} MiB, even for {plan}; "
-            "close what else uses it, or use --backend onnx"
+            f"the GPU has too little free memory, {mib:.0f} MiB, even for {capacity}; "
+            "close other programs that use the GPU, or use --backend onnx"
         )
 
-    def _from(self, plan: Plan) -> Iterator[Plan]:
-        """Yield `plan` and ever smaller ones: the batch halves down to 1, then the tile."""
-        yield plan
-        while plan.batch > 1:
-            plan = replace(plan, batch=plan.batch // 2)
-            yield plan
+    def _from(self, capacity: Capacity) -> Iterator[Capacity]:
+        """Yield `capacity` and ever smaller ones: the batch halves down to 1, then the tile."""
+        yield capacity
+        while capacity.batch > 1:
+            capacity = replace(capacity, batch=capacity.batch // 2)
+            yield capacity
         # A tile of four radii can be cut with any halo up to `--halo exact`.
         smallest = max(_SMALLEST_TILE, MIN_HALOS_PER_TILE * self._settings.model.receptive_field_radius)
-        while plan.tile > smallest:
-            plan = replace(plan, tile=max(smallest, plan.tile // 2))
-            yield plan
+        while capacity.tile > smallest:
+            capacity = replace(capacity, tile=max(smallest, capacity.tile // 2))
+            yield capacity
 
     def _shrink(self, error: OutOfDeviceMemoryError) -> None:
-        """Go to the next smaller plan.
+        """Go to the next smaller capacity.
 
         Raises:
             BackendError: there is none.
         """
-        _, smaller, *_ = (*self._from(self._plan), None, None)
+        _, smaller, *_ = (*self._from(self._capacity), None, None)
         if smaller is None:
-            raise BackendError(f"{error}, even for {self._plan}; close what else uses it") from error
-        self._notes.append(f"{error} for {self._plan}; went on with {smaller}")
+            raise BackendError(
+                f"{error}, even for {self._capacity}; close other programs that use the GPU"
+            ) from error
+        self._notes.append(f"{error} for {self._capacity}; went on with {smaller}")
         self._adopt(smaller)
 
-    def _adopt(self, plan: Plan) -> None:
+    def _adopt(self, capacity: Capacity) -> None:
         for device in self._devices:
-            device.resize(plan)
-        self._plan = plan
+            device.resize(capacity)
+        self._capacity = capacity
         names = self._settings.gpu_names or {}
         gpus = (f"GPU {d.index} {names.get(d.index, '')}".strip() for d in self._devices)
         self.info = BackendInfo(
             name=self._settings.name,
             device=" and ".join(gpus),
             model=self._settings.model,
-            default_tile=plan.tile,
-            default_batch=plan.batch,
+            default_tile=capacity.tile,
+            default_batch=capacity.batch,
             why=self.info.why if hasattr(self, "info") else "",
             fixed_tiles=True,
-            max_tile=plan.tile,
-            max_batch=plan.batch,
+            max_tile=capacity.tile,
+            max_batch=capacity.batch,
         )
 
     def close(self) -> None:

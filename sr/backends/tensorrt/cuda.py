@@ -1,12 +1,14 @@
-"""The CUDA runtime with every status checked, and a ledger of what it has handed out.
+"""The CUDA runtime with every status checked, and a list of the resources that it handed out.
 
-Owns how a failed CUDA call becomes an error of ours. The runtime itself (`cuda.bindings.runtime`) is
-a parameter, so nothing here needs a GPU or the package to be imported.
+Owns the current device, and how a failed CUDA call becomes an error of ours. The runtime
+(`cuda.bindings.runtime`) is a parameter, so importing this needs neither a GPU nor the package.
 """
 
 from __future__ import annotations
 
 import ctypes
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -51,14 +53,29 @@ class Cuda:
             raise self._error(function, status)
         return values[0] if len(values) == 1 else tuple(values) or None
 
-    def use(self) -> None:
-        """Make this the device of the calling thread."""
+    @contextmanager
+    def current(self) -> Iterator[None]:
+        """Make this the current device of the calling thread, and restore the one before at the end.
+
+        Raises:
+            BackendError: there is no such device, or the one before cannot be restored.
+        """
+        before = self.call("cudaGetDevice")
+        if before == self.device:
+            yield
+            return
         self.call("cudaSetDevice", self.device)
+        try:
+            yield
+        except BaseException:
+            self.cudart.cudaSetDevice(before)  # the first failure matters, not this one
+            raise
+        self.call("cudaSetDevice", before)
 
     def _error(self, function: str, status: Any) -> BackendError:
         code = int(status)
         if code == _OUT_OF_MEMORY:
-            self.cudart.cudaGetLastError()  # else the next check of anyone would find it again
+            self.cudart.cudaGetLastError()  # otherwise somebody's next check would find it again
             return OutOfDeviceMemoryError(f"GPU {self.device}: out of memory ({function})")
         _, text = self.cudart.cudaGetErrorString(status)
         words = text.decode() if isinstance(text, bytes) else "unknown error"
@@ -67,14 +84,14 @@ class Cuda:
 
 
 class Resources:
-    """What was handed out, given back last first."""
+    """Resources of the CUDA runtime, freed in the reverse order."""
 
     def __init__(self, cuda: Cuda) -> None:
         self._cuda = cuda
         self._held: list[tuple[str, Any]] = []
 
     def get(self, function: str, *arguments: Any) -> Any:
-        """Call a function that hands out something, and keep what it gave.
+        """Call a function that allocates something, and remember it for `free`.
 
         Raises:
             BackendError: it failed.
@@ -93,9 +110,9 @@ class Resources:
         return np.ctypeslib.as_array((ctypes.c_uint8 * size).from_address(int(address)))
 
     def free(self) -> str:
-        """Give everything back, whatever fails on the way; return what the first failure was, if any.
+        """Free everything, even if some of it fails; return the message of the first failure, or "".
 
-        In words: an exception that is kept holds on to frames, and these to what is to be freed.
+        A message, because a kept exception would hold frames, and these the objects to be freed.
         """
         failure = ""
         while self._held:

@@ -1,33 +1,35 @@
 """One engine on one GPU: streams, slots of buffers, CUDA graphs.
 
-Owns the order in which things happen on the device. A batch goes through a slot: it is copied into
-the slot's pinned memory, uploaded on one stream, computed on a second and downloaded on a third;
-events make each wait for the one before. With three slots, copy-in, compute and copy-out of
+Owns the order of work on the device. A batch goes through a slot: it is copied into the slot's pinned
+memory, uploaded on one stream, computed on a second and downloaded on a third; events make each step
+wait for the one before. With three slots, copy-in, compute and copy-out of
 consecutive batches overlap.
 """
 
 from __future__ import annotations
 
 import contextlib
+import functools
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from sr.backends.base import Batch
 from sr.backends.tensorrt.cuda import Cuda, Resources
-from sr.backends.tensorrt.runtime import Execution, LoadedEngine, Plan, Shape
+from sr.backends.tensorrt.runtime import Capacity, Execution, LoadedEngine, Shape
 from sr.errors import BackendError
 from sr.network.modelfile import FINITE_NAME, INPUT_NAME, OUTPUT_NAME
 
-SLOTS = 3  # one each being uploaded, computed and downloaded
+SLOTS = 3  # one batch uploads while one computes and one downloads
 
 
 @dataclass
 class Slot:
-    """What one batch in flight needs; `host` and `device` are buffers by tensor name."""
+    """The resources of one batch in flight; `host` and `device` are buffers by tensor name."""
 
     host: dict[str, NDArray[np.uint8]]
     device: dict[str, int]
@@ -39,14 +41,31 @@ class Slot:
     batch: Batch | None = None  # in flight
 
 
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def _on_device(
+    method: Callable[Concatenate[TrtDevice, P], R],
+) -> Callable[Concatenate[TrtDevice, P], R]:
+    """Let a method run with its GPU as the current device; the one before is restored."""
+
+    @functools.wraps(method)
+    def run(self: TrtDevice, /, *arguments: P.args, **settings: P.kwargs) -> R:
+        with self._cuda.current():
+            return method(self, *arguments, **settings)
+
+    return run
+
+
 class TrtDevice:
     """An engine, loaded on one GPU.
 
     Attributes:
         largest: batch that the engine takes.
-        plan: the largest batch that buffers are made for.
+        capacity: the largest batch that buffers are made for.
         scale: upscaling factor.
-        notes: what the user should know of what happened.
+        notes: events that the user should know of.
     """
 
     def __init__(
@@ -83,47 +102,50 @@ class TrtDevice:
         self._scratch = self._scratch_size = self._planned_scratch = 0
         self._closed = False
         try:
-            self._cuda.use()
-            flags = cudart.cudaStreamNonBlocking
-            self._upload, self._compute, self._download = (
-                self._streams.get("cudaStreamCreateWithFlags", flags) for _ in range(3)
-            )
-            self._engine = LoadedEngine(plan, module, device=index, host_code=host_code)
-            self._plain = self._engine.new_execution(self._compute, graph=False)
-            self.plan = self.largest = self._engine.largest
-            (_, self.scale, _, _), _ = self._plain.measure((1, 1, 1, 3))
+            self._open(plan, module, host_code)
         except BaseException:
             with contextlib.suppress(BackendError):  # what failed first is what matters
                 self.close()
             raise
 
+    @_on_device
+    def _open(self, plan: bytes, module: Any, host_code: bool) -> None:
+        flags = self._cuda.cudart.cudaStreamNonBlocking
+        self._upload, self._compute, self._download = (
+            self._streams.get("cudaStreamCreateWithFlags", flags) for _ in range(3)
+        )
+        self._engine = LoadedEngine(plan, module, device=self.index, host_code=host_code)
+        self._plain = self._engine.new_execution(self._compute, graph=False)
+        self.capacity = self.largest = self._engine.largest
+        (_, self.scale, _, _), _ = self._plain.measure((1, 1, 1, 3))
+
     # --- memory ---------------------------------------------------------------------------------
 
+    @_on_device
     def free_bytes(self) -> int:
         """Return the free memory of the GPU."""
-        self._cuda.use()
         free, _ = self._cuda.call("cudaMemGetInfo")
         return int(free)
 
-    def needed_bytes(self, plan: Plan) -> int:
-        """Return the device memory that `plan` takes: the buffers of all slots, and scratch.
+    @_on_device
+    def needed_bytes(self, capacity: Capacity) -> int:
+        """Return the device memory that `capacity` takes: the buffers of all slots, and scratch.
 
         Raises:
             BackendError: the engine does not take such batches.
         """
-        self._cuda.use()
-        return SLOTS * sum(self._sizes(plan.shape).values()) + self._measured(self._plain, plan.shape)
+        return SLOTS * sum(self._sizes(capacity.shape).values()) + self._measured(self._plain, capacity.shape)
 
-    def resize(self, plan: Plan) -> None:
-        """Free the buffers; from now on they are made for `plan`.
+    @_on_device
+    def resize(self, capacity: Capacity) -> None:
+        """Free the buffers; from now on they are made for `capacity`.
 
         Raises:
             BackendError: the device failed.
         """
-        self._cuda.use()
         failures = self.drain() + self._free_buffers()
-        self.plan = plan
-        self._planned_scratch = self._measured(self._plain, plan.shape)
+        self.capacity = capacity
+        self._planned_scratch = self._measured(self._plain, capacity.shape)
         _raise_first(failures)
 
     def _free_buffers(self) -> list[str]:
@@ -175,7 +197,7 @@ class TrtDevice:
                 return slot
         if len(self._slots) == SLOTS:
             return None
-        sizes, cudart = self._sizes(self.plan.shape), self._cuda.cudart
+        sizes, cudart = self._sizes(self.capacity.shape), self._cuda.cudart
         order, wait = cudart.cudaEventDisableTiming, cudart.cudaEventBlockingSync
         uploaded, computed, downloaded = (
             self._buffers.get("cudaEventCreateWithFlags", flags) for flags in (order, order, order | wait)
@@ -187,6 +209,7 @@ class TrtDevice:
 
     # --- running --------------------------------------------------------------------------------
 
+    @_on_device
     def submit(self, batch: Batch) -> Slot | None:
         """Start uploading, computing and downloading a batch; None if all slots are in flight.
 
@@ -194,9 +217,8 @@ class TrtDevice:
             OutOfDeviceMemoryError: there is not enough memory for the buffers, or to run.
             BackendError: the device failed.
         """
-        if not self.plan.holds(batch.shape):
-            raise BackendError(f"a batch of shape {batch.shape} is more than the planned {self.plan}")
-        self._cuda.use()
+        if not self.capacity.holds(batch.shape):
+            raise BackendError(f"a batch of shape {batch.shape} is larger than the planned {self.capacity}")
         slot = self._free_slot()
         if slot is None:
             return None
@@ -219,6 +241,7 @@ class TrtDevice:
         call("cudaEventRecord", slot.downloaded, self._download)
         return slot
 
+    @_on_device
     def collect(self, slot: Slot) -> tuple[Batch, Batch, NDArray[np.bool_]]:
         """Wait for the batch of a slot and free the slot.
 
@@ -230,7 +253,6 @@ class TrtDevice:
         """
         if slot.batch is None:
             raise BackendError("the backend was closed while it was running")
-        self._cuda.use()
         self._cuda.call("cudaEventSynchronize", slot.downloaded)
         batch = slot.batch
         n, height, width, channels = batch.shape
@@ -248,8 +270,8 @@ class TrtDevice:
         if any(slot.batch is not None for slot in self._slots):
             for stream in (self._upload, self._compute, self._download):
                 try:
-                    self._cuda.use()
-                    self._cuda.call("cudaStreamSynchronize", stream)
+                    with self._cuda.current():
+                        self._cuda.call("cudaStreamSynchronize", stream)
                 except BackendError as error:
                     failures.append(str(error))
         for slot in self._slots:
@@ -258,7 +280,7 @@ class TrtDevice:
 
     def _compute_batch(self, slot: Slot, shape: Shape) -> None:
         """Put a batch on the compute stream: as a graph at the full shape, else plainly."""
-        if not self._cuda_graph or shape != self.plan.shape:
+        if not self._cuda_graph or shape != self.capacity.shape:
             if self._plain.shape != shape:
                 self._cuda.call("cudaStreamSynchronize", self._compute)  # it may be running another
                 self._prepare(self._plain, shape)
@@ -311,17 +333,20 @@ class TrtDevice:
         self._closed = True
         failures = self.drain()
         try:
-            self._cuda.use()
-        except BackendError as error:
-            failures.append(str(error))
-        failures.append(self._graphs.free())
+            with self._cuda.current():
+                failures += self._free_all()
+        except BackendError as error:  # the device does not become current: free what can be freed
+            failures += [str(error), *self._free_all()]
+        _raise_first(failures)
+
+    def _free_all(self) -> list[str]:
+        failures = [self._graphs.free()]
         if self._engine is not None:
             for slot in self._slots:
                 slot.execution = None
             self._engine.free()
             self._engine = None
-        failures += [*self._free_buffers(), self._streams.free()]
-        _raise_first(failures)
+        return [*failures, *self._free_buffers(), self._streams.free()]
 
 
 def _raise_first(failures: list[str]) -> None:

@@ -1,17 +1,17 @@
 """A TensorRT engine, loaded: its tensors, and the contexts that run it.
 
-Owns all that is said to the TensorRT module at run time, and how its failures become errors of
-ours: most of its calls answer None or False and leave the reason in a log. The module, `tensorrt`
-or `tensorrt_rtx`, is a parameter.
+Owns every call of the TensorRT module at run time, and how its failures become errors of ours: most
+of its calls answer None or False and write the reason to a log. The module, `tensorrt` or
+`tensorrt_rtx`, is a parameter.
 """
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from sr.backends.tensorrt.log import tensorrt_log
 from sr.errors import BackendError, OutOfDeviceMemoryError
 from sr.network.modelfile import FINITE_NAME, INPUT_NAME, OUTPUT_NAME
 
@@ -19,12 +19,11 @@ Shape = tuple[int, ...]
 
 _TYPES = {INPUT_NAME: "UINT8", OUTPUT_NAME: "UINT8", FINITE_NAME: "FLOAT"}
 _OUT_OF_MEMORY_WORDS = ("out of memory", "outofmemory", "memoryallocation", "out_of_memory")
-_KEPT_MESSAGES = 4
 
 
 @dataclass(frozen=True)
-class Plan:
-    """The largest batch that is run: `batch` tiles of `tile` x `tile` lr pixels."""
+class Capacity:
+    """The largest batch that can run: `batch` tiles of `tile` x `tile` lr pixels."""
 
     batch: int
     tile: int
@@ -43,19 +42,20 @@ class Plan:
 
 
 class Calls:
-    """Calls of the TensorRT module on one GPU, checked."""
+    """Checked calls of the TensorRT module on one GPU."""
 
     def __init__(self, module: Any, *, device: int) -> None:
         self.module = module
-        self.log = _error_log(module)
+        self.log = tensorrt_log(module)
         self._device = device
 
     def ask(self, what: str, function: Any, *arguments: Any) -> Any:
-        """Call a function that any value may come from; its exceptions become errors of ours."""
+        """Call a function whose every answer is valid; its exceptions become errors of ours."""
+        mark = self.log.mark()
         try:
             return function(*arguments)
         except RuntimeError as error:
-            raise self._failure(what, str(error)) from error
+            raise self._failure(what, mark, str(error)) from error
 
     def make(self, what: str, function: Any, *arguments: Any) -> Any:
         """Call a function that answers None or False if it fails.
@@ -64,40 +64,25 @@ class Calls:
             OutOfDeviceMemoryError: memory ran out, by what TensorRT logged.
             BackendError: it failed for another reason.
         """
+        mark = self.log.mark()
         answer = self.ask(what, function, *arguments)
         if answer is None or answer is False:
-            raise self._failure(what, "no reason given")
+            raise self._failure(what, mark, "no reason given")
         return answer
 
-    def _failure(self, what: str, otherwise: str) -> BackendError:
-        reason = " ".join("; ".join(self.log.messages).split()) or otherwise
-        self.log.messages.clear()
+    def _failure(self, what: str, mark: int, otherwise: str) -> BackendError:
+        reason = " ".join("; ".join(self.log.since(mark)).split()) or otherwise
         message = f"GPU {self._device}: {self.module.__name__} failed ({what}): {reason}"
         if any(word in reason.lower() for word in _OUT_OF_MEMORY_WORDS):
             return OutOfDeviceMemoryError(message)
         return BackendError(message)
 
 
-def _error_log(module: Any) -> Any:
-    """Return a logger for TensorRT that keeps the last errors in `messages`."""
-
-    class ErrorLog(module.ILogger):  # type: ignore[misc]  # a class only at run time
-        def __init__(self) -> None:
-            module.ILogger.__init__(self)  # the binding wants it called so
-            self.messages: deque[str] = deque(maxlen=_KEPT_MESSAGES)
-
-        def log(self, severity: Any, message: str) -> None:
-            if severity in (module.ILogger.INTERNAL_ERROR, module.ILogger.ERROR):
-                self.messages.append(message)
-
-    return ErrorLog()
-
-
 class Execution:
-    """An execution context; it works in scratch memory that it is given.
+    """An execution context that works in the scratch memory that it is given.
 
     Attributes:
-        shape: of the batch that it is ready for, or None.
+        shape: of the batch that it is ready to run, or None.
     """
 
     def __init__(self, calls: Calls, context: Any, stream: Any) -> None:
@@ -107,7 +92,7 @@ class Execution:
         calls.make("profile", context.set_optimization_profile_async, 0, int(stream))
 
     def measure(self, shape: Shape) -> tuple[Shape, int]:
-        """Set the input's shape; return the output's, and the bytes of scratch memory wanted.
+        """Set the input's shape; return the output's, and the bytes of scratch memory needed.
 
         Raises:
             BackendError: the engine does not take the shape.
@@ -121,12 +106,12 @@ class Execution:
         return output, int(calls.ask("memory", context.update_device_memory_size_for_shapes))
 
     def prepare(self, shape: Shape, scratch: int, size: int) -> None:
-        """Make ready to run the shape that was measured last, in `size` bytes at `scratch`."""
+        """Get ready to run the shape that was measured last, in `size` bytes at `scratch`."""
         self._calls.ask("scratch memory", self._context.set_device_memory, scratch, size)
         self.shape = shape
 
     def enqueue(self, stream: Any) -> None:
-        """Put a run on the stream.
+        """Enqueue a run on the stream.
 
         Raises:
             BackendError: TensorRT refused.
@@ -134,7 +119,7 @@ class Execution:
         self._calls.make("enqueue", self._context.execute_async_v3, int(stream))
 
     def set_addresses(self, addresses: Mapping[str, int]) -> None:
-        """Say where on the device the tensors are."""
+        """Set the addresses of the tensors on the device."""
         for name, address in addresses.items():
             self._calls.make(f"address of {name}", self._context.set_tensor_address, name, address)
 
@@ -148,7 +133,7 @@ class LoadedEngine:
 
     Attributes:
         itemsizes: bytes per element of each tensor, by name.
-        largest: what its profile allows.
+        largest: batch that its profile allows.
         captures_graphs: the module captures CUDA graphs itself, as TensorRT-RTX does.
     """
 
@@ -181,7 +166,7 @@ class LoadedEngine:
         self.itemsizes = self._checked_tensors()
         *_, largest = ask("profile", self._engine.get_tensor_profile_shape, INPUT_NAME, 0)
         batch, height, width, _ = tuple(largest)
-        self.largest = Plan(batch, min(height, width))
+        self.largest = Capacity(batch, min(height, width))
 
     def _checked_tensors(self) -> dict[str, int]:
         engine = self._engine
@@ -196,7 +181,7 @@ class LoadedEngine:
         """Return a new execution context; with `graph` TensorRT-RTX replays its runs as CUDA graphs.
 
         Raises:
-            BackendError: there is none to be had.
+            BackendError: TensorRT makes none.
         """
         how = self._calls.module.ExecutionContextAllocationStrategy.USER_MANAGED
         if self.captures_graphs:
@@ -207,7 +192,7 @@ class LoadedEngine:
         return execution
 
     def _runtime_config(self, graph: bool) -> Any:
-        """Return how TensorRT-RTX is to run; all contexts share the kernels that it compiles."""
+        """Return the configuration of TensorRT-RTX; all contexts share the kernels that it compiles."""
         if graph not in self._configs:
             module, make = self._calls.module, self._calls.make
             config = make("runtime configuration", self._engine.create_runtime_config)

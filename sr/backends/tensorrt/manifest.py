@@ -1,6 +1,6 @@
-"""What is known of an engine: the identity by which it is found again, and the manifest beside its plan.
+"""The identity of an engine, by which the store finds it, and the manifest beside its plan.
 
-Owns the cache key. Pure but for reading and checking the two files of an engine.
+Owns the key in the names of files. Pure except for reading and checking the two files of an engine.
 """
 
 from __future__ import annotations
@@ -16,30 +16,31 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from deploy.engine_build import TITLES, EngineSpec, is_rtx
-from deploy.gpu import Gpu
-from deploy.verify import Parity
+from sr.backends.parity import Parity
+from sr.backends.tensorrt.gpus import Gpu
+from sr.backends.tensorrt.modules import TITLES, is_rtx, name_of
+from sr.backends.tensorrt.spec import EngineSpec
+from sr.errors import EngineError
 
 FORMAT = "srup-engine-1"
 PLAN_SUFFIX = ".plan"
 MANIFEST_SUFFIX = ".json"
-# As `Identity.stem` makes them; nothing else in a folder of engines is ours to remove.
+# As `Identity.stem` makes them; other files in a folder of engines are not ours to remove.
 OUR_NAME = re.compile(r".+_x\d+_fp(16|32)_(tensorrt|tensorrt_rtx)_.+_[0-9a-f]{16}")
 
 
 @dataclass(frozen=True)
 class Identity:
-    """All that an engine depends on; two equal identities are the same engine.
+    """Everything that an engine depends on; two equal identities mean the same engine.
 
     Attributes:
         onnx_sha256: of the ONNX file.
         module: "tensorrt" or "tensorrt_rtx".
-        module_version: all of it; of a compatible engine what stands before the first dot.
+        module_version: the full version; of a compatible engine only the part before the first dot.
         platform: operating system and processor, e.g. "Linux x86_64".
         cuda_major: of cuda-bindings.
-        scale, precision, tile, batch, builder_level, compatible: as in `EngineSpec`.
-        gpu: name and compute capability, which TensorRT builds for; empty for TensorRT-RTX.
-        targets: compute capabilities that TensorRT-RTX built for; empty for TensorRT.
+        spec: what was built; `targets` is empty for TensorRT.
+        gpu: name and compute capability that TensorRT built for; empty for TensorRT-RTX.
     """
 
     onnx_sha256: str
@@ -47,42 +48,62 @@ class Identity:
     module_version: str
     platform: str
     cuda_major: int
-    scale: int
-    precision: str
-    tile: int
-    batch: int
-    builder_level: int | None
-    compatible: bool
+    spec: EngineSpec
     gpu: str
-    targets: tuple[int, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the fields as in a manifest file, those of the spec among them."""
+        values = {field.name: getattr(self, field.name) for field in fields(self)} | asdict(self.spec)
+        return {name: values[name] for name in _IDENTITY_FIELDS}
+
+    @staticmethod
+    def from_dict(values: dict[str, Any]) -> Identity:
+        """Read back what `to_dict` wrote.
+
+        Raises:
+            KeyError, TypeError: a field is missing or unknown.
+            EngineError: a number is out of range.
+        """
+        if values.keys() != set(_IDENTITY_FIELDS):
+            raise KeyError(*values.keys() ^ set(_IDENTITY_FIELDS))
+        of_spec = {name: values[name] for name in _SPEC_FIELDS}
+        own = {name: value for name, value in values.items() if name not in _SPEC_FIELDS}
+        return Identity(**own, spec=EngineSpec(**of_spec | {"targets": tuple(values["targets"])}))
 
     @property
     def key(self) -> str:
         """Return what tells this identity from any other: 16 hexadecimal digits."""
-        text = json.dumps(asdict(self), sort_keys=True)
+        text = json.dumps(self.to_dict(), sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
     def stem(self, onnx_name: str) -> str:
         """Return the name of the engine's files without suffix."""
         base = re.sub(r"_x\d+_fp(16|32).*$", "", Path(onnx_name).stem)
-        target = self.gpu or "-".join(f"sm{target}" for target in self.targets)
+        target = self.gpu or "-".join(f"sm{target}" for target in self.spec.targets)
         target = re.sub(r"[^a-z0-9]+", "-", target.lower()).strip("-")
-        return f"{base}_x{self.scale}_{self.precision}_{self.module}_{target}_{self.key}"
+        return f"{base}_x{self.spec.scale}_{self.spec.precision}_{self.module}_{target}_{self.key}"
 
     def differences(self, other: Identity) -> list[str]:
         """Return in words, field by field, how this engine differs from the one that is needed."""
+        has, needs = self.to_dict(), other.to_dict()
         return [
-            _difference(field.name, getattr(self, field.name), getattr(other, field.name))
-            for field in fields(self)
-            if getattr(self, field.name) != getattr(other, field.name)
+            _difference(name, has[name], needs[name]) for name in _IDENTITY_FIELDS if has[name] != needs[name]
         ]
+
+
+_SPEC_FIELDS = tuple(field.name for field in fields(EngineSpec))
+# In the order of the files on disk.
+_IDENTITY_FIELDS = (
+    *("onnx_sha256", "module", "module_version", "platform", "cuda_major"),
+    *("scale", "precision", "tile", "batch", "builder_level", "compatible", "gpu", "targets"),
+)
 
 
 def identity_of(onnx: bytes, spec: EngineSpec, module: ModuleType, gpu: Gpu | None) -> Identity:
     """Return the identity of the engine of an ONNX file.
 
     Args:
-        onnx: bytes of the file.
+        onnx: content of the file.
         spec: what to build; TensorRT-RTX needs its targets.
         module: that builds it.
         gpu: that TensorRT builds for.
@@ -94,18 +115,12 @@ def identity_of(onnx: bytes, spec: EngineSpec, module: ModuleType, gpu: Gpu | No
             version, where = version.partition(".")[0], "Ampere or later"
     return Identity(
         onnx_sha256=hashlib.sha256(onnx).hexdigest(),
-        module="tensorrt_rtx" if is_rtx(module) else "tensorrt",
+        module=name_of(module),
         module_version=version,
         platform=this_platform(),
         cuda_major=cuda_major(),
-        scale=spec.scale,
-        precision=spec.precision,
-        tile=spec.tile,
-        batch=spec.batch,
-        builder_level=spec.builder_level,
-        compatible=spec.compatible,
+        spec=spec,
         gpu=where,
-        targets=spec.targets,
     )
 
 
@@ -115,7 +130,7 @@ def this_platform() -> str:
 
 
 def cuda_major() -> int:
-    """Return the major version of CUDA that is installed here for Python, 0 if none is."""
+    """Return the major version of the installed cuda-bindings; 0 without them."""
     try:
         return int(importlib.metadata.version("cuda-bindings").partition(".")[0])
     except importlib.metadata.PackageNotFoundError:
@@ -124,7 +139,7 @@ def cuda_major() -> int:
 
 @dataclass(frozen=True)
 class EngineManifest:
-    """What stands beside a plan.
+    """The content of the JSON file beside a plan.
 
     Attributes:
         identity: what the engine depends on.
@@ -135,7 +150,7 @@ class EngineManifest:
         build_seconds: how long it took.
         plan_bytes: size of the plan.
         plan_sha256: of the plan.
-        parity: with the network, measured on a GPU that can load the engine; None if it was not.
+        parity: with the network, measured on a GPU that can load the engine; None if not measured.
     """
 
     identity: Identity
@@ -150,7 +165,8 @@ class EngineManifest:
 
     def to_json(self) -> str:
         """Return the text of the manifest file."""
-        return json.dumps({"format": FORMAT, **asdict(self)}, indent=1) + "\n"
+        values = asdict(self) | {"identity": self.identity.to_dict()}
+        return json.dumps({"format": FORMAT, **values}, indent=1) + "\n"
 
     @staticmethod
     def from_json(text: str) -> EngineManifest:
@@ -163,19 +179,16 @@ class EngineManifest:
             values = json.loads(text)
             if (found := values.pop("format", None)) != FORMAT:
                 raise ValueError(f"manifest format {found!r}, need {FORMAT!r}")
-            identity = values.pop("identity")
-            identity["targets"] = tuple(identity["targets"])
+            identity = Identity.from_dict(values.pop("identity"))
             measured = values.pop("parity", None)  # older manifests have none
-            return EngineManifest(
-                identity=Identity(**identity), parity=measured and Parity(**measured), **values
-            )
-        except (AttributeError, KeyError, TypeError, json.JSONDecodeError) as error:
+            return EngineManifest(identity=identity, parity=measured and Parity(**measured), **values)
+        except (AttributeError, EngineError, KeyError, TypeError, json.JSONDecodeError) as error:
             raise ValueError(f"damaged manifest ({error})") from error
 
 
 @dataclass(frozen=True)
 class Engine:
-    """A plan on disk that is whole and what its manifest says.
+    """A complete plan on disk that matches its manifest.
 
     Attributes:
         path: of the plan.
@@ -191,10 +204,10 @@ class Engine:
 
 
 def read_manifest(path: Path) -> EngineManifest:
-    """Return the manifest of the plan at `path`, without looking at the plan.
+    """Return the manifest of the plan at `path`; the plan itself is not read.
 
     Raises:
-        ValueError: it is missing or damaged, in one line.
+        ValueError: the manifest is missing or damaged, in one line.
     """
     try:
         return EngineManifest.from_json(path.with_suffix(MANIFEST_SUFFIX).read_text(encoding="utf-8"))
@@ -224,7 +237,7 @@ def read_engine(path: Path) -> Engine:
 
 
 def plans_in(folder: Path) -> Iterator[Path]:
-    """Yield the plans in a folder that have names of ours, or would have if they were there, sorted."""
+    """Yield the sorted paths of plans in a folder with names of ours; a lone manifest counts as well."""
     names = {path.with_suffix(PLAN_SUFFIX) for path in folder.glob(f"*{PLAN_SUFFIX}")}
     names |= {path.with_suffix(PLAN_SUFFIX) for path in folder.glob(f"*{MANIFEST_SUFFIX}")}
     return iter(sorted(path for path in names if OUR_NAME.fullmatch(path.stem)))

@@ -1,16 +1,17 @@
-"""The proof that an engine computes what its network does, on the GPU that is here."""
+"""The proof that an engine computes what its network does, on a GPU of this machine."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from types import ModuleType
 
-from deploy.engine_build import is_rtx
-from deploy.engine_manifest import Engine
-from deploy.gpu import Gpu
-from deploy.verify import CHART_SIZES, Parity, parity
+from deploy.verify import CHART_SIZES, parity
 from sr.backends.ort import OrtBackend, read_metadata
+from sr.backends.parity import Parity
 from sr.backends.tensorrt.backend import TrtBackend, TrtSettings
+from sr.backends.tensorrt.gpus import Gpu
+from sr.backends.tensorrt.manifest import Engine
+from sr.backends.tensorrt.modules import backend_of
 from sr.backends.tensorrt.opening import fallback_of
 
 
@@ -30,14 +31,14 @@ def engine_parity(engine: Engine, onnx: Path, *, module: ModuleType, gpu: Gpu) -
     from cuda.bindings import runtime as cudart
 
     model, identity = read_metadata(onnx), engine.manifest.identity
-    side = min(identity.tile, max(CHART_SIZES[0]))
+    side = min(identity.spec.tile, max(CHART_SIZES[0]))
     settings = TrtSettings(
-        name="trt-rtx" if is_rtx(module) else "trt",
+        name=backend_of(module),
         model=model,
         tile=side,
         batch=1,
         gpu_names={gpu.index: gpu.name},
-        host_code=identity.compatible,
+        host_code=identity.spec.compatible,
     )
     in_fp32 = fallback_of(onnx, model)
     with (

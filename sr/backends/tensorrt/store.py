@@ -1,6 +1,6 @@
-"""The folder of engines: what is in it, what is built into it, what is stale in it.
+"""The store of engines: a folder of plans and manifests, in which engines are found, added and removed.
 
-Several processes may use one folder: one builds, the others wait and take what it built.
+Several processes may use one folder: one builds, the others wait and take its engine.
 """
 
 from __future__ import annotations
@@ -16,10 +16,12 @@ from pathlib import Path
 from types import ModuleType
 
 import platformdirs
+from filelock import FileLock, Timeout
 
-from deploy.engine_build import MODULES, TITLES, EngineSpec, load_module, plan_from_onnx
-from deploy.engine_callbacks import Progress, logger
-from deploy.engine_manifest import (
+from sr.backends.parity import MIN_PSNR_DB, Parity
+from sr.backends.tensorrt.gpus import Gpu
+from sr.backends.tensorrt.log import logger
+from sr.backends.tensorrt.manifest import (
     MANIFEST_SUFFIX,
     PLAN_SUFFIX,
     Engine,
@@ -31,11 +33,10 @@ from deploy.engine_manifest import (
     read_manifest,
     this_platform,
 )
-from deploy.engine_order import Order, check_model, order_of
-from deploy.engine_types import check_plan
-from deploy.gpu import Gpu
-from deploy.verify import MIN_PSNR_DB, Parity
-from sr.errors import EngineError, SrupError, require_extra
+from sr.backends.tensorrt.modules import MODULES, TITLES, load_module
+from sr.backends.tensorrt.request import EngineBuilder, EngineRequest, Progress, engine_request
+from sr.backends.tensorrt.spec import EngineSpec
+from sr.errors import EngineError, SrupError
 from sr.files import TEMPORARY_PREFIX, atomic_write
 from sr.network.modelfile import SHIPPED_DIR
 from sr.version import __version__
@@ -46,15 +47,23 @@ LOCK_NAME = ".lock"
 
 
 def default_folder() -> Path:
-    """Return where engines are kept: in the platform's cache folder of the user."""
+    """Return the default folder of engines, in the user's cache folder."""
     return Path(platformdirs.user_cache_dir("srup")) / "engines"
 
 
-class EngineCache:
+class EngineStore:
     """Engines in a folder, each a plan and a JSON manifest."""
 
-    def __init__(self, folder: Path | None = None) -> None:
+    def __init__(self, folder: Path | None = None, *, builder: EngineBuilder | None = None) -> None:
+        """Use a folder.
+
+        Args:
+            folder: need not exist; None is `default_folder`.
+            builder: builds engines that the folder lacks; without one they are an error.
+        """
+        self._named_folder = folder
         self.folder = default_folder() if folder is None else folder
+        self._builder = builder
 
     def get(
         self,
@@ -66,39 +75,41 @@ class EngineCache:
         progress: Progress | None = None,
         log: Log | None = None,
     ) -> Engine:
-        """Return the engine of an ONNX file, built if need be.
+        """Return the engine of an ONNX file; build it if the folder lacks it.
 
         Args:
-            onnx_path: with uint8 IO, and the scale and precision of `spec`.
+            onnx_path: file with uint8 IO, and the scale and precision of `spec`.
             spec: what engine.
             module: `tensorrt` or `tensorrt_rtx`, see `load_module`.
             gpu: that the engine is for; None for TensorRT-RTX with targets.
-            progress: called during a build, see `Progress`.
-            log: told in a line what was found, or which field differs. None is our logging.
+            progress: called during a build.
+            log: called with one line: what was found, or which field differs. None is our logging.
 
         Raises:
-            EngineError: the engine cannot be built here; see `plan_from_onnx`.
+            EngineError: the engine is missing and there is no builder, or it cannot be built here.
             ModelError: the ONNX file is missing or not ours.
             OSError: the folder cannot be written.
         """
         say = logger.info if log is None else log
-        order = order_of(onnx_path, spec, module, gpu)
-        if found := self._find(order, say):
+        request = engine_request(onnx_path, spec, module, gpu)
+        if found := self._find(request, say):
             return found
-        if not self._is_there(order):
-            say(self._why_missing(order))
+        if self._builder is None:
+            command = request.build_command(self._named_folder)
+            raise EngineError(f"{self._why_missing(request)}; build it with: {command}")
+        if not self._exists(request):
+            say(f"{self._why_missing(request)}; building it")
         self.folder.mkdir(parents=True, exist_ok=True)
         with self._lock(say):
-            if found := self._find(order, lambda _: None):
+            if found := self._find(request, lambda _: None):
                 say(f"{found.path.name}: built meanwhile by another process")
                 return found
-            check_model(onnx_path, spec)
-            return self._build(order, progress, say)
+            return self._build(request, self._builder, progress, say)
 
     def checked(self, engine: Engine, measure: Callable[[], Parity]) -> Engine:
-        """Return the engine with its parity in the manifest; measured if it is not there yet.
+        """Return the engine with its parity in the manifest; measure it if it is missing.
 
-        An engine that is too far from its network is removed.
+        An engine whose output is too far from that of its network is removed.
 
         Raises:
             EngineError: it is too far off.
@@ -107,20 +118,20 @@ class EngineCache:
         manifest = engine.manifest
         if manifest.parity is not None:
             return engine
-        found, precision = measure(), manifest.identity.precision
+        found, precision = measure(), manifest.identity.spec.precision
         if not found.passes(precision):
             with self._lock(logger.info):
                 _remove(engine.path)
             raise EngineError(
                 f"{engine.path.name}: its output is {found}, need {MIN_PSNR_DB[precision]} dB; removed. "
-                "Another version of the builder may do better; --backend onnx runs the network meanwhile"
+                "Another version of the builder may do better; until then use --backend onnx"
             )
         manifest = replace(manifest, parity=found)
         _write_manifest(engine.path, manifest)
         return replace(engine, manifest=manifest)
 
     def list(self) -> list[Engine]:
-        """Return the engines that are whole, whatever built them, sorted by name."""
+        """Return the complete engines, of any builder, sorted by name."""
         engines = []
         for path in plans_in(self.folder):
             try:
@@ -130,7 +141,7 @@ class EngineCache:
         return engines
 
     def stale(self) -> dict[Path, str]:
-        """Return the plans that can never be used here again, each with the reason.
+        """Return the plans that can never be used on this machine again, each with the reason.
 
         Engines for other GPUs, and those of a module that is not installed, are not stale.
         """
@@ -150,7 +161,7 @@ class EngineCache:
         return reasons
 
     def prune(self, log: Log | None = None) -> dict[Path, str]:
-        """Remove stale engines, and what killed processes left; say each one before.
+        """Remove stale engines and the temporary files of killed processes; name each engine first.
 
         Returns what was removed, as `stale` does.
 
@@ -169,42 +180,42 @@ class EngineCache:
                 left_over.unlink(missing_ok=True)
         return reasons
 
-    def _find(self, order: Order, say: Log) -> Engine | None:
-        """Return a whole engine that is what was ordered, or one that will do in its place."""
-        if self._is_there(order):
-            path = self._path(order)
+    def _find(self, request: EngineRequest, say: Log) -> Engine | None:
+        """Return a complete engine: the requested one, or one that can take its place."""
+        if self._exists(request):
+            path = self._path(request)
             try:
                 engine = read_engine(path)
             except ValueError as error:
-                say(f"{path.name}: {error}; building it again")
+                say(f"{path.name}: {error}; it has to be built again")
                 return None
-            reasons = engine.manifest.identity.differences(order.identity)
+            reasons = engine.manifest.identity.differences(request.identity)
             if reasons:
                 reasons.insert(0, "the manifest is of another engine")
-            elif order.too_new(engine.manifest):
-                reasons = [f"built by {engine.manifest.built_by}, this is {order.module.__version__}"]
+            elif request.too_new(engine.manifest):
+                reasons = [f"built by {engine.manifest.built_by}, this is {request.module.__version__}"]
             if reasons:
-                say(f"{path.name}: {'; '.join(reasons)}; building it again")
+                say(f"{path.name}: {'; '.join(reasons)}; it has to be built again")
                 return None
             say(f"{path.name}: found")
             return engine
         for path, manifest in self._manifests():
-            if order.served_by(manifest):
+            if request.accepts(manifest):
                 try:
                     engine = read_engine(path)
                 except ValueError:
                     continue
-                say(f"{path.name}: found, it will do")
+                say(f"{path.name}: found, fits as well")
                 return engine
         return None
 
-    def _is_there(self, order: Order) -> bool:
-        """Say whether a plan or a manifest of the ordered name is there, whole or not."""
-        path = self._path(order)
+    def _exists(self, request: EngineRequest) -> bool:
+        """Say whether a plan or manifest of the requested name exists, complete or not."""
+        path = self._path(request)
         return path.exists() or path.with_suffix(MANIFEST_SUFFIX).exists()
 
-    def _path(self, order: Order) -> Path:
-        return self.folder / f"{order.identity.stem(order.onnx_name)}{PLAN_SUFFIX}"
+    def _path(self, request: EngineRequest) -> Path:
+        return self.folder / f"{request.identity.stem(request.onnx_name)}{PLAN_SUFFIX}"
 
     def _manifests(self) -> Iterator[tuple[Path, EngineManifest]]:
         for path in plans_in(self.folder):
@@ -213,37 +224,32 @@ class EngineCache:
             except ValueError:
                 continue
 
-    def _why_missing(self, order: Order) -> str:
-        """Say how the nearest engine that is there differs."""
-        wanted = order.identity
-        name = f"{TITLES[wanted.module]} engine for x{wanted.scale} {wanted.precision}"
+    def _why_missing(self, request: EngineRequest) -> str:
+        """Say that no engine fits, and how the nearest one differs."""
+        wanted = request.identity
+        name = f"{TITLES[wanted.module]} engine for x{wanted.spec.scale} {wanted.spec.precision}"
         nearest = []
         for path, manifest in self._manifests():
             other = manifest.identity
-            if (other.module, other.scale, other.precision) == (
-                wanted.module,
-                wanted.scale,
-                wanted.precision,
-            ):
-                differences = order.as_ordered(other).differences(wanted)
+            if _network_of(other) == _network_of(wanted):
+                differences = request.as_requested(other).differences(wanted)
                 nearest.append((len(differences), path.name, "; ".join(differences)))
         if not nearest:
-            return f"no {name} in {self.folder}; building it"
+            return f"no {name} in {self.folder}"
         _, closest, differing = min(nearest)
-        return f"no {name} fits; {closest}: {differing}; building it"
+        return f"no {name} fits; {closest}: {differing or 'not complete'}"
 
-    def _build(self, order: Order, progress: Progress | None, say: Log) -> Engine:
-        started, path, module, spec = time.perf_counter(), self._path(order), order.module, order.spec
-        timing_cache = self.folder / f"timing_{_slug(order.identity)}.cache"
-        with _current_device(order.gpu):
-            plan = plan_from_onnx(order.onnx, spec, module, progress=progress, timing_cache=timing_cache)
-            seconds = time.perf_counter() - started
-            if order.runs_here:
-                check_plan(plan, spec.precision, module, compatible=spec.compatible)
+    def _build(
+        self, request: EngineRequest, builder: EngineBuilder, progress: Progress | None, say: Log
+    ) -> Engine:
+        started, path = time.perf_counter(), self._path(request)
+        timing_cache = self.folder / f"timing_{_slug(request.identity)}.cache"
+        plan = builder(request, progress=progress, timing_cache=timing_cache)
+        seconds = time.perf_counter() - started
         manifest = EngineManifest(
-            identity=order.identity,
-            onnx_name=order.onnx_name,
-            built_by=module.__version__,
+            identity=request.identity,
+            onnx_name=request.onnx_name,
+            built_by=request.module.__version__,
             srup_version=__version__,
             built=datetime.now(UTC).isoformat(timespec="seconds"),
             build_seconds=round(seconds, 3),
@@ -258,10 +264,7 @@ class EngineCache:
 
     @contextmanager
     def _lock(self, say: Log) -> Iterator[None]:
-        """Hold the folder's lock; the operating system frees it when a process is killed."""
-        require_extra("trt-rtx", "filelock", purpose="writing to a folder of engines")
-        from filelock import FileLock, Timeout
-
+        """Hold the folder's lock; the operating system releases it when a process is killed."""
         lock = FileLock(self.folder / LOCK_NAME)
         try:
             lock.acquire(timeout=0)
@@ -274,6 +277,10 @@ class EngineCache:
             lock.release()
 
 
+def _network_of(identity: Identity) -> tuple[str, int, str]:
+    return identity.module, identity.spec.scale, identity.spec.precision
+
+
 def _write_manifest(plan: Path, manifest: EngineManifest) -> None:
     with atomic_write(plan.with_suffix(MANIFEST_SUFFIX)) as temporary:
         temporary.write_text(manifest.to_json(), encoding="utf-8")
@@ -282,24 +289,6 @@ def _write_manifest(plan: Path, manifest: EngineManifest) -> None:
 def _remove(plan: Path) -> None:
     plan.unlink(missing_ok=True)
     plan.with_suffix(MANIFEST_SUFFIX).unlink(missing_ok=True)
-
-
-@contextmanager
-def _current_device(gpu: Gpu | None) -> Iterator[None]:
-    """Make a GPU the current one, on which TensorRT builds and inspects."""
-    if gpu is None or gpu.index == 0:
-        yield
-        return
-    from cuda.bindings import runtime
-
-    _, before = runtime.cudaGetDevice()
-    (status,) = runtime.cudaSetDevice(gpu.index)
-    if status != runtime.cudaError_t.cudaSuccess:
-        raise EngineError(f"GPU {gpu.index} ({gpu.name}) cannot be used: {status.name}; see nvidia-smi")
-    try:
-        yield
-    finally:
-        runtime.cudaSetDevice(before)
 
 
 def _slug(identity: Identity) -> str:
@@ -320,10 +309,10 @@ def _installed_version(backend: str) -> str | None:
 def _outdated(
     manifest: EngineManifest, versions: dict[str, str | None], shipped: dict[str, str]
 ) -> list[str]:
-    """Return in words why an engine can never be used here again; empty if it can."""
+    """Return in words why an engine can never be used on this machine again; empty if it can."""
     identity = manifest.identity
     version = versions.get(identity.module)
-    if version is not None and identity.compatible:
+    if version is not None and identity.spec.compatible:
         version = version.partition(".")[0]
     here = replace(
         identity,

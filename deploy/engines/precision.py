@@ -1,17 +1,17 @@
-"""The proof that an engine computes in the precision that was asked for.
+"""The proof that an engine computes in the requested precision.
 
-Strongly typed networks take their types from the ONNX graph. They are read back twice: from the
-network that the parser made of the file, and, where a GPU can load it, from the finished engine.
+Strongly typed networks take their types from the ONNX graph. The types are read back twice: from the
+network that the parser made, and from the finished engine where a GPU of this machine can load it.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from types import ModuleType
 from typing import Any
 
-from deploy.engine_callbacks import logger, message_log
+from sr.backends.tensorrt.log import logger, tensorrt_log
 from sr.errors import EngineError
 from sr.network.modelfile import FINITE_NAME, INPUT_NAME, OUTPUT_NAME, Precision
 
@@ -45,7 +45,7 @@ def check_network(network: Any, precision: Precision, module: ModuleType) -> Non
             raise EngineError(f"reduction {layer.name} computes in half precision, need float32")
     if others or not convolutions:
         raise EngineError(
-            f"asked for {precision}, but {len(others)} of {convolutions} convolutions are not {body} "
+            f"{precision} was requested, but {len(others)} of {convolutions} convolutions are not {body} "
             f"({', '.join(others[:3])}); export it with: srup export --onnx --precision {precision}"
         )
 
@@ -75,49 +75,69 @@ def _convolution_types(layer: Any, module: ModuleType) -> set[str]:
 
 
 def check_plan(plan: bytes, precision: Precision, module: ModuleType, *, compatible: bool = False) -> bool:
-    """Ask the engine itself, on the GPU that is here, which types its convolutions have.
+    """Ask the engine, on the current GPU, which types its convolutions have.
 
-    Returns whether it could be asked: not where this GPU cannot load it.
+    Returns whether it answered: not where this GPU cannot load it, or the answer is not readable.
 
     Raises:
-        EngineError: asked for as fp16, and a convolution has float32 at both ends.
+        EngineError: fp16 was requested, and a convolution has float32 at both ends.
     """
-    messages = message_log(module)
-    runtime = module.Runtime(messages)
+    log = tensorrt_log(module)
+    mark = log.mark()
+    runtime = module.Runtime(log)
     if compatible:
-        runtime.engine_host_code_allowed = True  # the runtime of its own version is in the plan
+        runtime.engine_host_code_allowed = True  # the plan holds the runtime of its own version
     engine = runtime.deserialize_cuda_engine(plan)
     if engine is None:
-        logger.info("engine not inspected: %s", messages.summary())
+        logger.info("engine not inspected: %s", log.summary(mark))
         return False
     inspector = engine.create_engine_inspector()
     information = inspector.get_engine_information(module.LayerInformationFormat.JSON)
-    wrong = float_convolutions(information) if precision == "fp16" else []
-    if wrong:
+    wrong = float_convolutions(information)
+    if wrong is None:
+        logger.info("engine not inspected: the inspector's answer is not readable")
+        return False
+    if wrong and precision == "fp16":
         raise EngineError(
-            f"the engine was asked for fp16 and computes {len(wrong)} convolutions in float32 "
+            f"fp16 was requested, and the engine computes {len(wrong)} convolutions in float32 "
             f"({', '.join(wrong[:3])})"
         )
     return True
 
 
-def float_convolutions(information: str) -> list[str]:
-    """Return the names of convolutions that touch float32 and no half tensor.
+def float_convolutions(information: str | None) -> list[str] | None:
+    """Return the names of convolutions that have float32 tensors and no half tensor.
 
     Args:
         information: JSON of the engine inspector. A tensor's type is in "Format/Datatype" up to
-            TensorRT 10, in fields of its own since 11.
+            TensorRT 10, in fields of its own since 11. None comes back where it lists no layers.
     """
-    wrong = []
-    for part in json.loads(information).get("Layers", []):
-        if not isinstance(part, dict) or "conv" not in f"{part.get('LayerType')}".lower():
-            continue
-        ends = [*part.get("Inputs", ()), *part.get("Outputs", ())]
-        types = " ".join(str(v) for end in ends for key, v in end.items() if _names_a_type(key)).lower()
-        half = any(word in types for word in ("half", "fp16", "float16"))
-        if not half and any(word in types for word in ("float", "fp32")):
-            wrong.append(str(part.get("Name")))
-    return wrong
+    try:
+        described = json.loads(information or "null")
+    except (TypeError, ValueError):
+        return None
+    layers = described.get("Layers") if isinstance(described, dict) else None
+    if not isinstance(layers, list):
+        return None
+    return [str(entry.get("Name")) for entry in layers if isinstance(entry, dict) and _is_float(entry)]
+
+
+def _is_float(entry: dict[str, Any]) -> bool:
+    """Say whether a layer is a convolution with float32 tensors and no half tensor."""
+    if "conv" not in f"{entry.get('LayerType')}".lower():
+        return False
+    types = " ".join(_tensor_types_of(entry)).lower()
+    half = any(word in types for word in ("half", "fp16", "float16"))
+    return not half and any(word in types for word in ("float", "fp32"))
+
+
+def _tensor_types_of(entry: dict[str, Any]) -> Iterator[str]:
+    """Yield what the inspector says of the types of a layer's tensors; a tensor may be a bare name."""
+    for key in ("Inputs", "Outputs"):
+        ends = entry.get(key)
+        for end in ends if isinstance(ends, list) else ():
+            if isinstance(end, dict):
+                yield from (str(value) for name, value in end.items() if _names_a_type(name))
 
 
 def _names_a_type(key: str) -> bool:

@@ -1,0 +1,176 @@
+"""From ONNX to an engine: one builder for TensorRT 10.13 and later, TensorRT 11, and TensorRT-RTX.
+
+Owns how the builder is configured. The module that is passed in says which of the three it is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import nullcontext
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from deploy.engines.precision import check_network, check_plan
+from deploy.engines.progress import progress_monitor
+from sr.backends.ort import read_metadata
+from sr.backends.tensorrt.cuda import Cuda
+from sr.backends.tensorrt.gpus import Gpu
+from sr.backends.tensorrt.log import tensorrt_log
+from sr.backends.tensorrt.modules import is_rtx, title_of
+from sr.backends.tensorrt.request import EngineRequest, Progress
+from sr.backends.tensorrt.spec import EngineSpec, check_spec
+from sr.errors import EngineError, one_line
+from sr.files import atomic_write
+from sr.network.modelfile import INPUT_NAME
+
+
+def build_engine(request: EngineRequest, *, progress: Progress | None, timing_cache: Path) -> bytes:
+    """Build an engine on its GPU, check its precision, and return it serialized: an `EngineBuilder`.
+
+    Raises:
+        EngineError: the file does not fit the request, or the build failed; see `plan_from_onnx`.
+        ModelError: the ONNX file is not ours.
+        OSError: the timing cache cannot be written.
+    """
+    check_model(request.onnx_path, request.spec)
+    spec, module = request.spec, request.module
+    with _on_device(request.gpu):
+        plan = plan_from_onnx(request.onnx, spec, module, progress=progress, timing_cache=timing_cache)
+        if request.runs_here:
+            check_plan(plan, spec.precision, module, compatible=spec.compatible)
+    return plan
+
+
+def check_model(path: Path, spec: EngineSpec) -> None:
+    """Check scale and precision in the file's metadata, before a build of minutes.
+
+    Raises:
+        EngineError: they differ from the spec.
+        ModelError: the file is not ours.
+    """
+    metadata = read_metadata(path)
+    if (metadata.scale, metadata.precision) != (spec.scale, spec.precision):
+        raise EngineError(
+            f"{path}: is x{metadata.scale} {metadata.precision}, need x{spec.scale} {spec.precision}; "
+            f"export one with: srup export --onnx --scale {spec.scale} --precision {spec.precision}"
+        )
+
+
+def _on_device(gpu: Gpu | None) -> Any:
+    """Return the context in which `gpu` is the current device, for which TensorRT builds."""
+    if gpu is None:
+        return nullcontext()
+    from cuda.bindings import runtime
+
+    return Cuda(runtime, gpu.index).current()
+
+
+def plan_from_onnx(
+    onnx: bytes,
+    spec: EngineSpec,
+    module: ModuleType,
+    *,
+    progress: Progress | None = None,
+    timing_cache: Path | None = None,
+) -> bytes:
+    """Build an engine and return it serialized.
+
+    Args:
+        onnx: content of an ONNX file of ours with uint8 IO.
+        spec: what to build. TensorRT builds for CUDA's current device, TensorRT-RTX for `spec.targets`.
+        module: `tensorrt` or `tensorrt_rtx`, see `load_module`.
+        progress: called with phase and share done; an exception that it raises ends the build.
+        timing_cache: file in which TensorRT keeps its measurements; made if missing.
+
+    Raises:
+        EngineError: the file is damaged or not ours, its types differ from `spec.precision`, or the
+            build failed; the message quotes the builder.
+        OSError: the timing cache cannot be written.
+    """
+    check_spec(spec, module)
+    if is_rtx(module) and not spec.targets:
+        raise EngineError("TensorRT-RTX needs the compute capabilities to build for, and none is given")
+    log = tensorrt_log(module)
+    mark = log.mark()
+    builder = module.Builder(log)
+    # TensorRT 10 types strongly only with this flag; 11 and TensorRT-RTX always do.
+    flags = 1 << int(module.NetworkDefinitionCreationFlag.STRONGLY_TYPED)
+    network = builder.create_network(flags)
+    parser = module.OnnxParser(network, log)
+    _parse(onnx, network, parser, lambda: log.summary(mark))
+    check_network(network, spec.precision, module)
+    config = builder.create_builder_config()
+    _add_profile(builder, config, spec, lambda: log.summary(mark))
+    _configure(config, spec, module)
+    monitor = progress_monitor(module, progress)
+    config.progress_monitor = monitor
+    use_cache = timing_cache is not None and not is_rtx(module)
+    if use_cache:
+        _load_timing_cache(config, timing_cache)
+    plan = builder.build_serialized_network(network, config)
+    if monitor.raised is not None:
+        raise monitor.raised
+    if plan is None:
+        reason = log.summary(mark) or "it gave no reason"
+        raise EngineError(f"{title_of(module)} built no engine for x{spec.scale}: {reason}")
+    if use_cache:
+        _save_timing_cache(config, timing_cache)
+    return bytes(plan)
+
+
+def _parse(onnx: bytes, network: Any, parser: Any, reason: Callable[[], str]) -> None:
+    remedy = "make one with: srup export --onnx --precision fp16"
+    if not parser.parse(onnx):
+        parser_error = parser.get_error(0) if parser.num_errors else None
+        why = reason() if parser_error is None else one_line(parser_error.desc())
+        raise EngineError(f"the ONNX parser refuses the file: {why}; {remedy}")
+    # An empty file, or a few arbitrary bytes, parse to an empty network.
+    if network.num_inputs == 0 or network.num_layers == 0:
+        raise EngineError(f"the ONNX file holds no network; {remedy}")
+
+
+def _add_profile(builder: Any, config: Any, spec: EngineSpec, reason: Callable[[], str]) -> None:
+    largest = (spec.batch, spec.tile, spec.tile, 3)
+    profile = builder.create_optimization_profile()
+    profile.set_shape(INPUT_NAME, (1, 1, 1, 3), largest, largest)
+    # Neither call raises: an invalid profile is false, and its index negative.
+    if not profile or config.add_optimization_profile(profile) < 0:
+        raise EngineError(f"the builder refuses tiles of {largest}: {reason()}")
+
+
+def _configure(config: Any, spec: EngineSpec, module: ModuleType) -> None:
+    config.profiling_verbosity = (
+        module.ProfilingVerbosity.DETAILED
+    )  # otherwise the inspector reports no types
+    if spec.precision == "fp32":
+        config.clear_flag(module.BuilderFlag.TF32)  # its mantissa is that of half precision
+    if spec.builder_level is not None:
+        config.builder_optimization_level = spec.builder_level
+    if spec.compatible:
+        config.hardware_compatibility_level = module.HardwareCompatibilityLevel.AMPERE_PLUS
+        config.set_flag(module.BuilderFlag.VERSION_COMPATIBLE)
+    if is_rtx(module):
+        members = module.ComputeCapability.__members__
+        names = [f"SM{target}" for target in spec.targets]
+        config.num_compute_capabilities = len(names)
+        for index, name in enumerate(names):
+            if not config.set_compute_capability(members[name], index):
+                raise EngineError(f"{title_of(module)} refuses to build for {name}")
+
+
+def _load_timing_cache(config: Any, path: Path | None) -> None:
+    content = path.read_bytes() if path is not None and path.is_file() else b""
+    cache = config.create_timing_cache(content)
+    # TensorRT refuses the file of another GPU or version: begin an empty one.
+    if not config.set_timing_cache(cache, False):
+        config.set_timing_cache(config.create_timing_cache(b""), False)
+
+
+def _save_timing_cache(config: Any, path: Path | None) -> None:
+    cache = config.get_timing_cache()
+    if cache is None or path is None:
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with atomic_write(path) as temporary:
+        temporary.write_bytes(bytes(cache.serialize()))

@@ -1,0 +1,162 @@
+"""What the store of engines is asked for, and who builds an engine that it lacks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from types import ModuleType
+from typing import Protocol
+
+from sr.backends.tensorrt.gpus import Gpu
+from sr.backends.tensorrt.manifest import EngineManifest, Identity, identity_of
+from sr.backends.tensorrt.modules import backend_of, is_rtx
+from sr.backends.tensorrt.spec import EngineSpec, check_spec
+from sr.errors import EngineError, ModelError
+from sr.network.modelfile import SHIPPED_DIR
+
+Progress = Callable[[str, float], None]
+"""Called with the phase of a build and the share done, in [0, 1]."""
+
+_AMPERE = 80  # compute capability at which TensorRT's hardware compatibility begins
+
+
+@dataclass(frozen=True)
+class EngineRequest:
+    """What `EngineStore.get` was asked for, with the GPU of this machine filled in.
+
+    Attributes:
+        onnx_path: ONNX file with uint8 IO.
+        onnx: its content.
+        spec: what to build; for TensorRT-RTX with targets.
+        module: `tensorrt` or `tensorrt_rtx`.
+        gpu: that the engine will run on; None for TensorRT-RTX engines for other machines.
+        identity: of the engine.
+        any_target: no GPU was named, so an engine that serves further GPUs is accepted.
+        runs_here: the GPU of this machine can load the engine.
+    """
+
+    onnx_path: Path
+    onnx: bytes
+    spec: EngineSpec
+    module: ModuleType
+    gpu: Gpu | None
+    identity: Identity
+    any_target: bool
+    runs_here: bool
+
+    @property
+    def onnx_name(self) -> str:
+        """Name of the ONNX file."""
+        return self.onnx_path.name
+
+    def accepts(self, manifest: EngineManifest) -> bool:
+        """Say whether an engine is the requested one, or can take its place."""
+        return self.as_requested(manifest.identity) == self.identity and not self.too_new(manifest)
+
+    def too_new(self, manifest: EngineManifest) -> bool:
+        """Say whether a later version than this one built a compatible engine: those do not load."""
+        return manifest.identity.spec.compatible and _numbers(manifest.built_by) > _numbers(
+            self.module.__version__
+        )
+
+    def as_requested(self, other: Identity) -> Identity:
+        """Return an identity in which every acceptable difference is replaced by what was requested.
+
+        Acceptable are: further GPUs, where none was named; any builder level, where none was given; an
+        engine that is also compatible with other GPUs and versions.
+        """
+        wanted, spec = self.identity, other.spec
+        if self.any_target and set(wanted.spec.targets) <= set(spec.targets):
+            spec = replace(spec, targets=wanted.spec.targets)
+        if wanted.module == "tensorrt" and wanted.spec.builder_level is None:
+            spec = replace(spec, builder_level=None)
+        other = replace(other, spec=spec)
+        ampere = self.gpu is not None and self.gpu.compute_capability >= _AMPERE
+        major = wanted.module_version.partition(".")[0]
+        if spec.compatible and ampere and other.module_version == major:
+            spec = replace(spec, compatible=wanted.spec.compatible)
+            other = replace(other, spec=spec, module_version=wanted.module_version, gpu=wanted.gpu)
+        return other
+
+    def build_command(self, folder: Path | None) -> str:
+        """Return the command line that builds the engine into `folder`; None is the default folder."""
+        spec, usual = self.spec, EngineSpec(self.spec.scale)
+        words = ["srup export", f"--{backend_of(self.module)}", f"--scale {spec.scale}"]
+        if self.onnx_path.parent != SHIPPED_DIR:
+            words.append(f"--weights {self.onnx_path}")
+        words += [
+            f"--{name} {getattr(spec, name)}"
+            for name in ("precision", "tile", "batch")
+            if getattr(spec, name) != getattr(usual, name)
+        ]
+        return " ".join(words if folder is None else [*words, f"-o {folder}"])
+
+
+def engine_request(onnx_path: Path, spec: EngineSpec, module: ModuleType, gpu: Gpu | None) -> EngineRequest:
+    """Return the request for the engine of an ONNX file.
+
+    Raises:
+        EngineError: no such engine can be built on this machine.
+        ModelError: there is no such ONNX file.
+    """
+    check_spec(spec, module)
+    try:
+        onnx = onnx_path.read_bytes()
+    except FileNotFoundError as error:
+        raise ModelError(f"{onnx_path}: no such model file") from error
+    resolved = _resolved(spec, module, gpu)
+    return EngineRequest(
+        onnx_path,
+        onnx,
+        resolved,
+        module,
+        gpu,
+        identity_of(onnx, resolved, module, gpu),
+        any_target=is_rtx(module) and not spec.targets,
+        runs_here=gpu is not None and (not is_rtx(module) or gpu.compute_capability in resolved.targets),
+    )
+
+
+class EngineBuilder(Protocol):
+    """Builds engines. The backends only find them; `deploy.engines.build.build_engine` is the builder."""
+
+    def __call__(self, request: EngineRequest, *, progress: Progress | None, timing_cache: Path) -> bytes:
+        """Build an engine and return it serialized.
+
+        Args:
+            request: what to build.
+            progress: called during the build; an exception that it raises ends the build.
+            timing_cache: file in which TensorRT keeps its measurements; made if missing.
+
+        Raises:
+            EngineError: the file does not fit the request, or the build failed.
+            ModelError: the ONNX file is not ours.
+            OSError: the timing cache cannot be written.
+        """
+        ...
+
+
+def _resolved(spec: EngineSpec, module: ModuleType, gpu: Gpu | None) -> EngineSpec:
+    """Return `spec` with the GPU of this machine where it names none."""
+    if not is_rtx(module):
+        if gpu is None:
+            raise EngineError(
+                "no NVIDIA GPU found, and TensorRT builds engines only for the GPU of this machine; "
+                "TensorRT-RTX builds for other GPUs: srup export --trt-rtx --gpu NAME"
+            )
+        if spec.compatible and gpu.compute_capability < _AMPERE:
+            raise EngineError(f"{gpu.name}: compatible engines need Ampere (SM{_AMPERE}); drop --compatible")
+        return spec
+    if spec.targets:
+        return spec
+    if gpu is None:
+        raise EngineError("no NVIDIA GPU found; name the GPU to build for, e.g. --gpu rtx4090 or --gpu sm89")
+    resolved = replace(spec, targets=(gpu.compute_capability,))
+    check_spec(resolved, module)
+    return resolved
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    """Return the numbers of a version, e.g. (11, 4, 0, 106)."""
+    return tuple(int(part) for part in version.split(".") if part.isdigit())

@@ -1,0 +1,71 @@
+"""What an engine is built for: scale, precision, largest tile and batch, GPUs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from types import ModuleType
+
+from sr.backends.tensorrt.modules import is_rtx
+from sr.errors import EngineError
+from sr.network.modelfile import Precision
+
+
+@dataclass(frozen=True)
+class EngineSpec:
+    """What engine to build.
+
+    Its optimization profile runs from (1, 1, 1, 3) to (batch, tile, tile, 3), with the optimum at the
+    largest shape.
+
+    Attributes:
+        scale: of the network; the ONNX file must have the same.
+        precision: of the convolutions; the ONNX file must have the same.
+        tile: largest side of a tile in lr pixels.
+        batch: largest number of tiles at once.
+        targets: compute capabilities that TensorRT-RTX builds for, 89 for SM89. Empty means the GPU of
+            this machine.
+        builder_level: TensorRT's optimization level, 0 to 5; None is its own default.
+        compatible: TensorRT engines that later versions and all GPUs since Ampere can load; slower.
+
+    Raises:
+        EngineError: a number is out of range.
+    """
+
+    scale: int
+    precision: Precision = "fp16"
+    tile: int = 512
+    batch: int = 4
+    targets: tuple[int, ...] = ()
+    builder_level: int | None = None
+    compatible: bool = False
+
+    def __post_init__(self) -> None:
+        if min(self.scale, self.tile, self.batch) < 1:
+            raise EngineError(f"scale {self.scale}, tile {self.tile}, batch {self.batch}: need 1 or more")
+        object.__setattr__(self, "targets", tuple(sorted(set(self.targets))))
+
+
+def check_spec(spec: EngineSpec, module: ModuleType) -> None:
+    """Check that a module can build an engine.
+
+    Raises:
+        EngineError: it cannot.
+    """
+    if not is_rtx(module):
+        if spec.targets:
+            raise EngineError(
+                "TensorRT builds engines only for the GPU of this machine; "
+                "TensorRT-RTX builds for other GPUs: srup export --trt-rtx --gpu NAME"
+            )
+        return
+    if spec.builder_level is not None or spec.compatible:
+        raise EngineError(
+            "TensorRT-RTX has no builder level and no compatibility mode; one engine of it can serve several "
+            "kinds of GPU: name each with --gpu"
+        )
+    known = [name for name in module.ComputeCapability.__members__ if name.startswith("SM")]
+    for target in spec.targets:
+        if f"SM{target}" not in known:
+            raise EngineError(
+                f"TensorRT-RTX does not support SM{target} GPUs; it supports {', '.join(known)}"
+            )
