@@ -39,7 +39,7 @@ from sr.network.modelfile import Precision, shipped_onnx, shipped_scales
 from sr.tiling import TileSpec, tile_grid
 
 SIZE = (1080, 1920)  # height and width of the lr picture: Full HD
-BATCH = 4  # tiles at once: deploy.engine.EngineSpec
+BATCH = 4  # tiles at once: sr.backends.tensorrt.spec.EngineSpec
 NOT_MEASURED = "not measured"
 PRECISIONS: tuple[Precision, ...] = ("fp16", "fp32")
 

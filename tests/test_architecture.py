@@ -107,8 +107,8 @@ def modules_of(package: str) -> list[str]:
 def test_the_reader_of_imports_sees_all_kinds() -> None:
     """What follows rests on it."""
     assert "sr.backends.base" in imports("sr.backends.ort", into_functions=False)
-    assert "deploy.fold" in imports("sr.backends.pytorch", into_functions=True)
-    assert "deploy.fold" not in imports("sr.backends.pytorch", into_functions=False)
+    assert "deploy.engines.build" in imports("sr.cli.report_engines", into_functions=True)
+    assert "deploy.engines.build" not in imports("sr.cli.report_engines", into_functions=False)
     assert "sr.network.model" in imports("train.evaluate", into_functions=False), "under TYPE_CHECKING"
     assert "sr.cli.options" in imports("sr.cli", into_functions=False), "from sr import options"
 

@@ -111,12 +111,12 @@ def test_a_further_call_for_each_batch_is_detected(monkeypatch):
     submit = sr.backends.tensorrt.device.TrtDevice.submit
 
     def slow(self, batch):
-        self._cuda.use()
+        self._cuda.call("cudaGetDevice")
         return submit(self, batch)
 
     monkeypatch.setattr(sr.backends.tensorrt.device.TrtDevice, "submit", slow)
     said = guard.violations({"runtime": {"trt": guard.runtime_figures("trt")}}, BASELINE)
-    assert any("cudaSetDevice" in line for line in said)
+    assert any("cudaGetDevice" in line for line in said)
 
 
 def test_an_engine_that_computes_in_float32_is_detected():
