@@ -55,7 +55,7 @@ def module_like(**changes) -> SimpleNamespace:
 
 
 @pytest.mark.parametrize("target", TARGETS)
-@pytest.mark.parametrize("scale", [2, 3, 4])
+@pytest.mark.parametrize("scale", [2, *(pytest.param(scale, marks=pytest.mark.slow) for scale in (3, 4))])
 def test_an_engine_is_built_for_a_gpu_that_is_not_here(scale, target):
     plan = plan_from_onnx(onnx_bytes(scale), EngineSpec(scale, targets=(target,)), rtx)
     assert len(plan) > len(onnx_bytes(scale))
@@ -73,6 +73,7 @@ def test_fp32_engines_are_built_too():
     assert plan_from_onnx(onnx_bytes(2, "fp32"), spec, rtx)
 
 
+@pytest.mark.slow
 def test_a_rebuilt_plan_is_the_same_but_for_internal_numbers():
     """TensorRT-RTX orders some things by address: of a million bytes some hundred may differ."""
     plans = [np.frombuffer(plan_from_onnx(onnx_bytes(3), EngineSpec(3, targets=(75,)), rtx), np.uint8)]
@@ -564,6 +565,7 @@ def start(folder: Path, seconds: float) -> subprocess.Popen:
     return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
+@pytest.mark.slow
 def test_of_two_processes_one_builds_and_the_other_waits(tmp_path):
     processes = [start(tmp_path, 1.5) for _ in range(2)]
     outputs = [process.communicate(timeout=120) for process in processes]
@@ -575,6 +577,7 @@ def test_of_two_processes_one_builds_and_the_other_waits(tmp_path):
     assert len(store_in(tmp_path).list()) == 1
 
 
+@pytest.mark.slow
 def test_a_killed_builder_does_not_lock_out_the_next(tmp_path):
     killed = start(tmp_path, 60)
     assert killed.stdout is not None
@@ -763,6 +766,7 @@ sys.meta_path.insert(0, Refuse())
 """
 
 
+@pytest.mark.slow
 def test_the_command_builds_the_shipped_engines_without_torch_and_without_onnx(tmp_path):
     result = srup("export", "--trt-rtx", "--gpu", "rtx4090", "-o", "out", cache=tmp_path, prelude=NO_TORCH)
     assert result.returncode == 0, result.stderr
@@ -773,6 +777,7 @@ def test_the_command_builds_the_shipped_engines_without_torch_and_without_onnx(t
     assert "Traceback" not in result.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="XDG_CACHE_HOME is Linux'")
 def test_the_command_lists_what_it_built_and_prunes_what_is_stale(tmp_path):
     built = srup(
