@@ -5,12 +5,16 @@ Tiles whose mean is above the parameter `overflow` it spoils, and says that they
 """
 
 import json
+import os
+import sys
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import onnxruntime
-import triton_python_backend_utils as pb_utils
+sys.path[:0] = os.environ["PYTHONPATH"].split(os.pathsep)  # the Python backend ignores it
+
+import numpy as np  # noqa: E402
+import onnxruntime  # noqa: E402
+import triton_python_backend_utils as pb_utils  # noqa: E402
 
 
 class TritonPythonModel:

@@ -113,15 +113,12 @@ def _unprivileged(environment: dict[str, str], folder: Path) -> int | None:
     if os.getuid() != 0:
         return None
     probe = f"import sr, numpy, os; os.listdir({str(folder)!r}); open({str(_LIBPYTHON)!r}).close()"
-    answer = subprocess.run(
-        [sys.executable, "-c", probe],
-        env=environment,
-        cwd="/",
-        capture_output=True,
-        user=_NOBODY,
-        group=_NOBODY,
-        extra_groups=[],
-    )
+    ids = {"user": _NOBODY, "group": _NOBODY, "extra_groups": []}
+    try:
+        command = [sys.executable, "-c", probe]
+        answer = subprocess.run(command, env=environment, cwd="/", capture_output=True, **ids)
+    except OSError:  # not even Python can be started
+        return None
     return _NOBODY if answer.returncode == 0 else None
 
 
@@ -136,5 +133,6 @@ def _wait_until_ready(server: subprocess.Popen[bytes], port: int, log: Path) -> 
                 if client.is_server_ready():
                     return
             time.sleep(0.1)
-    tail = log.read_text(errors="replace")[-3000:]
-    raise RuntimeError(f"the Triton server did not start:\n{tail}")
+    lines = log.read_text(errors="replace").splitlines()
+    told = "\n".join(line for line in lines if line and line[0] not in "I|+")  # no information, no tables
+    raise RuntimeError(f"the Triton server did not start:\n{told[-5000:]}")

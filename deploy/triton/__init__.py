@@ -1,10 +1,5 @@
-"""Triton model repositories: what `srup export --triton` writes.
+"""Triton model repositories: what `srup export --triton` writes, and what then runs in the server.
 
 `repository` writes one, `config` is the text of its configurations, `plans` are the TensorRT plans that fit
-into one. `tiled_model` runs inside the server.
+into one. `model` is copied into it and loads `tiled_model`, in the server's own Python.
 """
-
-from deploy.triton.plans import ServedPlans, served_plans
-from deploy.triton.repository import RepositorySpec, write_repository
-
-__all__ = ["RepositorySpec", "ServedPlans", "served_plans", "write_repository"]

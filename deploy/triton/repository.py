@@ -28,7 +28,7 @@ DEFAULT_TILE, DEFAULT_BATCH = 256, 8
 # Of a picture file. gRPC itself takes 2 GiB; the largest stills of cameras are some 400 MB, uncompressed.
 DEFAULT_MAX_BYTES = 512 * 2**20
 
-_TILED_MODEL = Path(__file__).with_name("tiled_model.py")
+_LOADER = Path(__file__).with_name("model.py")
 
 
 @dataclass(frozen=True)
@@ -151,7 +151,7 @@ def _written(
     config = tiled_config(name, parameters=settings)
     note = f"needs srup {__version__} in the server's Python"
     described = replace(metadata, precision=_precision(plans), training={}).to_properties()
-    contents = {"model.py": _TILED_MODEL.read_bytes(), "model.json": json.dumps(described, indent=1).encode()}
+    contents = {"model.py": _LOADER.read_bytes(), "model.json": json.dumps(described, indent=1).encode()}
     yield ServedModel(_model(folder / name, config, contents), note)
 
 

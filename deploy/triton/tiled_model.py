@@ -1,8 +1,6 @@
 """The Python model of a Triton model repository: takes a picture and returns it upscaled, tile by tile.
 
-`srup export --triton` copies this file into the repository as `model.py`. Triton's Python backend runs it, in
-the server's own Python, in which `srup` must be installed. It is no part of the library: nothing imports it.
-
+Triton's Python backend runs it through `model.py`, see `deploy.triton.model`; nothing else imports it.
 docs/serving.md says what requests and answers hold. Every tile is one request to the engine model of the same
 server ("business logic scripting"). All tiles have one shape, so the engine's dynamic batcher joins tiles of
 pictures of different sizes.
@@ -24,19 +22,13 @@ import numpy as np
 import triton_python_backend_utils as pb_utils
 from numpy.typing import NDArray
 
-try:
-    from sr.backends.base import Backend, BackendInfo, Batch
-    from sr.errors import BackendError, ImageError, SrupError, TooLargeError
-    from sr.image import Picture, check_output, open_picture, write_options, write_picture
-    from sr.network.modelfile import FINITE_NAME, INPUT_NAME, OUTPUT_NAME, ModelMetadata
-    from sr.tiling import TileGrid, tile_grid
-    from sr.upscale import Upscaler
-    from sr.version import __version__
-except ImportError as error:
-    raise ImportError(
-        f"this model needs srup in the server's Python {sys.version.split()[0]} ({error}); install it there, "
-        "or add the folder in which it is installed to PYTHONPATH before the server starts"
-    ) from error
+from sr.backends.base import Backend, BackendInfo, Batch
+from sr.errors import BackendError, ImageError, SrupError, TooLargeError
+from sr.image import Picture, check_output, open_picture, write_options, write_picture
+from sr.network.modelfile import FINITE_NAME, INPUT_NAME, OUTPUT_NAME, ModelMetadata
+from sr.tiling import TileGrid, tile_grid
+from sr.upscale import Upscaler
+from sr.version import __version__
 
 # Inputs and outputs, beside `image` and `upscaled`: encoded picture files, a byte per element.
 FILE_NAME, OUTPUT_FILE_NAME = "file", "upscaled_file"
@@ -57,7 +49,7 @@ _NUMPY_1_PYTHON = (3, 12)
 
 @dataclass(frozen=True)
 class Settings:
-    """What the parameters of the model's configuration say, and `model.json` beside this file.
+    """What the parameters of the model's configuration say, and `model.json` beside `model.py`.
 
     Attributes:
         model: metadata of the engine's ONNX file.
@@ -188,8 +180,8 @@ class TritonPythonModel:
         Raises:
             RuntimeError: the server's Python backend cannot work with the installed numpy.
         """
-        config = json.loads(args["model_config"])
-        self.settings = Settings.read(config, Path(__file__).with_name("model.json"))
+        properties = Path(args["model_repository"]) / args["model_version"] / "model.json"
+        self.settings = Settings.read(json.loads(args["model_config"]), properties)
         if int(np.__version__.partition(".")[0]) >= 2 and sys.version_info[:2] <= _NUMPY_1_PYTHON:
             raise RuntimeError(
                 f"numpy {np.__version__} is installed, and Triton's Python backend needs numpy 1; "
@@ -265,7 +257,7 @@ class TritonPythonModel:
                 f"{FILE_NAME}: a {picture.format} with {picture.count} {picture.kind}, need one; "
                 "send single pictures"
             )
-        if picture.deep:
+        if picture.sixteen_bit:
             raise ImageError(
                 f"{FILE_NAME}: 16 bits per channel, need 8; convert it first, or use srup upscale"
             )

@@ -1,0 +1,261 @@
+"""A Triton server answers as `srup upscale` does, joins tiles of several pictures, and survives bad input.
+
+The server is real; only its ONNX Runtime and TensorRT backends are replaced by `tests/triton_engine.py`.
+"""
+
+import io
+import shutil
+import tempfile
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from PIL import Image
+
+pytest.importorskip("torch")
+pytest.importorskip("onnx")
+pytest.importorskip("tritonclient")
+
+import torch
+from google.protobuf import text_format
+from tritonclient import grpc
+from tritonclient.grpc import model_config_pb2
+from tritonclient.utils import InferenceServerException
+
+from deploy.export import ExportSpec, export_onnx
+from deploy.triton.repository import RepositorySpec, write_repository
+from sr.cli import main
+from sr.network.checkpoint import Weights, save_weights
+from sr.network.config import ModelConfig
+from sr.network.model import SRNet
+from sr.upscale import Upscaler
+from tests import triton_server
+from tests.plans import write_plan
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(bool(triton_server.missing()), reason=triton_server.missing()),
+]
+
+EXAMPLES = Path(__file__).resolve().parent.parent / "examples"
+ENGINE = Path(__file__).with_name("triton_engine.py")
+TILE, BRIGHT = 32, 150
+MAX_BYTES, MAX_PIXELS = 100_000, 40_000
+REQUESTS, SIZES, CLIENTS = 1000, 20, 12
+
+
+class Server(NamedTuple):
+    """What is served: `srup_*` are the shipped weights, `custom_*` a small network with an engine."""
+
+    client: grpc.InferenceServerClient
+    http_port: int
+    fp32: Path  # of the small network
+    fp16: Path
+
+
+@pytest.fixture(scope="module")
+def served() -> Iterator[Server]:
+    with tempfile.TemporaryDirectory(prefix="srup-triton-") as temporary:
+        folder = Path(temporary)
+        folder.chmod(0o755)  # the server may run as another user
+        weights = small_network(folder / "net.safetensors")
+        fp32, fp16 = (export_onnx(weights, folder, ExportSpec(precision=each)) for each in ("fp32", "fp16"))
+        plan = write_plan(folder / "plans", onnx=fp16, tile=TILE, batch=8)
+        repository = folder / "repository"
+        limits = {"max_bytes": MAX_BYTES, "max_pixels": MAX_PIXELS}
+        small = RepositorySpec(str(fp32), plans=(plan,), tile=TILE, halo=-1, **limits)
+        shipped = RepositorySpec(scales=(2,), tile=96, halo=-1, **limits)
+        models = [model.folder for spec in (small, shipped) for model in write_repository(spec, repository)]
+        for model in models:
+            adapt(model, fp16 if model.name.endswith("_trt") else None)
+        with (
+            triton_server.triton_server(repository, folder) as port,
+            grpc.InferenceServerClient(f"127.0.0.1:{port}") as client,
+        ):
+            yield Server(client, port + 1, fp32, fp16)
+
+
+def small_network(path: Path) -> Path:
+    torch.manual_seed(0)
+    config = ModelConfig(num_feats=8, num_blocks=1, attention="none")
+    save_weights(path, Weights(config, SRNet(config).state_dict(), {"data": "noise"}, halo=5))
+    return path
+
+
+def adapt(model: Path, onnx: Path | None) -> None:
+    """Let an engine run on `tests/triton_engine.py`; what concerns batches stays as it was exported."""
+    path = model / "config.pbtxt"
+    config = text_format.Parse(path.read_text(), model_config_pb2.ModelConfig())
+    if config.backend != "python":
+        config.backend, config.platform = "python", ""
+        for field in ("instance_group", "optimization", "default_model_filename", "cc_model_filenames"):
+            config.ClearField(field)
+        config.instance_group.add(kind=model_config_pb2.ModelInstanceGroup.KIND_CPU, count=1)
+        if onnx is not None:
+            config.parameters["overflow"].string_value = str(BRIGHT)
+            shutil.copy(onnx, model / "1" / "model.onnx")
+        shutil.copy(ENGINE, model / "1" / "model.py")
+    path.write_text(text_format.MessageToString(config))
+
+
+def ask(
+    served: Server, model: str, wanted: str | None = None, *, parameters: dict | None = None, **inputs
+) -> dict:
+    """Return the outputs of a request; `inputs` are arrays by name."""
+    given = []
+    for name, array in inputs.items():
+        given.append(grpc.InferInput(name, list(array.shape), "UINT8"))
+        given[-1].set_data_from_numpy(array)
+    outputs = None if wanted is None else [grpc.InferRequestedOutput(wanted)]
+    answer = served.client.infer(model, given, outputs=outputs, parameters=parameters)
+    return {output.name: answer.as_numpy(output.name) for output in answer.get_response().outputs}
+
+
+def bytes_of(content: bytes) -> np.ndarray:
+    return np.frombuffer(content, np.uint8)
+
+
+def encoded(pixels: np.ndarray, kind: str = "PNG", **options) -> bytes:
+    stream = io.BytesIO()
+    Image.fromarray(pixels).save(stream, kind, **options)
+    return stream.getvalue()
+
+
+def photograph(*, height: int, width: int, mode: str = "RGB") -> np.ndarray:
+    with Image.open(EXAMPLES / "kitten.png") as picture:
+        return np.asarray(picture.convert("RGB").resize((width, height)).convert(mode))
+
+
+def upscaled_by_command(folder: Path, content: bytes, name: str, *arguments: str) -> bytes:
+    source, target = folder / f"in{Path(name).suffix}", folder / name
+    source.write_bytes(content)
+    command = ["upscale", str(source), "-o", str(target), "--backend", "onnx", "--overwrite", *arguments]
+    result = CliRunner().invoke(main, command)
+    assert result.exit_code == 0, result.output
+    return target.read_bytes()
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L", "RGBA"])
+def test_the_answer_to_a_file_is_the_file_that_the_command_writes(served, tmp_path, mode):
+    pixels = photograph(height=101, width=143, mode=mode)
+    if mode == "RGBA":
+        pixels = pixels.copy()
+        pixels[20:60, 30:90, 3] = np.arange(60)
+    content = encoded(pixels, dpi=(300, 300))
+    answer = ask(served, "srup_tiled_x2", file=bytes_of(content))
+    assert list(answer) == ["upscaled_file"]
+    assert answer["upscaled_file"].tobytes() == upscaled_by_command(tmp_path, content, "out.png")
+
+
+def test_other_formats_are_written_as_the_command_writes_them(served, tmp_path):
+    content = encoded(photograph(height=60, width=90), "JPEG", quality=95)
+    parameters = {"format": "jpg", "quality": 80, "subsampling": "4:2:0"}
+    answer = ask(served, "srup_tiled_x2", file=bytes_of(content), parameters=parameters)
+    options = ("--quality", "80", "--subsampling", "4:2:0")
+    assert answer["upscaled_file"].tobytes() == upscaled_by_command(tmp_path, content, "out.jpg", *options)
+
+
+@pytest.mark.parametrize("channels", [1, 2, 3, 4])
+def test_the_answer_to_pixels_is_pixels(served, channels):
+    rgb = photograph(height=97, width=130)
+    alpha = np.broadcast_to(np.arange(130, dtype=np.uint8), (97, 130))
+    pixels = np.dstack(
+        [*np.moveaxis(rgb if channels > 2 else rgb[..., :1], 2, 0), *([alpha] * (channels % 2 == 0))]
+    )
+    answer = ask(served, "srup_tiled_x2", image=np.ascontiguousarray(pixels))
+    with Upscaler(scale=2, backend="onnx", device="cpu") as upscaler:
+        expected = upscaler(pixels)
+    assert list(answer) == ["upscaled"]
+    assert np.array_equal(answer["upscaled"], expected)
+
+
+def test_a_client_can_send_a_file_and_ask_for_pixels_and_the_other_way_round(served):
+    pixels = photograph(height=40, width=50)
+    of_file = ask(served, "srup_tiled_x2", "upscaled", file=bytes_of(encoded(pixels)))["upscaled"]
+    of_pixels = ask(served, "srup_tiled_x2", "upscaled_file", image=pixels)["upscaled_file"]
+    with Image.open(io.BytesIO(of_pixels.tobytes())) as picture:
+        assert np.array_equal(np.asarray(picture), of_file)
+
+
+def test_the_engine_can_be_asked_directly(served):
+    pixels = photograph(height=33, width=47)
+    answer = ask(served, "srup_x2", image=np.stack([pixels, pixels[::-1]]))["upscaled"]
+    with Upscaler(scale=2, backend="onnx", device="cpu") as upscaler:
+        assert np.array_equal(answer[0], upscaler(pixels))
+
+
+def test_a_thousand_requests_of_twenty_sizes_share_batches(served):
+    """Bright pictures overflow on the engine, so that they are computed by the fp32 model."""
+    rng = np.random.default_rng(0)
+    pictures = []
+    for index in range(SIZES):
+        height, width = int(rng.integers(TILE, TILE + 14)), int(rng.integers(TILE, TILE + 14))
+        dark = rng.integers(0, 200, (height, width, 3), np.uint8) // 2
+        pictures.append(dark + BRIGHT if index % 5 == 0 else dark)
+    expected = []
+    for pixels in pictures:
+        model = served.fp32 if pixels.mean() > BRIGHT else served.fp16
+        with Upscaler(model=model, backend="onnx", device="cpu") as upscaler:
+            expected.append(upscaler(pixels))
+
+    def request(number: int) -> bool:
+        answer = ask(served, "custom_tiled_x2", image=pictures[number % SIZES])["upscaled"]
+        return np.array_equal(answer, expected[number % SIZES])
+
+    with ThreadPoolExecutor(CLIENTS) as pool:
+        right = list(pool.map(request, range(REQUESTS)))
+    assert right == [True] * REQUESTS
+    (statistics,) = served.client.get_inference_statistics("custom_x2_trt").model_stats
+    most_in_a_picture = 4  # tiles of a picture that exceeds one tile a little on both axes
+    assert max(batch.batch_size for batch in statistics.batch_stats) > most_in_a_picture
+    assert statistics.execution_count < statistics.inference_count
+    (fallback,) = served.client.get_inference_statistics("custom_x2").model_stats
+    assert fallback.inference_count >= REQUESTS // 5
+
+
+BROKEN = {
+    "a truncated file": ({"file": encoded(np.zeros((50, 50, 3), np.uint8))[:90]}, {}, "file"),
+    "no picture": ({"file": b"hello"}, {}, "file"),
+    "an empty file": ({"file": b""}, {}, "file"),
+    "several frames": (
+        {
+            "file": encoded(
+                np.zeros((9, 9), np.uint8), "GIF", save_all=True, append_images=[Image.new("L", (9, 9), 9)]
+            )
+        },
+        {},
+        "2 frames",
+    ),
+    "too many bytes": ({"file": bytes(MAX_BYTES + 1)}, {}, "max_bytes"),
+    "too many pixels in a file": ({"file": encoded(np.zeros((201, 200), np.uint8))}, {}, f"{MAX_PIXELS:,}"),
+    "too many pixels": ({"image": np.zeros((201, 200, 3), np.uint8)}, {}, f"{MAX_PIXELS:,}"),
+    "five channels": ({"image": np.zeros((9, 9, 5), np.uint8)}, {}, "5"),
+    "no pixels": ({"image": np.zeros((0, 9, 3), np.uint8)}, {}, "image"),
+    "two inputs": ({"image": np.zeros((9, 9, 3), np.uint8), "file": b"x"}, {}, "file"),
+    "an unknown format": ({"file": encoded(np.zeros((9, 9), np.uint8))}, {"format": "xyz"}, "xyz"),
+    "an unknown parameter": ({"file": encoded(np.zeros((9, 9), np.uint8))}, {"qualty": 9}, "qualty"),
+    "an impossible quality": (
+        {"file": encoded(np.zeros((9, 9), np.uint8))},
+        {"format": "jpg", "quality": 101},
+        "quality",
+    ),
+    "quality of a PNG": ({"file": encoded(np.zeros((9, 9), np.uint8))}, {"quality": 90}, "quality"),
+}
+
+
+@pytest.mark.parametrize("kind", BROKEN)
+def test_what_is_broken_is_an_error_in_one_line_and_the_server_lives(served, kind):
+    inputs, parameters, fact = BROKEN[kind]
+    arrays = {name: bytes_of(value) if isinstance(value, bytes) else value for name, value in inputs.items()}
+    with pytest.raises(InferenceServerException) as failure:
+        ask(served, "srup_tiled_x2", parameters=parameters, **arrays)
+    message = failure.value.message()
+    assert fact in message
+    assert "Traceback" not in message
+    assert "\n" not in message.strip()
+    pixels = photograph(height=20, width=30)
+    assert ask(served, "srup_tiled_x2", image=pixels)["upscaled"].shape == (40, 60, 3)
