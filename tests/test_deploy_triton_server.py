@@ -218,7 +218,7 @@ def test_a_thousand_requests_of_twenty_sizes_share_batches(served):
 
 
 BROKEN = {
-    "a truncated file": ({"file": encoded(np.zeros((50, 50, 3), np.uint8))[:90]}, {}, "file"),
+    "a truncated file": ({"file": encoded(photograph(height=50, width=50))[:2000]}, {}, "truncated"),
     "no picture": ({"file": b"hello"}, {}, "file"),
     "an empty file": ({"file": b""}, {}, "file"),
     "several frames": (

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping
 
-from sr.network.modelfile import FINITE_NAME, INPUT_NAME, OUTPUT_NAME
+from sr.network.ends import FINITE_NAME, INPUT_NAME, OUTPUT_NAME
 
 # How long a tile waits for others to share a batch with. A tile of 512 px takes a GPU some milliseconds.
 QUEUE_DELAY_US = 2000

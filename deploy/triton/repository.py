@@ -17,7 +17,8 @@ from sr.backends.ort import read_metadata
 from sr.errors import EngineError, ModelError
 from sr.files import atomic_write
 from sr.image import DEFAULT_MAX_PIXELS
-from sr.network.modelfile import DEFAULT_PRESET, ModelMetadata, Precision
+from sr.network.descriptor import ModelDescriptor, Precision
+from sr.network.modelfile import DEFAULT_PRESET
 from sr.tiling import TileSpec
 from sr.version import __version__
 
@@ -93,26 +94,31 @@ def write_repository(spec: RepositorySpec, folder: Path) -> Iterator[ServedModel
             yield from _written(spec, scale, path, described[scale], plans.get(scale), folder)
 
 
-def _described(path: Path, scale: int) -> ModelMetadata:
-    metadata = read_metadata(path)
-    if (metadata.precision, metadata.io) != ("fp32", "uint8"):
+def _described(path: Path, scale: int) -> ModelDescriptor:
+    descriptor = read_metadata(path)
+    if (descriptor.precision, descriptor.io) != ("fp32", "uint8"):
         raise ModelError(
-            f"{path}: is {metadata.precision} with {metadata.io} IO, need fp32 with uint8 IO; "
+            f"{path}: is {descriptor.precision} with {descriptor.io} IO, need fp32 with uint8 IO; "
             f"export one with: srup export --onnx --scale {scale}"
         )
-    if metadata.attention == "dynamic":
+    if not descriptor.tiles_exact:
         raise ModelError(
-            f"{path}: its attention depends on the whole picture, so tiles would not match; "
+            f"{path}: an output pixel depends on the whole picture, so tiles would not match; "
             "export it with --attention frozen"
         )
-    return metadata
+    if descriptor.minimum > 1 or descriptor.multiple > 1:
+        raise ModelError(
+            f"{path}: takes only sides from {descriptor.minimum} px on in steps of {descriptor.multiple}; "
+            "a server takes pictures of any size"
+        )
+    return descriptor
 
 
 def _written(
     spec: RepositorySpec,
     scale: int,
     onnx: Path,
-    metadata: ModelMetadata,
+    descriptor: ModelDescriptor,
     plans: ServedPlans | None,
     folder: Path,
 ) -> Iterator[ServedModel]:
@@ -120,9 +126,9 @@ def _written(
     exact = engine = f"{prefix}_x{scale}"
     tile = spec.tile or min(DEFAULT_TILE, plans.tile if plans else DEFAULT_TILE)
     halo = (
-        metadata.receptive_field_radius
+        descriptor.receptive_field_radius
         if spec.halo == -1
-        else metadata.halo
+        else descriptor.halo
         if spec.halo is None
         else spec.halo
     )
@@ -150,7 +156,7 @@ def _written(
     name = f"{prefix}_tiled_x{scale}"
     config = tiled_config(name, parameters=settings)
     note = f"needs srup {__version__} in the server's Python"
-    described = replace(metadata, precision=_precision(plans), training={}).to_properties()
+    described = replace(descriptor, precision=_precision(plans), training={}).to_properties()
     contents = {"model.py": _LOADER.read_bytes(), "model.json": json.dumps(described, indent=1).encode()}
     yield ServedModel(_model(folder / name, config, contents), note)
 

@@ -25,7 +25,8 @@ from numpy.typing import NDArray
 from sr.backends.base import Backend, BackendInfo, Batch
 from sr.errors import BackendError, ImageError, SrupError, TooLargeError
 from sr.image import Picture, check_output, open_picture, write_options, write_picture
-from sr.network.modelfile import FINITE_NAME, INPUT_NAME, OUTPUT_NAME, ModelMetadata
+from sr.network.descriptor import ModelDescriptor
+from sr.network.ends import FINITE_NAME, INPUT_NAME, OUTPUT_NAME
 from sr.tiling import TileGrid, tile_grid
 from sr.upscale import Upscaler
 from sr.version import __version__
@@ -52,7 +53,7 @@ class Settings:
     """What the parameters of the model's configuration say, and `model.json` beside `model.py`.
 
     Attributes:
-        model: metadata of the engine's ONNX file.
+        model: descriptor of the engine's ONNX file.
         engine: name of the Triton model that upscales tiles.
         exact: name of the float32 model for tiles whose fp16 output is not finite; empty if there is none.
         tile: side in lr pixels of every tile that fits into the picture, halo included.
@@ -63,7 +64,7 @@ class Settings:
         version: of the srup that wrote the repository.
     """
 
-    model: ModelMetadata
+    model: ModelDescriptor
     engine: str
     exact: str
     tile: int
@@ -75,16 +76,16 @@ class Settings:
 
     @staticmethod
     def read(config: Mapping[str, Any], properties: Path) -> Settings:
-        """Read the configuration that Triton passes on, and the metadata of the engine's ONNX file.
+        """Read the configuration that Triton passes on, and the descriptor of the engine's ONNX file.
 
         Raises:
             KeyError: a parameter is missing.
-            ModelError: the metadata are not those of srup.
-            OSError: there is no file of them.
+            ModelError: the descriptor is not one of srup.
+            OSError: there is no file of it.
         """
         given = {name: value["string_value"] for name, value in config["parameters"].items()}
         return Settings(
-            ModelMetadata.from_properties(json.loads(properties.read_bytes()), source=str(properties)),
+            ModelDescriptor.from_properties(json.loads(properties.read_bytes()), source=str(properties)),
             engine=given["engine"],
             exact=given["exact"],
             tile=int(given["tile"]),
