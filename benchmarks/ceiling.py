@@ -30,7 +30,7 @@ from benchmarks.lib.timing import spent
 from benchmarks.pipeline import PipelineSpec
 from sr.image import Picture, WriteOptions, format_of_suffix, read_picture, write_options
 from sr.image.formats.png import PNG
-from sr.jobs.pipeline import FileJob, upscale_files
+from sr.jobs.pipeline import FileJob, RunSettings, upscale_files
 from sr.processor import available_cores
 from sr.upscale import Upscaler
 
@@ -87,7 +87,7 @@ def _measure(
 
     def folder_run() -> None:
         jobs = [FileJob(path, target) for path, target in zip(sources, targets, strict=True)]
-        for result in upscale_files(jobs, upscaler, write_options=options):
+        for result in upscale_files(jobs, upscaler, settings=RunSettings(options)):
             if result.error is not None:
                 raise result.error
 

@@ -28,10 +28,11 @@ from benchmarks.lib.paths import ROOT
 from benchmarks.lib.repetition import Repetition
 from benchmarks.lib.results import store_result
 from sr.errors import DataError, ImageError
-from sr.image import DEFAULT_MAX_PIXELS, is_picture, write_options
+from sr.image import is_picture, write_options
+from sr.image.decode import read_header
 from sr.image.formats.bigtiff import part_files
 from sr.image.vips import vips_library
-from sr.jobs.large import large_picture, upscale_large
+from sr.jobs.large import LargePicture, upscale_large
 from sr.processor import available_cores
 from sr.upscale import Upscaler
 
@@ -143,9 +144,7 @@ def child(source: Path, target: Path, spec: LargeSpec) -> None:
     """Upscale in this process."""
     backend: Any = "auto" if spec.network else Repetition(spec.scale)
     with Upscaler(scale=spec.scale, backend=backend) as upscaler:
-        picture = large_picture(source, target, upscaler, max_pixels=DEFAULT_MAX_PIXELS, asked=True)
-        if picture is None:
-            raise ImageError(f"{source}: cannot be upscaled by bands")
+        picture = LargePicture(source, target, read_header(source))
         options = write_options(".tif", tiff_compression=spec.compression)
         made = upscale_large(picture, upscaler, options=options)
     click.echo("; ".join(made.notes))

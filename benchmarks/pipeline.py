@@ -28,7 +28,7 @@ from benchmarks.lib.pictures import photographs, save_inputs
 from benchmarks.lib.results import store_result
 from benchmarks.lib.timing import Spent, spent
 from sr.image import Picture, read_picture, write_options, write_picture
-from sr.jobs.pipeline import FileJob, upscale_files
+from sr.jobs.pipeline import FileJob, RunSettings, upscale_files
 from sr.processor import available_cores
 from sr.upscale import Upscaler
 
@@ -103,7 +103,7 @@ def measure(
     encode = partial(write_picture, options=options)
 
     def end_to_end() -> None:
-        for result in upscale_files(jobs, upscaler, write_options=options):
+        for result in upscale_files(jobs, upscaler, settings=RunSettings(options)):
             if result.error is not None:
                 raise result.error
 

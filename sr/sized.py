@@ -1,26 +1,43 @@
 """Upscaling to any size: networks one after the other, then one resampling.
 
-Owns what is asked for, `Upscaling`, which says what files will be called and what they depend on before
+Owns the request, `Upscaling`, which says how outputs are named and what they depend on before
 anything is opened: opening may build an engine, for minutes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import ExitStack
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from threading import Lock
-from typing import Any, Self
+from threading import Condition, get_ident
+from typing import Self, TypedDict, Unpack
 
 from sr.backends import Backend, model_scale
 from sr.errors import BackendError, TilingError
 from sr.image import Picture, Pixels
-from sr.network.modelfile import files_digest, shipped_scales, shipped_weights
+from sr.network.modelfile import Precision, files_digest, shipped_scales, shipped_weights
 from sr.objects import ImageUpscaler
 from sr.resample import resample
 from sr.sizing import SizeRequest, chain
 from sr.upscale import Progress, Upscaler
+
+# `resample` works channel by channel in float32: in bytes per pixel of its input and of its output.
+_RESAMPLED_IN_BYTES, _RESAMPLED_OUT_BYTES = 12, 8
+
+
+class UpscalerSettings(TypedDict, total=False):
+    """Settings of `sr.upscale.Upscaler` but for scale and model."""
+
+    backend: str
+    device: str
+    tile: int | None
+    halo: int | None
+    batch: int | None
+    build_progress: Callable[[str, float], None] | None
+    engine_dir: Path | None
+    precision: Precision | None
 
 
 class SizedUpscaler(ImageUpscaler):
@@ -35,23 +52,33 @@ class SizedUpscaler(ImageUpscaler):
     (33, 50, 3)
     """
 
-    def __init__(self, request: SizeRequest, *, linear_light: bool = False, **settings: Any) -> None:
+    def __init__(
+        self,
+        request: SizeRequest,
+        *,
+        linear_light: bool = False,
+        model: Path | None = None,
+        **settings: Unpack[UpscalerSettings],
+    ) -> None:
         """Open the first network.
 
         Args:
             request: the size.
             linear_light: resample in linear light.
-            settings: of each `Upscaler`; with `model`, its scale is the only one.
+            model: model file in place of the shipped ones; its scale is the only one.
+            settings: of each `Upscaler`.
 
         Raises:
             BackendError, ModelError, TilingError: as `Upscaler`.
         """
         self._request, self._linear_light, self._settings = request, linear_light, settings
         self._upscalers: dict[int, Upscaler] = {}
-        self._open, self._opening, self._closed = ExitStack(), Lock(), False
-        first = self._open.enter_context(Upscaler(**settings))
+        self._open, self._closed = ExitStack(), False
+        self._change = Condition()  # guards the upscalers, and tells of pictures that are finished
+        self._in_hand: Counter[int] = Counter()  # pictures by thread
+        first = self._open.enter_context(Upscaler(model=model, **settings))
         self._upscalers[first.scale] = first
-        self._scales = (first.scale,) if settings.get("model") else tuple(shipped_scales())
+        self._scales = (first.scale,) if model is not None else tuple(shipped_scales())
         if max(self._scales) < 2:
             self.close()
             raise TilingError(f"a model that upscales by {first.scale} reaches no larger size")
@@ -85,12 +112,36 @@ class SizedUpscaler(ImageUpscaler):
         return self._request.target(height=height, width=width)
 
     def tile_count(self, height: int, width: int) -> int:
-        """Return how many tiles a picture of this size is cut into, in all networks."""
-        tiles = 0
+        """Return how many tiles a picture of this size is cut into, in all networks.
+
+        Raises:
+            ImageError, BackendError: as `picture`.
+        """
+        with self._picture_in_hand():
+            tiles = 0
+            for scale in self._chain(height, width):
+                tiles += self._upscaler(scale).tile_count(height, width)
+                height, width = height * scale, width * scale
+            return tiles
+
+    def working_bytes(self, height: int, width: int, pixel_bytes: int) -> int:
+        """Return the most bytes that the arrays of a picture of this size take while it is upscaled.
+
+        Each stage holds its input and its output. Networks need not be open.
+
+        Raises:
+            ImageError: the request does not fit the picture.
+        """
+        target_height, target_width = self.output_size(height, width)
+        pixels, most = height * width, 0
         for scale in self._chain(height, width):
-            tiles += self._upscaler(scale).tile_count(height, width)
-            height, width = height * scale, width * scale
-        return tiles
+            most = max(most, pixels * (1 + scale**2) * pixel_bytes)
+            pixels *= scale**2
+        out = target_height * target_width
+        if pixels == out:  # nothing to resample
+            return max(most, pixels * pixel_bytes)
+        resampled = pixels * (pixel_bytes + _RESAMPLED_IN_BYTES) + out * (pixel_bytes + _RESAMPLED_OUT_BYTES)
+        return max(most, resampled)
 
     def picture(self, picture: Picture, *, progress: Progress | None = None) -> Picture:
         """Upscale a picture; alpha goes the same way as the colours.
@@ -100,12 +151,13 @@ class SizedUpscaler(ImageUpscaler):
             BackendError: the device failed.
         """
         height, width = self.output_size(picture.height, picture.width)
-        total, before = self.tile_count(picture.height, picture.width), 0
-        for scale in self._chain(picture.height, picture.width):
-            upscaler = self._upscaler(scale)
-            tiles = upscaler.tile_count(picture.height, picture.width)
-            picture = upscaler.picture(picture, progress=_after(before, total, progress))
-            before += tiles
+        with self._picture_in_hand():
+            total, before = self.tile_count(picture.height, picture.width), 0
+            for scale in self._chain(picture.height, picture.width):
+                upscaler = self._upscaler(scale)
+                tiles = upscaler.tile_count(picture.height, picture.width)
+                picture = upscaler.picture(picture, progress=_after(before, total, progress))
+                before += tiles
         pixels = resample(picture.pixels, height=height, width=width, linear_light=self._linear_light)
         alpha = None if picture.alpha is None else resample(picture.alpha, height=height, width=width)
         return replace(picture, pixels=pixels, alpha=alpha)
@@ -123,19 +175,39 @@ class SizedUpscaler(ImageUpscaler):
         target_height, target_width = self.output_size(height, width)
         return chain(max(target_height / height, target_width / width), self._scales)
 
-    def _upscaler(self, scale: int) -> Upscaler:
-        with self._opening:
-            if self._closed:
+    @contextmanager
+    def _picture_in_hand(self) -> Iterator[None]:
+        """Keep the networks open until the block ends.
+
+        Raises:
+            BackendError: the upscaler is closed; not if this thread has a picture in hand already.
+        """
+        thread = get_ident()
+        with self._change:
+            if self._closed and not self._in_hand[thread]:
                 raise BackendError("this upscaler is closed; make another one")
+            self._in_hand[thread] += 1
+        try:
+            yield
+        finally:
+            with self._change:
+                self._in_hand[thread] -= 1
+                if not self._in_hand[thread]:
+                    del self._in_hand[thread]
+                self._change.notify_all()
+
+    def _upscaler(self, scale: int) -> Upscaler:
+        with self._change:
             if scale not in self._upscalers:
-                upscaler = Upscaler(**{**self._settings, "scale": scale})
+                upscaler = Upscaler(scale=scale, **self._settings)
                 self._upscalers[scale] = self._open.enter_context(upscaler)
             return self._upscalers[scale]
 
     def close(self) -> None:
-        """Free the backends, after the pictures that are being computed; closing twice does nothing."""
-        with self._opening:
+        """Free the backends, after the pictures that other threads have in hand; twice does nothing."""
+        with self._change:
             self._closed = True
+            self._change.wait_for(lambda: not self._in_hand.keys() - {get_ident()})
             self._open.close()
 
     def __enter__(self) -> Self:
@@ -147,7 +219,7 @@ class SizedUpscaler(ImageUpscaler):
 
 @dataclass(frozen=True)
 class Upscaling:
-    """What is to be done to pictures: at most one of `scale`, `size` and `long_side`, in which light.
+    """Which size pictures are upscaled to: at most one of `scale`, `size` and `long_side`.
 
     Attributes:
         scale: a factor; None is the model's own, or 2.
@@ -165,7 +237,7 @@ class Upscaling:
 
     @property
     def request(self) -> SizeRequest | None:
-        """The size that one network does not make, or None if one does."""
+        """The size, if one network alone does not make it; else None."""
         one = self.scale is None or (
             isinstance(self.scale, int) and (self.model is not None or self.scale in shipped_scales())
         )
@@ -200,16 +272,6 @@ class Upscaling:
         files = [self.model] if self.model is not None else [shipped_weights(scale=each) for each in used]
         light = " linear" if self.request is not None and self.linear else ""
         return f"{self.label}{light} {files_digest(files)[:16]}"
-
-    def open(self, **settings: Any) -> Upscaler | SizedUpscaler:
-        """Open what does it; `settings` are those of `Upscaler`, but for scale and model.
-
-        Raises:
-            BackendError, ModelError, TilingError: as `Upscaler`.
-        """
-        if self.request is not None:
-            return SizedUpscaler(self.request, linear_light=self.linear, model=self.model, **settings)
-        return Upscaler(scale=None if self.scale is None else int(self.scale), model=self.model, **settings)
 
 
 def _after(before: int, total: int, progress: Progress | None) -> Callable[[int, int], None] | None:

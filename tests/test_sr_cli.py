@@ -139,24 +139,37 @@ def test_a_dry_run_writes_nothing(photo, tmp_path):
     (photo.parent / "photo_x2.png").write_bytes(b"an earlier output")
     result = srup("upscale", photo.parent, "--dry-run", "--suffix", "_x2")
     target = tmp_path / "in_x2" / "photo_x2.png"
-    assert result.stdout.splitlines() == [
-        f"{photo} -> {target}",
-        "1 picture to upscale; 1 picture left out as outputs of earlier runs",
-    ]
+    assert result.stdout.splitlines()[:-1] == [f"{photo} -> {target}"]
+    assert result.stdout.splitlines()[-1].startswith("1 picture to upscale; left out: ")
+    as_json = srup("upscale", photo.parent, "--dry-run", "--json")
+    planned, totals = (json.loads(line) for line in as_json.stdout.splitlines())
+    assert planned == {"source": str(photo), "target": str(target), "replaces": False}
+    assert totals["summary"]["to_upscale"] == 1
+    assert sum(totals["summary"]["left_out"].values()) == 1
     assert not target.parent.exists()
 
 
-def test_json_has_a_line_for_each_picture(photo, tmp_path):
+def test_json_has_a_line_for_each_picture_and_a_summary(photo, tmp_path):
     (photo.parent / "zbad.png").write_bytes(b"no picture")
+    (photo.parent / "notes.txt").touch()
+    (photo.parent / "._photo.png").touch()
     result = srup("upscale", photo.parent, "--json", "--scale", 3)
     assert result.returncode == 1
-    good, bad = (json.loads(line) for line in result.stdout.splitlines())
+    good, bad, last = (json.loads(line) for line in result.stdout.splitlines())
     assert good["source"] == str(photo)
     assert Path(good["target"]).is_file()
     assert (good["ok"], good["error"], good["width"], good["output_width"]) == (True, None, 60, 180)
     assert (good["output_height"], good["tiles"], good["backend"], good["scale"]) == (135, 1, "onnx", 3)
     assert (bad["ok"], bad["width"]) == (False, None)
     assert "zbad.png" in bad["error"]
+    summary = last["summary"]
+    assert (summary["done"], summary["failed"], summary["skipped"], summary["interrupted"]) == (
+        1,
+        1,
+        0,
+        False,
+    )
+    assert sorted(summary["left_out"].values()) == [1, 1]
 
 
 def test_output_folder_and_format(photo, tmp_path):
@@ -386,12 +399,13 @@ def test_an_input_is_never_replaced(photo):
 def test_two_inputs_with_one_output_name(photo):
     shutil.copy(photo, photo.with_suffix(".bmp"))
     result = srup("upscale", photo, photo.with_suffix(".bmp"))
-    assert_refused(result, "photo_x2.png", "photo.bmp", "both")
+    assert result.returncode == 0
+    assert_nothing_left(photo.parent, "photo.png", "photo.bmp", "photo_png_x2.png", "photo_bmp_x2.png")
 
 
 def test_a_folder_into_one_file(photo, tmp_path):
     result = srup("upscale", photo.parent, "-o", tmp_path / "all.png")
-    assert_refused(result, "all.png", "is one file")
+    assert_refused(result, "all.png", "-o")
 
 
 def test_foreign_and_damaged_models(photo, tmp_path):

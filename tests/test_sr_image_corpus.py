@@ -13,7 +13,8 @@ from PIL import Image, ImageOps, features
 
 from sr.errors import SrupError
 from sr.image import PictureSequence, open_picture
-from sr.jobs.pipeline import FileJob, FileResult, upscale_files
+from sr.jobs.admission import RunLimits
+from sr.jobs.pipeline import FileJob, FileResult, RunSettings, upscale_files
 from sr.upscale import Upscaler
 from tests.backends import Repeat
 from tests.pictures import (
@@ -117,6 +118,7 @@ def rows_of(rows: list[bytes], width: int, bits: int) -> list[bytes]:
 
 
 GOOD = dict(good_files())
+FEW_PIXELS = RunSettings(limits=RunLimits(max_pixels=1_000_000))
 
 
 def run(upscaler: Upscaler, folder: Path, content: bytes, *, source: str, target: str) -> FileResult:
@@ -124,7 +126,7 @@ def run(upscaler: Upscaler, folder: Path, content: bytes, *, source: str, target
     for path in folder.iterdir():
         path.unlink()
     (folder / source).write_bytes(content)
-    (result,) = upscale_files([FileJob(folder / source, folder / target)], upscaler, max_pixels=1_000_000)
+    (result,) = upscale_files([FileJob(folder / source, folder / target)], upscaler, settings=FEW_PIXELS)
     left = sorted(path.name for path in folder.iterdir())
     if result.error is None:
         assert left == sorted({source, target})

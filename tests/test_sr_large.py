@@ -19,13 +19,16 @@ from PIL import Image, ImageCms
 import sr.jobs.large
 from sr.cli import main
 from sr.errors import BackendError, ImageError, MissingExtraError, OutOfDeviceMemoryError, TooLargeError
-from sr.image import DEFAULT_MAX_PIXELS, Picture, read_picture, write_options, write_picture
+from sr.image import Picture, read_picture, write_options, write_picture
 from sr.image.alpha import BLEED_ROWS, BleedByBands, bleed_under_transparency
+from sr.image.decode import read_header
 from sr.image.formats.bigtiff import Mosaic, TiledLayout, part_files
-from sr.jobs.large import large_picture, upscale_large
+from sr.jobs.admission import Admission, RunLimits
+from sr.jobs.large import LargePicture, upscale_large
 from sr.jobs.pipeline import FileJob, upscale_files
-from sr.sized import SizedUpscaler
-from sr.sizing import SizeRequest
+from sr.jobs.setup import open_setup
+from sr.jobs.upscaler import Capabilities
+from sr.sized import Upscaling
 from sr.upscale import Upscaler
 
 pyvips = pytest.importorskip("pyvips")
@@ -69,13 +72,11 @@ def real():
 @pytest.fixture
 def little_memory(monkeypatch):
     """Let 1 MB be free."""
-    for module in (sr.jobs.large, sr.jobs.pipeline):
-        monkeypatch.setattr(module, "available_memory", lambda: 1_000_000)
+    monkeypatch.setattr(sr.jobs.admission, "available_memory", lambda: 1_000_000)
 
 
 def by_bands(source: Path, target: Path, upscaler: Upscaler, **settings) -> sr.jobs.large.LargeResult:
-    picture = large_picture(source, target, upscaler, max_pixels=DEFAULT_MAX_PIXELS, asked=True)
-    assert picture is not None
+    picture = LargePicture(source, target, read_header(source))
     return upscale_large(picture, upscaler, tile=SMALL_TILE, **settings)
 
 
@@ -218,13 +219,13 @@ import sys, time
 sys.path.insert(0, sys.argv[1])
 from pathlib import Path
 from backends import Repeat
-from sr.image import DEFAULT_MAX_PIXELS
-from sr.jobs.large import large_picture, upscale_large
+from sr.image.decode import read_header
+from sr.jobs.large import LargePicture, upscale_large
 from sr.upscale import Upscaler
 
 source, target, seconds = Path(sys.argv[2]), Path(sys.argv[3]), float(sys.argv[4])
 with Upscaler(backend=Repeat(), tile=70) as upscaler:
-    picture = large_picture(source, target, upscaler, max_pixels=DEFAULT_MAX_PIXELS, asked=True)
+    picture = LargePicture(source, target, read_header(source))
     upscale_large(picture, upscaler, tile=64, progress=lambda done, total: time.sleep(seconds))
 """
 
@@ -357,19 +358,39 @@ def test_a_failing_device_leaves_what_is_done(tmp_path, repeat):
 
 
 def test_what_fits_is_upscaled_whole_and_what_does_not_by_bands(tmp_path, repeat, monkeypatch):
-    whole = {"max_pixels": DEFAULT_MAX_PIXELS}
-    target = tmp_path / "out.tif"
-    assert large_picture(KITTEN, target, repeat, **whole) is None
-    monkeypatch.setattr(sr.jobs.large, "available_memory", lambda: 1_000_000)
-    assert large_picture(KITTEN, target, repeat, **whole) is not None
-    assert large_picture(KITTEN, target, repeat, max_pixels=1000) is None, "the user's own limit holds"
+    def route(**limits) -> str:
+        admission = Admission(repeat, Capabilities(bands=repeat), RunLimits(**limits))
+        job = FileJob(KITTEN, tmp_path / "out.tif")
+        return admission.route(job, admission.header(job))
+
+    assert route() == "whole"
+    assert route(low_memory=True) == "bands"
+    monkeypatch.setattr(sr.jobs.admission, "available_memory", lambda: 1_000_000)
+    assert route() == "bands"
+
+
+@pytest.mark.parametrize("suffix", [".tif", ".png"])
+def test_a_limit_of_pixels_that_is_given_holds_for_bands_too(suffix, tmp_path, repeat, rgb, monkeypatch):
+    job = FileJob(KITTEN, tmp_path / f"out{suffix}")
+    for low_memory in (False, True):
+        admission = Admission(repeat, Capabilities(bands=repeat), RunLimits(1000, low_memory))
+        with pytest.raises(TooLargeError, match="--max-pixels"):
+            admission.route(job, admission.header(job))
+    # Without one, only pictures that are decoded whole have a limit.
+    monkeypatch.setattr(sr.jobs.admission, "DEFAULT_MAX_PIXELS", 1000)
+    admission = Admission(repeat, Capabilities(bands=repeat), RunLimits())
+    if suffix == ".tif":
+        assert admission.route(job, admission.header(job)) == "bands"
+    else:
+        with pytest.raises(TooLargeError, match="--max-pixels"):
+            admission.route(job, admission.header(job))
 
 
 def test_files_choose_by_memory(tmp_path, repeat, little_memory, rgb):
     small = tmp_path / "small.png"
     Image.fromarray(rgb[:50, :50]).save(small)
     jobs = [FileJob(KITTEN, tmp_path / "large.tif"), FileJob(small, tmp_path / "small.tif")]
-    large_result, small_result = upscale_files(jobs, repeat)
+    large_result, small_result = upscale_files(jobs, repeat, capabilities=Capabilities(bands=repeat))
     assert (large_result.error, small_result.error) == (None, None)
     assert large_result.output_size == (1020, 678)
     assert [job.target.read_bytes()[2] for job in jobs] == [43, 42], "BigTIFF and TIFF"
@@ -381,20 +402,21 @@ def test_what_takes_more_than_its_pixels_say_goes_by_bands(tmp_path, repeat, mon
     source, target = tmp_path / "in.tif", tmp_path / "out.tif"
     write_picture(source, Picture(rgb * np.uint16(DEEP), cut_out * np.uint16(DEEP)))
     memory = 2 * 2 * rgb.size * 5
-    for module in (sr.jobs.large, sr.jobs.pipeline):
-        monkeypatch.setattr(module, "available_memory", lambda: memory)
-    assert sr.jobs.large.largest_whole(repeat, memory) == rgb.size // 3
-    (result,) = upscale_files([FileJob(source, target)], repeat)
+    monkeypatch.setattr(sr.jobs.admission, "available_memory", lambda: memory)
+    (result,) = upscale_files([FileJob(source, target)], repeat, capabilities=Capabilities(bands=repeat))
     assert result.error is None
     assert target.read_bytes()[2] == 43, "BigTIFF"
 
 
 def test_what_cannot_be_written_by_bands_names_the_remedy(tmp_path, repeat, little_memory):
-    (result,) = upscale_files([FileJob(KITTEN, tmp_path / "out.png")], repeat)
+    (result,) = upscale_files(
+        [FileJob(KITTEN, tmp_path / "out.png")], repeat, capabilities=Capabilities(bands=repeat)
+    )
     assert isinstance(result.error, TooLargeError)
     assert "-o NAME.tif or --format tif" in str(result.error)
-    with SizedUpscaler(SizeRequest(long_side=2000), backend="onnx", device="cpu") as sized:
-        (result,) = upscale_files([FileJob(KITTEN, tmp_path / "out.tif")], sized)
+    with open_setup(Upscaling(long_side=2000), backend="onnx", device="cpu") as setup:
+        job = FileJob(KITTEN, tmp_path / "out.tif")
+        (result,) = upscale_files([job], setup.upscaler, capabilities=setup.capabilities)
         assert "--scale 2, 3 or 4" in str(result.error)
         assert not (tmp_path / "out.tif").exists()
 
@@ -404,7 +426,8 @@ def test_what_cannot_be_read_by_bands_says_so(name, tmp_path, repeat, little_mem
     image = Image.fromarray(rgb)
     modes = {"palette.png": "P", "cmyk.jpg": "CMYK"}
     image.convert(modes.get(name, "RGB")).save(tmp_path / name)
-    (result,) = upscale_files([FileJob(tmp_path / name, tmp_path / "out.tif")], repeat)
+    job = FileJob(tmp_path / name, tmp_path / "out.tif")
+    (result,) = upscale_files([job], repeat, capabilities=Capabilities(bands=repeat))
     assert isinstance(result.error, TooLargeError)
     assert "convert it to an RGB TIFF first" in str(result.error)
 
@@ -452,7 +475,7 @@ def test_command_line(tmp_path):
     arguments = ["upscale", str(tmp_path / "in"), "--format", "tif", "--low-memory", "--json"]
     answer = CliRunner().invoke(main, arguments)
     assert answer.exit_code == 0, answer.output
-    record = json.loads(answer.stdout)
+    record = json.loads(answer.stdout.splitlines()[0])
     assert record["output_width"] == 1020
     target = Path(record["target"])
     assert target.read_bytes()[2] == 43, "BigTIFF"

@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 
 import sr.jobs.pipeline
+import sr.jobs.sequences
 from sr.errors import BackendError
 from sr.image import Picture, read_picture
 from sr.jobs.pipeline import FileJob, FileResult, upscale_files
@@ -166,7 +167,7 @@ def test_an_animation_that_cannot_be_written_does_not_hang(
         next(frames)
         raise BackendError("the disk is full; free some space")
 
-    monkeypatch.setattr(sr.jobs.pipeline, "write_sequence", write)
+    monkeypatch.setattr(sr.jobs.sequences, "write_sequence", write)
     results: list[FileResult] = []
     worker = threading.Thread(
         target=lambda: results.extend(upscale_files([animation, jobs[0]], Doubling())), daemon=True

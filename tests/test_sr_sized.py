@@ -11,6 +11,7 @@ from PIL import Image
 from sr.cli import main
 from sr.errors import ImageError
 from sr.image import Picture, read_picture
+from sr.jobs.setup import open_setup
 from sr.metrics import psnr_y
 from sr.resample import resample
 from sr.sized import SizedUpscaler, Upscaling
@@ -115,11 +116,15 @@ def test_the_same_size_is_the_same_array(photo: Picture) -> None:
 
 
 def test_one_network_where_one_suffices() -> None:
-    with Upscaling(scale=3).open() as plain, Upscaling(2.5).open() as sized, Upscaling().open() as default:
-        assert isinstance(plain, Upscaler)
-        assert isinstance(default, Upscaler)
-        assert isinstance(sized, SizedUpscaler)
-        assert (plain.label, sized.label, default.label) == ("x3", "x2.5", "x2")
+    for upscaling, kind, label in (
+        (Upscaling(scale=3), Upscaler, "x3"),
+        (Upscaling(scale=2.5), SizedUpscaler, "x2.5"),
+        (Upscaling(), Upscaler, "x2"),
+    ):
+        with open_setup(upscaling) as setup:
+            assert isinstance(setup.upscaler, kind)
+            assert setup.description.label == label
+            assert (setup.capabilities.bands is setup.upscaler) == (kind is Upscaler)
 
 
 def test_a_size_that_does_not_fit_a_picture_is_an_error_of_that_picture(photo: Picture) -> None:

@@ -78,7 +78,7 @@ def test_a_file_to_standard_output_and_back(tmp_path: Path) -> None:
 def test_json_goes_to_stderr_where_the_picture_has_standard_output() -> None:
     result = upscaled("-", "--json", given=encoded(small(), "PNG"))
     written(result)
-    record = json.loads(result.stderr)
+    record = json.loads(result.stderr.splitlines()[0])
     assert (record["ok"], record["source"], record["output_width"]) == (True, "standard input", 80)
 
 

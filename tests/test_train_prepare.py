@@ -697,7 +697,7 @@ def test_wrong_data_is_status_1_and_wrong_usage_2(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(not hasattr(os, "openpty"), reason="no pseudo-terminals here")
 def test_the_progress_bar_is_drawn_on_a_terminal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from sr.cli.report import picture_progress
+    from sr.cli.progress import picture_progress
 
     ours, theirs = os.openpty()
     with os.fdopen(theirs, "w") as terminal:

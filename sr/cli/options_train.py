@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 import click
 
 from train.config import Declared
-from train.setting import FILES, GROUPS
+from train.setting import FILES
 from train.settings import SETTINGS
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -28,20 +28,6 @@ class _GroupedOption(click.Option):
     def __init__(self, *args: Any, group: str, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.group = group
-
-
-class GroupedCommand(click.Command):
-    """A command whose help lists options under their headings; those without one come first."""
-
-    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Write the options, one section for each group."""
-        rows: dict[str, list[tuple[str, str]]] = {heading: [] for heading in ("Options", *GROUPS)}
-        for parameter in self.get_params(ctx):
-            if (row := parameter.get_help_record(ctx)) is not None:
-                rows[getattr(parameter, "group", "Options")].append(row)
-        for heading, lines in rows.items():
-            with formatter.section(heading):
-                formatter.write_dl(lines)
 
 
 def _option(declared: Declared) -> Callable[[Command], Command]:

@@ -1,128 +1,88 @@
-"""What a command line of `srup upscale` asks for: checked and planned before a backend is opened.
-
-Opening one may build an engine, for minutes; what is wrong with names or options is said at once.
-"""
+"""What a command line of `srup upscale` asks for: options as they were given, and checks of their usage."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Literal
 
 import click
 
-from sr.cli.compare import check_page
-from sr.cli.options import ENCODING
-from sr.cli.streams import STREAM, check_streams, stream_plan
+from sr.cli.types import STREAM, OutputPath
 from sr.errors import ImageError
-from sr.image import DEFAULT_MAX_PIXELS, WriteOptions, refuse_unconcerned, write_options
-from sr.jobs.folders import OutputRules, Plan, check_inputs, plan_jobs
-from sr.sized import SizedUpscaler, Upscaling
-from sr.upscale import Upscaler
+from sr.sizing import SizeRequest
+
+Stream = Literal["-"]
 
 
 @dataclass(frozen=True)
-class UpscaleOrder:
-    """What is to be done.
+class UpscaleRequest:
+    """The options of `srup upscale`, each as its help describes it; None was not given."""
 
-    Attributes:
-        plan: which files become which.
-        upscaling: what is done to each.
-        write_options: how outputs are encoded.
-        max_pixels: larger pictures are refused.
-        low_memory: all pictures are upscaled by bands.
-        settings: of the `Upscaler`.
-    """
-
-    plan: Plan
-    upscaling: Upscaling
-    write_options: WriteOptions
-    max_pixels: int
+    inputs: tuple[Path | Stream, ...]
+    output: OutputPath | Stream | None
+    scale: int | float | None
+    size: SizeRequest | None
+    long_side: int | None
+    linear: bool
+    backend: str
+    precision: Literal["fp32", "fp16", "bf16", "int8"] | None
+    device: str
+    tile: int | None
+    halo: int | None
+    batch: int | None
+    model: Path | None
+    format_: str | None
+    quality: int | None
+    lossless: bool | None
+    subsampling: str | None
+    png_level: int | None
+    tiff_compression: str | None
+    max_pixels: int | None
     low_memory: bool
-    settings: dict[str, Any]
+    engine_dir: Path | None
+    skip_existing: bool
+    overwrite: bool
+    suffix: str | None
+    include: tuple[str, ...]
+    exclude: tuple[str, ...]
+    dry_run: bool
+    as_json: bool
+    compare: Path | None
 
     @property
     def to_stdout(self) -> bool:
         """Whether standard output is the picture's."""
-        return any(job.stdout is not None for job in self.plan.jobs)
+        return self.output == STREAM or (self.output is None and STREAM in self.inputs)
 
-    @staticmethod
-    def checked(inputs: Sequence[Path | str], **given: Any) -> UpscaleOrder:
-        """Make the order from the options of the command, by their names.
+    @property
+    def files(self) -> list[Path]:
+        """The inputs that are no stream."""
+        return [each for each in self.inputs if isinstance(each, Path)]
 
-        Raises:
-            UsageError: options do not go together.
-            ImageError, ModelError: a file is missing, in the way, or not what it should be.
-        """
-
-        def named(names: Sequence[str]) -> dict[str, Any]:
-            return {name: given[name] for name in names}
-
-        _check_usage(inputs, given)
-        check_inputs([Path(source) for source in inputs if source != STREAM])
-        if given["compare"] is not None:
-            check_page(given["compare"], overwrite=given["overwrite"])
-        with _wrong_usage():
-            written_as = write_options(**named(ENCODING))
-        upscaling = Upscaling(**named(("scale", "size", "long_side", "linear", "model")))
-        output, suffix, format_ = given["output"], given["suffix"], given["format_"]
-        rules = OutputRules(
-            output=None if output == STREAM else output,
-            suffix=f"_{upscaling.label}" if suffix is None else suffix,
-            format=format_ and f".{format_}",
-            include=given["include"],
-            exclude=given["exclude"],
-            existing="skip" if given["skip_existing"] else "overwrite" if given["overwrite"] else "refuse",
-            settings=f"{upscaling.identity} {given['precision']} {written_as}",
-        )
-        plan = stream_plan(inputs, output, rules) or plan_jobs([Path(each) for each in inputs], rules)
-        with _wrong_usage():
-            refuse_unconcerned(plan.suffixes, **named(ENCODING))
-        settings = named(("backend", "precision", "device", "tile", "halo", "batch", "engine_dir"))
-        if given["low_memory"]:
-            _check_low_memory(plan, upscaling)
-        max_pixels = given["max_pixels"] or DEFAULT_MAX_PIXELS
-        return UpscaleOrder(plan, upscaling, written_as, max_pixels, given["low_memory"], settings)
-
-    def open(self, **settings: Any) -> Upscaler | SizedUpscaler:
-        """Open the upscaler; `settings` are further ones.
+    def check(self) -> None:
+        """Check that options go together.
 
         Raises:
-            BackendError, ModelError, TilingError: as `Upscaler`.
+            UsageError: two do not.
         """
-        return self.upscaling.open(**self.settings, **settings)
-
-
-def _check_usage(inputs: Sequence[Path | str], given: Mapping[str, Any]) -> None:
-    if sum(given[name] is not None for name in ("scale", "size", "long_side")) > 1:
-        raise click.UsageError("--scale, --size and --long-side exclude each other")
-    if given["skip_existing"] and given["overwrite"]:
-        raise click.UsageError("--skip-existing and --overwrite exclude each other")
-    if given["compare"] is not None and given["dry_run"]:
-        raise click.UsageError("--compare shows what was written, and --dry-run writes nothing")
-    if given["compare"] is not None and STREAM in (*inputs, given["output"]):
-        raise click.UsageError(
-            "--compare reads the pictures again, which a stream does not allow; name files"
-        )
-    check_streams(inputs, given["output"])
-
-
-def _check_low_memory(plan: Plan, upscaling: Upscaling) -> None:
-    if upscaling.request is not None:
-        raise click.UsageError(
-            "--low-memory makes no exact sizes; take a factor that one network has (--scale)"
-        )
-    if not {suffix.lower() for suffix in plan.suffixes} <= {".tif", ".tiff"} or any(
-        job.stdin or job.stdout for job in plan.jobs
-    ):
-        raise click.UsageError("--low-memory reads files and writes TIFF; use --format tif or -o NAME.tif")
+        if sum(given is not None for given in (self.scale, self.size, self.long_side)) > 1:
+            raise click.UsageError("--scale, --size and --long-side exclude each other")
+        if self.skip_existing and self.overwrite:
+            raise click.UsageError("--skip-existing and --overwrite exclude each other")
+        if self.compare is not None and self.dry_run:
+            raise click.UsageError("--compare shows what was written, and --dry-run writes nothing")
+        if self.compare is not None and STREAM in (*self.inputs, self.output):
+            raise click.UsageError(
+                "--compare reads the pictures again, which a stream does not allow; name files"
+            )
 
 
 @contextmanager
-def _wrong_usage() -> Iterator[None]:
-    """Errors in options are wrong usage."""
+def image_error_is_wrong_usage() -> Iterator[None]:
+    """Report an `ImageError` about options as wrong usage."""
     try:
         yield
     except ImageError as error:

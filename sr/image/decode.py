@@ -75,13 +75,15 @@ def decode(path: Path, file: BinaryIO | None = None, *, max_pixels: int) -> Pict
         )
 
 
-def read_header(path: Path) -> Header:
+def read_header(path: Path, file: BinaryIO | None = None) -> Header:
     """Read what a file says of its first picture; no size is too large.
+
+    With `file`, that is read, and `path` is what messages call it.
 
     Raises:
         ImageError: the file is missing, damaged or no picture, or of a kind that is not read.
     """
-    with _opened(path, sys.maxsize) as source, PILLOW_LIMITS_LIFTED:
+    with _opened(path, sys.maxsize, file) as source, PILLOW_LIMITS_LIFTED:
         return source.header()
 
 

@@ -44,6 +44,11 @@ class Picture:
         return self.pixels.dtype == np.uint16
 
     @property
+    def bytes(self) -> int:
+        """Bytes of all samples."""
+        return self.pixels.nbytes + (0 if self.alpha is None else self.alpha.nbytes)
+
+    @property
     def transparent(self) -> bool:
         """Whether any pixel is not opaque; what `check_output` wants to know as `alpha`."""
         return self.alpha is not None and bool((self.alpha < np.iinfo(self.alpha.dtype).max).any())

@@ -1,1 +1,1 @@
-"""Many files: what becomes of which, in what order, and what is done already."""
+"""Many files: which are pictures, how each is upscaled, how a run over them goes, and what is done."""

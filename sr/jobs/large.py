@@ -1,8 +1,8 @@
-"""Pictures that do not fit the memory: upscaled band by band into a tiled BigTIFF, and resumable.
+"""Pictures that do not fit into memory: upscaled band by band into a tiled BigTIFF, and resumable.
 
 A band is one row of tiles of the ordinary grid, so the pixels are those that `Upscaler.picture` makes.
-Owns which pictures are upscaled so, and the way of their pixels: one band is read ahead while tiles of
-the one before are computed, and what they add to the file is encoded and written meanwhile.
+Owns the way of these pixels: one band is read ahead while tiles of the one before are computed, and what
+they add to the file is encoded and written meanwhile.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,35 +18,26 @@ from typing import Any
 
 import numpy as np
 
-from sr.errors import ImageError, OutOfDeviceMemoryError, TooLargeError, one_line, printable
-from sr.image import DEFAULT_MAX_PIXELS, Picture, WriteOptions, check_output, within_neighbours
+from sr.errors import ImageError, OutOfDeviceMemoryError, one_line, printable
+from sr.image import WriteOptions, check_output, within_neighbours
 from sr.image.alpha import BLEED_ROWS, BleedByBands
 from sr.image.bands import BandReader
-from sr.image.decode import read_header
 from sr.image.formats.bigtiff import TILE_PX, Mosaic, TiledLayout, TiledTiff, part_files
-from sr.image.formats.tiff import TIFF
 from sr.image.metadata import is_grey_profile
 from sr.image.picture import Pixels
 from sr.image.source import Header
-from sr.memory import available_memory
+from sr.jobs.upscaler import BandUpscaler, Progress
 from sr.processor import available_cores
 from sr.tiling import Span, Tile
-from sr.upscale import Progress, Upscaler
 from sr.version import __version__
 
-# Of the free memory, what a picture may take before it is upscaled by bands: others wait beside it.
-_MEMORY_SHARE = 0.5
-# Input and output are held as arrays and once more, by 8 bits even with four bytes a pixel, by the codecs.
-_COPIES = 2
-# What is allocated beside them: the smallest tiles, threads. A container of 128 MiB could not do without.
-_BESIDE_BYTES = 16 * 2**20
 # Of the bytes of its pixels, what a compressed output is expected to take: photographs at x4 took a fifth.
 _COMPRESSED_SHARE = 0.5
 
 
 @dataclass(frozen=True)
 class LargePicture:
-    """A picture that will be upscaled by bands; nothing is decoded yet."""
+    """A picture that is to be upscaled in bands; nothing is decoded yet."""
 
     source: Path
     target: Path
@@ -72,113 +63,9 @@ class LargeResult:
     notes: tuple[str, ...]
 
 
-def largest_whole(upscaler: object, memory: int) -> int:
-    """Return how many pixels a picture may have to be upscaled whole without a closer look.
-
-    Args:
-        upscaler: what will do it.
-        memory: that is there.
-    """
-    scale = upscaler.scale if isinstance(upscaler, Upscaler) else 1
-    rgb = 3
-    room = min(int(memory * _MEMORY_SHARE), TIFF.largest_bytes or memory)
-    return max(1, room // (_COPIES * rgb * (1 + scale**2)))
-
-
-def large_picture(
-    source: Path, target: Path, upscaler: Any, *, max_pixels: int, asked: bool = False
-) -> LargePicture | None:
-    """Return a picture that is to be upscaled by bands, or None if whole.
-
-    Args:
-        source: the picture.
-        target: the output.
-        upscaler: an `Upscaler`, or one of those that `sr.jobs.pipeline` takes.
-        max_pixels: of a picture that is decoded whole; if it is not the default, of any.
-        asked: whether to upscale by bands what could be upscaled whole.
-
-    Raises:
-        ImageError: the file cannot be read.
-        TooLargeError: it fits neither way.
-    """
-    header = read_header(source)
-    height, width = upscaler.output_size(header.height, header.width)
-    hindrance = _hindrance(header, target, upscaler)
-    few = header.pixels <= max_pixels
-    sample_bytes = header.channels * (2 if header.sixteen_bit else 1)
-    if hindrance:
-        if few and header.count == 1:
-            _refuse_beyond_memory(header, source, (height, width), sample_bytes, hindrance)
-        return None
-    if not few and max_pixels != DEFAULT_MAX_PIXELS:
-        return None
-    needed = _needed(header.pixels, height * width, sample_bytes)
-    in_file = TIFF.largest_bytes is None or sample_bytes * height * width <= TIFF.largest_bytes
-    whole = few and in_file and needed <= available_memory() * _MEMORY_SHARE
-    return None if whole and not asked else LargePicture(source, target, header)
-
-
-def refuse_beyond_memory(picture: Picture, source: Path, target: Path, upscaler: Any, memory: int) -> None:
-    """Refuse a picture that was decoded and whose output the memory does not hold.
-
-    Args:
-        picture: decoded.
-        source: where it came from.
-        target: the output.
-        upscaler: what will do it.
-        memory: that was there some time ago; what takes little of it is not looked at closer.
-
-    Raises:
-        TooLargeError: the message names the remedy.
-    """
-    channels = (1 if picture.grey else 3) + (picture.alpha is not None)
-    sample_bytes = channels * (2 if picture.sixteen_bit else 1)
-    height, width = upscaler.output_size(picture.height, picture.width)
-    if _needed(picture.height * picture.width, height * width, sample_bytes) > memory * _MEMORY_SHARE:
-        header = Header("", 1, picture.height, picture.width, channels, picture.sixteen_bit, picture.metadata)
-        _refuse_beyond_memory(
-            header, source, (height, width), sample_bytes, _hindrance(header, target, upscaler)
-        )
-
-
-def _refuse_beyond_memory(
-    header: Header, source: Path, size: tuple[int, int], sample_bytes: int, remedy: str
-) -> None:
-    height, width = size
-    needed = _needed(header.pixels, height * width, sample_bytes) + _BESIDE_BYTES
-    if needed > (available := available_memory()):
-        raise TooLargeError(
-            f"{printable(source)}: {header.width}x{header.height} to {width}x{height} takes about "
-            f"{needed / 2**20:,.0f} MiB of memory, {available / 2**20:,.0f} are free; {remedy}"
-        )
-
-
-def _needed(lr_pixels: int, hr_pixels: int, sample_bytes: int) -> int:
-    return _COPIES * sample_bytes * (lr_pixels + hr_pixels)
-
-
-def _is_tiff(target: Path) -> bool:
-    return target.suffix.lower() in (".tif", ".tiff")
-
-
-def _hindrance(header: Header, target: Path, upscaler: object) -> str:
-    """Return why a picture cannot be upscaled by bands, as a remedy; empty if it can."""
-    if not isinstance(upscaler, Upscaler):
-        return "exact sizes are made in memory; take a factor that one network has (--scale 2, 3 or 4)"
-    if not _is_tiff(target):
-        return "only TIFF is written piece by piece; use -o NAME.tif or --format tif"
-    if header.problem:
-        return f"it is {header.problem}, which is not read piece by piece; convert it to an RGB TIFF first"
-    if header.count > 1:
-        return "it holds several pictures; split it first"
-    if not upscaler.backend.info.model.tiles_exact:
-        return "this model looks at whole pictures; take another"
-    return ""
-
-
 def upscale_large(
     picture: LargePicture,
-    upscaler: Upscaler,
+    upscaler: BandUpscaler,
     *,
     options: WriteOptions | None = None,
     progress: Progress | None = None,
@@ -186,14 +73,14 @@ def upscale_large(
 ) -> LargeResult:
     """Upscale a picture by bands into a tiled BigTIFF, or go on with one that was interrupted.
 
-    What is unfinished lies beside the target as `.srup-unfinished-*` and stays there whatever happens,
-    unless the source turns out to be damaged. Further memory is taken for a few bands of the input
-    and for less than a row of tiles of the output.
+    The unfinished output lies beside the target as `.srup-unfinished-*` and stays there whatever happens,
+    unless the source turns out to be damaged. Memory holds a few bands of the input and less than a
+    row of tiles of the output.
 
     Args:
-        picture: from `large_picture`.
-        upscaler: computes.
-        options: the compression is taken.
+        picture: the files, and the source's header.
+        upscaler: computes the bands.
+        options: only the compression is used.
         progress: called with tiles done and tiles in all.
         tile: side of the output's tiles in pixels, a multiple of 16.
 
@@ -253,7 +140,7 @@ def _layout(
     return TiledLayout(height, width, channels, reader.dtype, options.tiff_compression, tile)
 
 
-def _made_of(source: Path, upscaler: Upscaler, layout: TiledLayout) -> dict[str, Any]:
+def _made_of(source: Path, upscaler: BandUpscaler, layout: TiledLayout) -> dict[str, Any]:
     """Return what the file's bytes depend on, but for the device."""
     state, model = source.stat(), upscaler.backend.info.model
     return {
@@ -316,6 +203,9 @@ class _Alpha:
         return within_neighbours(upscaled, around, scale=scale, rows=inside[0], columns=inside[1])
 
 
+_Band = tuple[Span, list[Pixels], _Alpha | None]
+
+
 class _Bands:
     """What the tiles of a row read of the picture; the next row is read ahead."""
 
@@ -327,6 +217,7 @@ class _Bands:
         self.alpha: dict[int, _Alpha] = {}  # by the first row of the band
 
     def __call__(self, rows: Span) -> list[Pixels]:
+        assert self._next is not None
         read, items, alpha = self._next.result()
         assert read == rows
         if alpha is not None:
@@ -334,11 +225,11 @@ class _Bands:
         self._next = self._submitted()
         return items
 
-    def _submitted(self) -> Any:
+    def _submitted(self) -> Future[_Band] | None:
         rows = next(self._following, None)
         return None if rows is None else self._thread.submit(self._read, rows)
 
-    def _read(self, rows: Span) -> tuple[Span, list[Pixels], _Alpha | None]:
+    def _read(self, rows: Span) -> _Band:
         start, stop, bleed = rows.start, rows.start + rows.length, self._bleed
         if bleed is None:
             return rows, [_split(self._reader.rows(start, stop))[0]], None
@@ -354,7 +245,7 @@ class _Bands:
 def _upscale(
     reader: BandReader,
     bleed: BleedByBands | None,
-    upscaler: Upscaler,
+    upscaler: BandUpscaler,
     file: TiledTiff,
     layout: TiledLayout,
     progress: Progress | None,

@@ -1,53 +1,49 @@
 """What has been upscaled into a folder: of which picture in which state, with which settings.
 
-One JSON object a line is appended after each picture, so a killed run loses at most the last line.
+One JSON object a line is appended after each picture, so a killed run loses at most the last line. Each
+shard of a run appends to a file of its own; a reader merges all files of the folder.
 """
 
 from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable
+import time
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    from sr.jobs.pipeline import FileJob
+from sr.jobs.job import FileJob
 
 NAME = ".srup-ledger.jsonl"
+_PATTERN = ".srup-ledger*.jsonl"
+_WRITTEN = "written_ns"  # key; of two entries for one output the later one counts
 
 
 class Ledger:
     """The record of one output folder."""
 
-    def __init__(self, folder: Path, *, settings: str) -> None:
-        """Read what is there.
+    def __init__(self, folder: Path, *, settings: str, writer: str = "") -> None:
+        """Read the entries of all writers.
 
         Args:
+            folder: the output folder.
             settings: what the pixels depend on besides the input; a picture that was made with
                 others is not done.
+            writer: names the file that this process appends to, e.g. "3-of-16"; empty is the common one.
         """
-        self._path, self._settings = folder / NAME, settings
-        self._entries: dict[str, dict[str, Any]] = {}
+        self._folder, self._settings = folder, settings
+        self._path = folder / (NAME.replace(".jsonl", f".{writer}.jsonl") if writer else NAME)
+        self._entries = _merged(folder)
         self._begun: dict[str, dict[str, Any]] = {}
-        try:
-            lines = self._path.read_text(encoding="utf-8", errors="replace").splitlines()
-        except OSError:
-            return
-        for line in lines:
-            try:
-                entry = json.loads(line)
-                self._entries[entry["target"]] = entry
-            except (json.JSONDecodeError, KeyError, TypeError):  # cut off by a crash
-                continue
 
     def is_done(self, job: FileJob) -> bool:
         """Say whether the output that exists was made of the picture as it is now, with these settings.
 
-        An output that is not in the record (it was killed between the two) counts as done.
+        An output that is not in the record (the run was killed between the two) counts as done.
         """
         entry = self._entries.get(self._name(job.target))
-        return entry is None or entry == self._entry(job)
+        return entry is None or {**entry, _WRITTEN: 0} == self._entry(job)
 
     def begin(self, jobs: Iterable[FileJob]) -> None:
         """Note the state of pictures before they are read: one that changes meanwhile is redone next time.
@@ -79,10 +75,10 @@ class Ledger:
         with self._path.open("a", encoding="utf-8") as file:
             for entry in entries:
                 self._entries[entry["target"]] = entry
-                file.write(json.dumps(entry) + "\n")
+                file.write(json.dumps({**entry, _WRITTEN: time.time_ns()}) + "\n")
 
     def _name(self, target: Path) -> str:
-        return Path(os.path.relpath(target, self._path.parent)).as_posix()
+        return Path(os.path.relpath(target, self._folder)).as_posix()
 
     def _entry(self, job: FileJob) -> dict[str, Any]:
         state = job.source.stat()
@@ -92,4 +88,40 @@ class Ledger:
             "bytes": state.st_size,
             "mtime_ns": state.st_mtime_ns,
             "settings": self._settings,
+            _WRITTEN: 0,
         }
+
+
+def has_record(folder: Path) -> bool:
+    """Say whether outputs went into a folder, by its record."""
+    return any(True for _ in folder.glob(_PATTERN))
+
+
+def recorded_targets(folder: Path) -> set[Path]:
+    """Return the outputs that a folder's record names."""
+    return {folder / name for name in _merged(folder)}
+
+
+def _merged(folder: Path) -> dict[str, dict[str, Any]]:
+    """Return the latest entry for each output, by its name."""
+    latest: dict[str, dict[str, Any]] = {}
+    for entry in _lines(folder):
+        known = latest.get(entry["target"])
+        if known is None or entry.get(_WRITTEN, 0) >= known.get(_WRITTEN, 0):
+            latest[entry["target"]] = entry
+    return latest
+
+
+def _lines(folder: Path) -> Iterator[dict[str, Any]]:
+    for path in sorted(folder.glob(_PATTERN)):
+        try:
+            lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+        except OSError:
+            continue
+        for line in lines:
+            try:
+                entry = json.loads(line)
+                entry["target"].strip()  # a name
+                yield entry
+            except (json.JSONDecodeError, KeyError, TypeError, AttributeError):  # cut off by a crash
+                continue

@@ -1,0 +1,106 @@
+"""`srup export`: weights to ONNX files and TensorRT engines."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+import click
+
+from sr.cli import options, options_engine
+from sr.cli.help import GroupedCommand
+from sr.errors import require_extra
+
+GROUPS = {
+    "Output": ("onnx", "trt", "trt_rtx", "output"),
+    "Network": ("weights", "scales", "precision", "attention", "io", "calibrate"),
+    "Engines": ("targets", "tile", "batch", "builder_level", "compatible"),
+}
+EXAMPLES = (
+    "srup export --onnx --weights best.safetensors -o models",
+    "srup export --trt-rtx --scale 3 --gpu rtx4090",
+)
+
+
+@click.command(cls=GroupedCommand, groups=GROUPS, examples=EXAMPLES)
+@click.option("--onnx", is_flag=True, help="Write ONNX files.")
+@click.option(
+    "--weights",
+    default="small",
+    show_default=True,
+    metavar="CKPT|PRESET",
+    help="A .safetensors file, or the preset whose shipped weights to use; for engines also an ONNX file.",
+)
+@options.scales
+@click.option(
+    "--io",
+    type=click.Choice(["uint8", "float32"]),
+    default="uint8",
+    show_default=True,
+    help="uint8: NHWC, 0 to 255, conversions in the graph. float32: NCHW, 0 to 1.",
+)
+@click.option(
+    "--precision",
+    type=click.Choice(["fp32", "fp16", "int8"]),
+    help="Precision of the convolutions.  [default: fp32 for ONNX, fp16 for engines]",
+)
+@click.option(
+    "--calibrate",
+    type=click.Path(path_type=Path, file_okay=False),
+    metavar="FOLDER",
+    help="For int8: lr pictures on which the ranges of activations are measured.",
+)
+@click.option(
+    "--attention",
+    type=click.Choice(["frozen", "dynamic"]),
+    default="frozen",
+    show_default=True,
+    help="frozen: constant gates, folded away; tiles match. dynamic: gates from the picture.",
+)
+@options_engine.building
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path),
+    help="Output folder.  [default: . for ONNX, srup/engines in the user's cache folder for engines]",
+)
+def command(
+    onnx: bool,
+    trt: bool,
+    trt_rtx: bool,
+    weights: str,
+    scales: tuple[int, ...],
+    io: Literal["uint8", "float32"],
+    precision: Literal["fp32", "fp16", "int8"] | None,
+    attention: str,
+    calibrate: Path | None,
+    output: Path | None,
+    **settings: Any,
+) -> None:
+    """Export trained weights to ONNX (folded and checked), or to TensorRT engines.
+
+    Engines of the presets that ship are built without PyTorch; TensorRT-RTX engines without a GPU.
+    """
+    from sr.cli.report_engines import check_building, export_engines
+
+    if not (onnx or trt or trt_rtx):
+        raise click.UsageError("choose an output: --onnx, --trt or --trt-rtx, or several")
+    check_building(trt=trt, trt_rtx=trt_rtx, settings=settings)
+    if not onnx and (io, attention) != ("uint8", "frozen"):
+        raise click.UsageError("engines have uint8 IO and frozen attention; --io and --attention need --onnx")
+    if (precision == "int8") != (calibrate is not None):
+        raise click.UsageError("--precision int8 and --calibrate need each other")
+    if precision == "int8" and (trt or trt_rtx or io != "uint8"):
+        raise click.UsageError("int8 is for ONNX files with uint8 IO")
+    if onnx:
+        require_extra("torch", "torch", "safetensors", "onnx", "onnxscript", purpose="srup export --onnx")
+        from deploy.export import ExportSpec, export_files
+
+        spec = ExportSpec(precision or "fp32", io, attention, calibrate)
+        for path in export_files(weights, scales, output or Path(), spec):
+            click.echo(f"{path}  {path.stat().st_size / 1e6:.2f} MB")
+    backends = [name for name, asked in (("trt", trt), ("trt-rtx", trt_rtx)) if asked]
+    if backends:
+        export_engines(
+            backends, weights, scales, precision=precision or "fp16", folder=output, settings=settings
+        )

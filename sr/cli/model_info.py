@@ -1,0 +1,95 @@
+"""What `srup info --model` prints: one column for each scale, on one screen."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from sr.errors import require_extra
+from sr.network.descriptor import ModelDescriptor
+from sr.network.modelfile import shipped_onnx, shipped_scales
+
+_LABEL_WIDTH, _WIDTH = 30, 80
+_NOT_SHOWN = ("started_from", "device", "steps", "hours")  # or shown as sums
+
+
+def model_lines(name: str, *, scale: int | None) -> Iterator[str]:
+    """Yield parameters, multiply-adds and origin of a preset or of a model file, in lines.
+
+    Raises:
+        ModelError: there is no such preset or file.
+    """
+    models = list(_described(name, scale))
+    columns = [dict(_rows(model)) for model in models]
+    for label in dict.fromkeys(label for column in columns for label in column):
+        yield from _row(label, [str(column.get(label, "")) for column in columns])
+
+
+def _row(label: str, values: Sequence[str]) -> Iterator[str]:
+    """Yield a row: one value where all columns agree, else one for each, shortened to its column."""
+    distinct = list(dict.fromkeys(values))
+    width = (_WIDTH - _LABEL_WIDTH) // len(distinct if len(distinct) == 1 else values)
+    shown = distinct if len(distinct) == 1 else values
+    if any(len(value) >= width for value in shown):  # a text: one line each
+        for index, value in enumerate(distinct):
+            text = textwrap.shorten(value, _WIDTH - _LABEL_WIDTH, placeholder=" ...")
+            yield f"{'' if index else label:{_LABEL_WIDTH}}{text}"
+        return
+    yield f"{label:{_LABEL_WIDTH}}{''.join(f'{value:<{width}}' for value in shown)}".rstrip()
+
+
+def _rows(model: ModelDescriptor) -> Iterator[tuple[str, Any]]:
+    yield "model", f"{model.name} x{model.scale}"
+    yield "parameters", f"{model.params:,}"
+    yield "multiply-adds per lr pixel", f"{model.macs_per_lr_px:,}"
+    yield "receptive-field radius, lr px", model.receptive_field_radius
+    if model.weights_sha256:
+        yield "default halo, lr px", model.halo
+        yield "precision, IO, colours", f"{model.precision}, {model.io}, {model.colour}"
+        yield "attention", model.attention
+        yield "licence of the weights", model.licence
+        yield "sha256 of the weights", model.weights_sha256[:12]
+    yield from _training_rows(model.training)
+
+
+def _training_rows(training: dict[str, Any]) -> Iterator[tuple[str, Any]]:
+    """Yield the settings of the last run, and the sums over it and those that it started from."""
+    runs = [training]
+    while isinstance(earlier := runs[-1].get("started_from"), dict):
+        runs.append(earlier)
+    for key, value in training.items():
+        if key not in _NOT_SHOWN:
+            yield f"training: {key.replace('_', ' ')}", value
+    if training:
+        steps, hours = (sum(run.get(key, 0) for run in runs) for key in ("steps", "hours"))
+        yield "training: runs, steps, hours", f"{len(runs)}, {steps:,}, {hours:.1f}"
+
+
+def _described(name: str, scale: int | None) -> Iterator[ModelDescriptor]:
+    path = Path(name)
+    if path.suffix == ".onnx":
+        yield _onnx_metadata(path)
+    elif path.suffix in (".safetensors", ".pt"):
+        require_extra("torch", "torch", "safetensors", purpose=f"describing {name}")
+        from sr.network.checkpoint import descriptor_from_weights, load_weights
+
+        yield descriptor_from_weights(load_weights(path))
+    elif shipped := [s for s in shipped_scales(name) if scale in (None, s)]:
+        for one in shipped:
+            yield _onnx_metadata(shipped_onnx(scale=one, preset=name))
+    else:
+        require_extra(
+            "torch", "torch", "safetensors", purpose=f"describing {name!r}, which ships no weights,"
+        )
+        from sr.network.checkpoint import Weights, descriptor_from_weights
+        from sr.network.config import preset_config
+
+        yield descriptor_from_weights(Weights(preset_config(name, scale=scale or 2), {}, preset=name))
+
+
+def _onnx_metadata(path: Path) -> ModelDescriptor:
+    from sr.backends.ort import read_metadata
+
+    return read_metadata(path)

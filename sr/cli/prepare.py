@@ -1,0 +1,78 @@
+"""`srup prepare`: pairs of pictures to train and test with."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from sr.cli.help import GroupedCommand
+from sr.errors import SrupError
+
+EXAMPLES = (
+    "srup prepare DIV2K/DIV2K_train_HR --scale 2     # patches, and JSON lists of them",
+    "srup prepare Set5 --whole -o pairs/val/Set5     # a test set",
+)
+
+
+@click.command(cls=GroupedCommand, examples=EXAMPLES)
+@click.argument("hr_folder", type=click.Path(path_type=Path))
+@click.option(
+    "-s",
+    "--scale",
+    "scales",
+    type=click.IntRange(min=1),
+    multiple=True,
+    default=(2, 3, 4),
+    show_default=True,
+    help="Upscaling factor; repeatable.",
+)
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path),
+    help="Output folder.  [default: pairs/train; with --whole pairs/val/NAME]",
+)
+@click.option("--exclude", multiple=True, metavar="STEM", help="Leave out pictures of this name; repeatable.")
+@click.option(
+    "--patch-size", type=click.IntRange(min=1), help="Side of a patch in hr pixels.  [default: 192]"
+)
+@click.option(
+    "--stride",
+    type=click.IntRange(min=1),
+    help="Distance between patches in hr pixels.  [default: the patch size]",
+)
+@click.option(
+    "--min-variance",
+    type=click.FloatRange(min=0),
+    help="Drop patches whose luma varies less, in squared levels of 255.  [default: 0]",
+)
+@click.option(
+    "--min-detail",
+    type=click.FloatRange(min=0),
+    help="Drop patches that bicubic restores too well: variance of the luma's difference.  [default: 0]",
+)
+@click.option("--whole", is_flag=True, help="Keep pictures whole, for a test set; none is dropped.")
+@click.option("--overwrite", is_flag=True, help="Replace existing pairs; remove stale patches.")
+def command(hr_folder: Path, exclude: tuple[str, ...], whole: bool, **settings: Any) -> None:
+    """Make pairs from hr pictures: lr by MATLAB-exact bicubic, patches of both, JSON lists.
+
+    HR_FOLDER is a folder of pictures, or a data set laid out as DIV2K is: its lr pictures are used
+    as they are. A run that was killed and is started again makes only what is missing.
+    """
+    from sr.cli.progress import picture_progress
+    from train.prepare.make import PrepareSpec
+    from train.prepare.make import prepare as prepare_pairs
+
+    settings = {name: value for name, value in settings.items() if value}
+    if whole and settings.keys() & {"patch_size", "stride", "min_variance", "min_detail"}:
+        raise click.UsageError("--whole cuts no patches; leave out --patch-size, --stride and --min-...")
+    try:
+        spec = PrepareSpec(hr_folder, exclude=frozenset(exclude), whole=whole, **settings)
+    except SrupError as error:
+        raise click.UsageError(str(error)) from error
+    with picture_progress() as progress:
+        prepared = prepare_pairs(spec, progress=progress)
+    for line in prepared.lines():
+        click.echo(line)

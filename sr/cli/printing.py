@@ -1,0 +1,214 @@
+"""What `srup upscale` prints: it listens to a run, and says what came of it in lines or in JSON."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from sr.cli.console import draws_bars, terminal
+from sr.cli.debug import show_traceback
+from sr.errors import printable
+from sr.jobs.job import FileJob, FileResult
+from sr.jobs.run import RunListener, RunSummary
+from sr.jobs.setup import Description
+from sr.jobs.worklist import Worklist, left_out_words
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
+
+
+class ResultPrinter(RunListener):
+    """Prints a line for each picture as it is finished: a sentence, or an object of JSON."""
+
+    def __init__(self, description: Description, *, as_json: bool) -> None:
+        self._description, self._as_json = description, as_json
+
+    def finished(self, result: FileResult) -> None:
+        """Print what became of a picture."""
+        if result.error is not None:
+            show_traceback(result.error)
+        if self._as_json:
+            terminal.result(json_line(result, self._description))
+            return
+        if result.error is None:
+            terminal.result(_result_line(result))
+        else:
+            terminal.message(_error_line(result))
+        for note in result.notes:
+            terminal.message(f"Note: {printable(result.job.target)}: {note}")
+
+    def warned(self, text: str) -> None:
+        """Print a warning."""
+        terminal.message(f"Warning: {text}")
+
+    def interrupted(self, kept: str) -> None:
+        """Print what a later run goes on with."""
+        terminal.message(f"Note: {kept}")
+
+
+class BarPrinter(ResultPrinter):
+    """Draws bars below the lines: one of all pictures, one of the tiles of the picture in hand."""
+
+    wants_tiles = True
+
+    def __init__(self, bars: Progress, description: Description, *, as_json: bool) -> None:
+        super().__init__(description, as_json=as_json)
+        self._bars = bars
+        self._files = bars.add_task("all", total=None, unit="pictures", rate="", visible=False)
+        self._tiles = bars.add_task("", total=None, unit="tiles", rate="")
+        self._current: FileJob | None = None
+
+    def started(self, pictures: int) -> None:
+        """Show how many pictures there are, if there are several."""
+        self._bars.update(self._files, total=pictures, visible=pictures > 1)
+
+    def tiles_done(self, job: FileJob, done: int, total: int) -> None:
+        """Show the tiles of the picture in hand."""
+        from rich.markup import escape
+
+        if self._current != job:
+            self._current = job
+            name = escape(printable(Path(job.source.name)))
+            self._bars.reset(self._tiles, total=total, description=name)
+        self._bars.update(self._tiles, completed=done)
+        speed = self._bars.tasks[self._tiles].speed
+        self._bars.update(self._tiles, rate=f"{speed:.1f}/s" if speed else "")
+
+    def finished(self, result: FileResult) -> None:
+        """Count the picture, and print what became of it."""
+        self._bars.advance(self._files)
+        super().finished(result)
+
+
+@contextmanager
+def printer(description: Description, *, as_json: bool) -> Iterator[ResultPrinter]:
+    """Yield what prints a run, with bars if stderr is a terminal."""
+    if not draws_bars():
+        yield ResultPrinter(description, as_json=as_json)
+        return
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+    from rich.table import Column
+
+    columns = (
+        TextColumn("{task.description}", table_column=Column(max_width=24, no_wrap=True)),
+        BarColumn(bar_width=None),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[unit]}"),
+        TextColumn("{task.fields[rate]}"),
+        TimeRemainingColumn(),
+    )
+    with terminal.bars(*columns) as bars:
+        yield BarPrinter(bars, description, as_json=as_json)
+
+
+def print_worklist(worklist: Worklist, *, as_json: bool) -> None:
+    """Print what would be done."""
+    for warning in worklist.warnings:
+        terminal.message(f"Warning: {warning}")
+    for job in worklist.jobs:
+        exists = job.target.exists()
+        if as_json:
+            planned = {"source": str(job.source), "target": str(job.target), "replaces": exists}
+            terminal.result(json.dumps(planned))
+        else:
+            replaces = "  (replaces it)" if exists else ""
+            terminal.result(f"{printable(job.source)} -> {printable(job.target)}{replaces}")
+    for refused in worklist.refused:
+        if as_json:
+            terminal.result(json_line(refused, Description()))
+        else:
+            terminal.message(_error_line(refused))
+    if as_json:
+        totals = {"to_upscale": len(worklist.jobs), "refused": len(worklist.refused)}
+        terminal.result(json.dumps({"summary": totals | _counts(worklist)}))
+    else:
+        terminal.result(f"{pictures(len(worklist.jobs))} to upscale{_not_taken(worklist)}")
+
+
+def print_summary(
+    worklist: Worklist, summary: RunSummary, description: Description, *, as_json: bool
+) -> None:
+    """Print the figures of a run, and what failed."""
+    finished = len(summary.made) + len(summary.failed)
+    output = summary.output_pixels / 1e6
+    if as_json:
+        totals = {
+            "done": len(summary.made),
+            "failed": len(summary.failed),
+            "interrupted": summary.interrupted,
+            "output_megapixels": round(output, 4),
+            "seconds": round(summary.seconds, 4),
+        }
+        terminal.result(json.dumps({"summary": totals | _counts(worklist)}))
+    elif not summary.interrupted:
+        why = f"; {description.why}" if description.why else ""
+        terminal.result(
+            f"{len(summary.made):,} of {pictures(finished)}, {description.label}, "
+            f"{output:.2f} megapixels out in {summary.seconds:.1f} s ({output / summary.seconds:.2f} MP/s) "
+            f"on {description.device} (backend {description.backend}{why}){_not_taken(worklist)}"
+        )
+        if summary.failed and finished > 1:
+            terminal.message(f"{len(summary.failed):,} failed:")
+            for result in summary.failed:
+                terminal.message(f"  {printable(result.job.source)}")
+    if summary.interrupted:
+        terminal.message(
+            f"stopped: {finished:,} of {pictures(summary.total)} done, no partial file was left; continue "
+            "with --skip-existing"
+        )
+
+
+def pictures(number: int) -> str:
+    """Return "1 picture" or "2 pictures"."""
+    return f"{number:,} picture" if number == 1 else f"{number:,} pictures"
+
+
+def json_line(result: FileResult, description: Description) -> str:
+    """Return a result as JSON, in ASCII: file names need not be valid in any encoding."""
+    width, height = result.size or (None, None)
+    output_width, output_height = result.output_size or (None, None)
+    record = {
+        "source": str(result.job.source),
+        "target": str(result.job.target),
+        "ok": result.error is None,
+        "error": None if result.error is None else " ".join(str(result.error).splitlines()),
+        "width": width,
+        "height": height,
+        "output_width": output_width,
+        "output_height": output_height,
+        "scale": output_width and width and round(output_width / width, 4),
+        "tiles": result.tiles,
+        "seconds": round(result.seconds, 4),
+        "frames": result.frames,
+        "notes": result.notes,
+        "backend": description.backend,
+        "device": description.device,
+    }
+    return json.dumps(record)
+
+
+def _counts(worklist: Worklist) -> dict[str, object]:
+    return {"skipped": len(worklist.done), "left_out": dict(sorted(worklist.left_out.items()))}
+
+
+def _not_taken(worklist: Worklist) -> str:
+    """Return which inputs were not upscaled, and why, to be appended to a sentence."""
+    done = f"; {pictures(len(worklist.done))} skipped, their outputs exist" if worklist.done else ""
+    return done + left_out_words(worklist.left_out)
+
+
+def _error_line(result: FileResult) -> str:
+    return f"Error: {' '.join(str(result.error).splitlines())}"
+
+
+def _result_line(result: FileResult) -> str:
+    (width, height), (output_width, output_height) = result.size or (0, 0), result.output_size or (0, 0)
+    return (
+        f"{printable(result.job.source)} -> {printable(result.job.target)}  "
+        f"{width}x{height} -> {output_width}x{output_height}  "
+        f"{'' if result.frames == 1 else f'{result.frames} frames, '}"
+        f"{result.tiles} {'tile' if result.tiles == 1 else 'tiles'}, {result.seconds:.2f} s"
+    )

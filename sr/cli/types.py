@@ -1,0 +1,117 @@
+"""Types of command-line values: what a user may write, and what a command receives."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import click
+
+from sr.errors import ImageError, SrupError
+from sr.sizing import MAX_FACTOR, SizeRequest
+
+STREAM: Literal["-"] = "-"  # standard input or output; "./-" is a file of that name
+
+
+@dataclass(frozen=True)
+class OutputPath:
+    """A path of `-o`; `folder` is set where it ends with a slash, which a `Path` forgets."""
+
+    path: Path
+    folder: bool = False
+
+
+class IntOrWord(click.ParamType):
+    """An integer of at least `minimum`, or a word that stands for another value."""
+
+    def __init__(self, word: str, value: int | None, *, minimum: int) -> None:
+        self.word, self.value, self.minimum = word, value, minimum
+        self.name = f"{word}|N"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int | None:
+        """Return the number, or what the word stands for."""
+        if value == self.word or value is self.value:
+            return self.value
+        try:
+            number = int(value)
+        except ValueError:
+            self.fail(f"{value!r} is neither {self.word!r} nor a whole number", param, ctx)
+        if number < self.minimum:
+            self.fail(f"{number} is less than {self.minimum}", param, ctx)
+        return number
+
+
+class InputPathOrStream(click.Path):
+    """A path, or "-" for standard input."""
+
+    def __init__(self) -> None:
+        super().__init__(path_type=Path)
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> Any:  # Path, or "-": the base class promises less
+        """Return the path, or "-" as it is."""
+        return value if value == STREAM else super().convert(value, param, ctx)
+
+
+class OutputPathOrStream(click.Path):
+    """An `OutputPath`, or "-" for standard output."""
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> Any:  # OutputPath, or "-"
+        """Return the path, or "-" as it is."""
+        if value == STREAM or isinstance(value, OutputPath):
+            return value
+        text = os.fsdecode(super().convert(value, param, ctx))
+        separators = tuple(filter(None, (os.sep, os.altsep)))
+        return OutputPath(Path(text), folder=text.endswith(separators))
+
+
+class DeviceName(click.ParamType):
+    """A device: auto, cpu, cuda, or GPUs by number."""
+
+    name = "auto|cpu|cuda|N[,N]"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """Return the name, checked."""
+        if value in ("auto", "cpu", "cuda"):  # shell completion must be fast: load nothing for a default
+            return value
+        from sr.backends.base import gpu_indices
+
+        try:
+            gpu_indices(value)
+        except SrupError as error:
+            self.fail(str(error), param, ctx)
+        return value
+
+
+class Factor(click.ParamType):
+    """A factor above 0 and at most `sr.sizing.MAX_FACTOR`; whole ones become integers."""
+
+    name = "factor"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int | float:
+        """Return the number."""
+        try:
+            factor = float(value)
+        except ValueError:
+            self.fail(f"{value!r} is not a number", param, ctx)
+        if not 0 < factor <= MAX_FACTOR:
+            self.fail(f"{value} is not above 0 and at most {MAX_FACTOR}", param, ctx)
+        return int(factor) if factor == int(factor) else factor
+
+
+class Size(click.ParamType):
+    """WIDTHxHEIGHT, or one side of it, as a `SizeRequest`."""
+
+    name = "WxH"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> SizeRequest:
+        """Return the request."""
+        try:
+            return value if isinstance(value, SizeRequest) else SizeRequest.parse_size(value)
+        except ImageError as error:
+            self.fail(str(error), param, ctx)

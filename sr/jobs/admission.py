@@ -1,0 +1,172 @@
+"""Which pictures are upscaled whole, which band by band, and which are refused: decided from the header.
+
+Every array of a picture is counted before anything is decoded: its pixels, each stage of a chain of
+networks, the frames of an animation that are in memory together.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from sr.errors import TooLargeError, printable
+from sr.image import DEFAULT_MAX_PIXELS, Picture
+from sr.image.decode import read_header
+from sr.image.formats.tiff import TIFF
+from sr.image.source import Header, upright_metadata
+from sr.jobs.job import FileJob
+from sr.jobs.upscaler import Capabilities, PictureUpscaler
+from sr.memory import available_memory
+
+# A picture that takes more than this share of free memory is looked at more closely: others wait beside it.
+_MEMORY_SHARE = 0.5
+# Codecs hold a second copy of input and output, with 8 bits in four bytes a pixel.
+_COPIES = 2
+# Allocated besides: the smallest tiles, threads. A container of 128 MiB could not do without.
+_BESIDE_BYTES = 16 * 2**20
+# Of an animation there are, beside one that is upscaled, one that is decoded ahead and the canvas; behind
+# it one that waits and one that is encoded, with the encoder's copy.
+_LR_FRAMES, _HR_FRAMES = 4, 4
+
+Route = Literal["whole", "bands"]
+
+
+class NotNowError(TooLargeError):
+    """A picture does not fit beside others that are in memory; alone it does.
+
+    Attributes:
+        header: of the picture, so that it need not be read again.
+    """
+
+    header: Header | None = None
+
+
+@dataclass(frozen=True)
+class RunLimits:
+    """What is refused, and what is upscaled in bands.
+
+    Attributes:
+        max_pixels: of any picture; None is `DEFAULT_MAX_PIXELS` for those that are decoded whole, and no
+            limit for those that are read in bands.
+        low_memory: upscale in bands whatever can be.
+    """
+
+    max_pixels: int | None = None
+    low_memory: bool = False
+
+
+class Admission:
+    """Decides about pictures; made when nothing is in memory yet."""
+
+    def __init__(self, upscaler: PictureUpscaler, capabilities: Capabilities, limits: RunLimits) -> None:
+        self._upscaler, self._capabilities, self._limits = upscaler, capabilities, limits
+        # Asked once: for each picture it would take longer than some pictures do.
+        self.memory = available_memory()
+
+    @property
+    def max_pixels(self) -> int:
+        """The most pixels that a picture may have to be decoded whole."""
+        return self._limits.max_pixels or DEFAULT_MAX_PIXELS
+
+    def header(self, job: FileJob) -> Header:
+        """Read the header of a job's picture.
+
+        Raises:
+            ImageError: the file is missing, damaged or not a picture.
+        """
+        return read_header(job.source, job.stdin)
+
+    def route(self, job: FileJob, header: Header) -> Route:
+        """Decide how a picture is upscaled.
+
+        Raises:
+            ImageError: the size that was asked for does not fit the picture.
+            TooLargeError: it has more pixels than allowed, or takes more memory than there is.
+            NotNowError: it has to wait until others have left memory.
+        """
+        obstacle = self._obstacle_to_bands(job, header)
+        if header.pixels > (self._limits.max_pixels or (DEFAULT_MAX_PIXELS if obstacle else header.pixels)):
+            raise TooLargeError(
+                f"{printable(job.source)}: {header.width}x{header.height} are {header.pixels:,} pixels, the "
+                f"limit is {self.max_pixels:,}; if you trust the file, allow them with "
+                f"--max-pixels {header.pixels}"
+            )
+        if not obstacle and (self._limits.low_memory or not self._fits_whole(job, header)):
+            return "bands"
+        height, width = _upright_size(header)
+        self._check(job.source, height, width, _stored_bytes(header), obstacle, count=header.count)
+        return "whole"
+
+    def check_page(self, job: FileJob, page: Picture) -> None:
+        """Check one picture of several, which may be larger than the first.
+
+        Raises:
+            TooLargeError: it takes more memory than there is.
+        """
+        self._check(job.source, page.height, page.width, _pixel_bytes(page), "split the file first", count=2)
+
+    def _fits_whole(self, job: FileJob, header: Header) -> bool:
+        height, width = self._upscaler.output_size(*_upright_size(header))
+        pixel_bytes = _stored_bytes(header)
+        in_file = TIFF.largest_bytes is None or pixel_bytes * height * width <= TIFF.largest_bytes
+        needed = self._needed(*_upright_size(header), pixel_bytes, count=1)
+        few = header.pixels <= DEFAULT_MAX_PIXELS or header.pixels <= (self._limits.max_pixels or 0)
+        return few and in_file and needed <= self.memory * _MEMORY_SHARE
+
+    def _check(
+        self, source: Path, height: int, width: int, pixel_bytes: int, remedy: str, *, count: int
+    ) -> None:
+        needed = self._needed(height, width, pixel_bytes, count=count)
+        if needed <= self.memory * _MEMORY_SHARE:
+            return
+        needed += _BESIDE_BYTES
+        available = available_memory()
+        if needed > min(available, self.memory):
+            larger_height, larger_width = self._upscaler.output_size(height, width)
+            kind = NotNowError if needed <= self.memory else TooLargeError
+            raise kind(
+                f"{printable(source)}: {width}x{height} to {larger_width}x{larger_height} takes about "
+                f"{needed / 2**20:,.0f} MiB of memory, {available / 2**20:,.0f} are free; {remedy}"
+            )
+
+    def _needed(self, height: int, width: int, pixel_bytes: int, *, count: int) -> int:
+        """Return the bytes of all arrays that are in memory together."""
+        larger_height, larger_width = self._upscaler.output_size(height, width)
+        lr, hr = height * width * pixel_bytes, larger_height * larger_width * pixel_bytes
+        beside = (_LR_FRAMES * lr + _HR_FRAMES * hr) if count > 1 else _COPIES * (lr + hr)
+        if self._capabilities.working_bytes is None:
+            return beside
+        working = self._capabilities.working_bytes(height, width, pixel_bytes)
+        # While a picture is upscaled nothing encodes it yet; of an animation, those before it are encoded.
+        return max(beside, (beside - lr - hr if count > 1 else lr) + working)
+
+    def _obstacle_to_bands(self, job: FileJob, header: Header) -> str:
+        """Return what keeps a picture from being upscaled in bands, as a remedy; empty if nothing does."""
+        if self._capabilities.bands is None:
+            return self._capabilities.without_bands
+        if job.stdin is not None or job.stdout is not None:
+            return "name files in place of - to have it upscaled in bands"
+        if job.target.suffix.lower() not in TIFF.write_suffixes:
+            return "only TIFF is written in bands; use -o NAME.tif or --format tif"
+        if header.problem:
+            return f"it is {header.problem}, which is not read in bands; convert it to an RGB TIFF first"
+        if header.count > 1:
+            return "it holds several pictures; split it first"
+        return ""
+
+
+def _upright_size(header: Header) -> tuple[int, int]:
+    _, orientation = upright_metadata(
+        header.metadata, grey=header.channels < 3, orientation=header.orientation
+    )
+    swapped = orientation in (5, 6, 7, 8)  # EXIF 2.32, tag 0x0112: those that turn by a quarter
+    return (header.width, header.height) if swapped else (header.height, header.width)
+
+
+def _stored_bytes(header: Header) -> int:
+    return header.channels * (2 if header.sixteen_bit else 1)
+
+
+def _pixel_bytes(picture: Picture) -> int:
+    return ((1 if picture.grey else 3) + (picture.alpha is not None)) * (2 if picture.sixteen_bit else 1)

@@ -1,0 +1,53 @@
+"""One file to upscale, and what became of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+from sr.errors import SrupError
+
+
+@dataclass(frozen=True)
+class FileJob:
+    """One file to upscale, and where the result goes.
+
+    Attributes:
+        source: the input file.
+        target: the output file.
+        ledger: folder whose record the output belongs to, see `sr.jobs.ledger`; None if none.
+        stdin: seekable; read in place of `source`, which then is only its name.
+        stdout: where the result goes in place of `target`, whose suffix says in which format.
+    """
+
+    source: Path
+    target: Path
+    ledger: Path | None = None
+    stdin: BinaryIO | None = None
+    stdout: BinaryIO | None = None
+
+
+@dataclass(frozen=True)
+class FileResult:
+    """What became of a job.
+
+    Attributes:
+        job: the job.
+        error: why it failed, or None.
+        size: (width, height) of the input in pixels; None if it could not be read.
+        output_size: (width, height) of the output.
+        tiles: tiles run.
+        seconds: of inference.
+        frames: frames of an animation or pages, else 1.
+        notes: what was reduced or converted, for the user to read.
+    """
+
+    job: FileJob
+    error: SrupError | None = None
+    size: tuple[int, int] | None = None
+    output_size: tuple[int, int] | None = None
+    tiles: int = 0
+    seconds: float = 0.0
+    frames: int = 1
+    notes: tuple[str, ...] = ()

@@ -1,0 +1,163 @@
+"""A run over a worklist: ledgers, what killed runs left behind, Ctrl-C, and the figures of its summary.
+
+The run prints nothing: whoever started it listens to its events.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from sr.files import remove_left_over
+from sr.jobs.interrupt import second_interrupt_stops_at_once
+from sr.jobs.job import FileJob, FileResult
+from sr.jobs.pipeline import RunSettings, upscale_files
+from sr.jobs.setup import UpscalerSetup
+from sr.jobs.worklist import Worklist
+
+
+class RunListener:
+    """Hears the events of a run; each method does nothing unless a subclass says otherwise."""
+
+    wants_tiles = False  # whether `tiles_done` is to be called
+
+    def started(self, pictures: int) -> None:
+        """Hear that a run over so many pictures begins."""
+
+    def tiles_done(self, job: FileJob, done: int, total: int) -> None:
+        """Hear how far the picture in hand has come."""
+
+    def finished(self, result: FileResult) -> None:
+        """Hear what became of a picture."""
+
+    def warned(self, text: str) -> None:
+        """Hear what the user should know of the run."""
+
+    def interrupted(self, kept: str) -> None:
+        """Hear, after Ctrl-C, of an unfinished picture that a later run goes on with."""
+
+
+@dataclass
+class RunSummary:
+    """The figures of a run.
+
+    Attributes:
+        total: pictures of the worklist.
+        made: jobs whose outputs were written.
+        failed: results of those that failed.
+        output_pixels: of all outputs, frames counted.
+        seconds: the run took.
+        interrupted: Ctrl-C ended it.
+    """
+
+    total: int = 0
+    made: list[FileJob] = field(default_factory=list)
+    failed: list[FileResult] = field(default_factory=list)
+    output_pixels: int = 0
+    seconds: float = 0.0
+    interrupted: bool = False
+
+    def add(self, result: FileResult) -> None:
+        """Count a result."""
+        if result.error is not None:
+            self.failed.append(result)
+            return
+        self.made.append(result.job)
+        if result.output_size is not None:
+            width, height = result.output_size
+            self.output_pixels += width * height * result.frames
+
+
+def run_worklist(
+    worklist: Worklist, setup: UpscalerSetup, settings: RunSettings, listener: RunListener
+) -> RunSummary:
+    """Upscale what a worklist names, in order.
+
+    A picture that fails is one failed result. The first Ctrl-C lets what is being written finish and ends
+    the run; the second ends the process.
+
+    Args:
+        worklist: the files.
+        setup: what upscales them; it stays open.
+        settings: of the run.
+        listener: hears each event, on the calling thread.
+    """
+    started = time.perf_counter()
+    summary = RunSummary(total=len(worklist.jobs) + len(worklist.refused))
+    for warning in (setup.warning, *worklist.warnings):
+        if warning:
+            listener.warned(warning)
+    records = _Records(worklist, listener)
+    for folder in {job.target.parent for job in (*worklist.jobs, *worklist.done)}:
+        remove_left_over(folder)
+
+    def take(result: FileResult) -> None:
+        summary.add(result)
+        if result.error is None:
+            records.add(result.job)
+        listener.finished(result)
+
+    listener.started(summary.total)
+    for refused in worklist.refused:
+        take(refused)
+    files = upscale_files(
+        worklist.jobs,
+        setup.upscaler,
+        capabilities=setup.capabilities,
+        settings=settings,
+        progress=listener.tiles_done if listener.wants_tiles else None,
+    )
+    with second_interrupt_stops_at_once():
+        try:
+            for result in files:
+                take(result)
+        except KeyboardInterrupt as interrupt:
+            summary.interrupted = True
+            for result in _being_written(files, interrupt):
+                take(result)
+            for kept in interrupt.args:
+                listener.interrupted(kept)
+    for note in dict.fromkeys(setup.notes()):
+        listener.warned(note)
+    summary.seconds = time.perf_counter() - started
+    return summary
+
+
+def _being_written(
+    files: Generator[FileResult, None, None], interrupt: KeyboardInterrupt
+) -> Iterator[FileResult]:
+    """Yield what is still finished after Ctrl-C, which `files` may not have seen yet."""
+    with suppress(KeyboardInterrupt):
+        yield files.throw(interrupt)
+        yield from files
+
+
+class _Records:
+    """The ledgers of a worklist; one that cannot be written is reported once and does not stop the work."""
+
+    def __init__(self, worklist: Worklist, listener: RunListener) -> None:
+        self._ledgers, self._listener, self._failed = worklist.ledgers, listener, False
+        for folder, ledger in worklist.ledgers.items():
+            with self._warning(folder):
+                ledger.begin(job for job in worklist.jobs if job.ledger == folder)
+
+    def add(self, job: FileJob) -> None:
+        """Record a picture that has been written."""
+        if job.ledger is not None:
+            with self._warning(job.ledger):
+                self._ledgers[job.ledger].add(job)
+
+    @contextmanager
+    def _warning(self, folder: Path) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            if not self._failed:
+                self._listener.warned(
+                    f"{folder}: the record of finished pictures cannot be written ({error.strerror}); "
+                    "--skip-existing will look at names only"
+                )
+            self._failed = True

@@ -1,0 +1,69 @@
+"""What upscales pictures, as jobs see it: three methods that all have, and what some can do besides."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from sr.backends.base import Backend
+from sr.image import Picture, Pixels
+from sr.tiling import Span, Tile, TileGrid, TileSpec
+
+Progress = Callable[[int, int], None]  # tiles done, tiles in all
+
+
+class PictureUpscaler(Protocol):
+    """Turns a picture into a larger one: `sr.upscale.Upscaler`, `sr.sized.SizedUpscaler`, and others."""
+
+    def output_size(self, height: int, width: int) -> tuple[int, int]:
+        """Return height and width of the result for a picture of this size."""
+
+    def tile_count(self, height: int, width: int) -> int:
+        """Return how many tiles a picture of this size is cut into."""
+
+    def picture(self, picture: Picture, *, progress: Progress | None = None) -> Picture:
+        """Upscale a picture."""
+
+
+class BandUpscaler(Protocol):
+    """Upscales a picture band by band: `sr.upscale.Upscaler` with a network whose tiles match."""
+
+    @property
+    def scale(self) -> int:
+        """Upscaling factor."""
+
+    @property
+    def spec(self) -> TileSpec:
+        """Largest tile and halo."""
+
+    @property
+    def backend(self) -> Backend:
+        """The backend of 8 bits per channel."""
+
+    def grid(self, height: int, width: int) -> TileGrid:
+        """Return how a picture of this size will be cut into tiles."""
+
+    def upscale_rows(
+        self, grid: TileGrid, like: Pixels, rows_of: Callable[[Span], Sequence[Pixels]], *, first: int = 0
+    ) -> Generator[list[tuple[Tile, int, Pixels]], None, None]:
+        """Upscale one row of tiles after the other; see `sr.upscale.Upscaler.upscale_rows`."""
+
+    def shrink_to_limits(self) -> bool:
+        """Shrink tile and batch to what the backend takes; say whether that changed anything."""
+
+
+@dataclass(frozen=True)
+class Capabilities:
+    """What an upscaler can do besides its three methods; whoever composes a run hands it in.
+
+    Attributes:
+        bands: upscales pictures that do not fit into memory; None if nothing does.
+        without_bands: the remedy to name where `bands` is None.
+        working_bytes: for height, width and bytes per pixel of a picture, the most memory that its arrays
+            take while it is upscaled; None if that is input and output.
+    """
+
+    bands: BandUpscaler | None = None
+    without_bands: str = "use a smaller picture, or free some memory"
+    working_bytes: Callable[[int, int, int], int] | None = None

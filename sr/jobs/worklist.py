@@ -1,0 +1,268 @@
+"""Which files a command line means: pictures found, outputs named, what exists kept, skipped or replaced."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from fnmatch import fnmatch
+from pathlib import Path, PurePath
+from typing import BinaryIO, Literal
+
+from sr.errors import ImageError, printable
+from sr.image import format_of_suffix, suffix_for_several
+from sr.jobs.find import OUTPUT, count_left_out, find_pictures, name_after_source
+from sr.jobs.job import FileJob, FileResult
+from sr.jobs.ledger import Ledger
+
+DEFAULT_FORMAT = ".png"  # lossless: nothing that was computed is thrown away
+
+_MOST_NAMED = 20  # missing inputs in one message
+
+Existing = Literal["refuse", "skip", "overwrite"]
+
+
+@dataclass(frozen=True)
+class OutputRules:
+    """Where outputs go, and what happens to existing ones.
+
+    Attributes:
+        output: file or folder, or None for beside the input.
+        is_folder: `output` is a folder, whatever its name.
+        suffix: added to names, e.g. "_x3".
+        format: e.g. ".webp"; None means what `output` says, or PNG, and for animations and pages what
+            keeps them, see `sr.image.suffix_for_several`.
+        include: globs of the pictures to process in folders; none means all.
+        exclude: globs of those to leave out.
+        existing: what to do where an output exists.
+        settings: what the pixels depend on besides the input, for `sr.jobs.ledger`.
+    """
+
+    output: Path | None = None
+    is_folder: bool = False
+    suffix: str = "_x2"
+    format: str | None = None
+    include: tuple[str, ...] = ()
+    exclude: tuple[str, ...] = ()
+    existing: Existing = "refuse"
+    settings: str = ""
+
+
+@dataclass
+class Worklist:
+    """What is to be done.
+
+    Attributes:
+        jobs: files to upscale, in order.
+        done: those that were upscaled before and are skipped.
+        refused: those that cannot be written, and why.
+        left_out: how many files in folders are no inputs, by kind.
+        warnings: what of the inputs could not be looked at, in words.
+        ledgers: records of the output folders of folders, by folder.
+    """
+
+    jobs: list[FileJob] = field(default_factory=list)
+    done: list[FileJob] = field(default_factory=list)
+    refused: list[FileResult] = field(default_factory=list)
+    left_out: Counter[str] = field(default_factory=Counter)
+    warnings: list[str] = field(default_factory=list)
+    ledgers: dict[Path, Ledger] = field(default_factory=dict)
+
+    @property
+    def suffixes(self) -> set[str]:
+        """The suffixes of all outputs, e.g. {".png"}."""
+        return {job.target.suffix for job in self.jobs + self.done}
+
+
+def check_inputs(inputs: Sequence[Path]) -> None:
+    """Check that all inputs exist.
+
+    Raises:
+        ImageError: some do not; the message names them.
+    """
+    missing = [printable(source) for source in inputs if not source.exists()]
+    if missing:
+        more = f" and {len(missing) - _MOST_NAMED:,} more" if len(missing) > _MOST_NAMED else ""
+        raise ImageError(
+            f"{', '.join(missing[:_MOST_NAMED])}{more}: no such file or folder; check the "
+            f"name{'s' * (len(missing) > 1)}"
+        )
+
+
+def make_worklist(inputs: Sequence[Path], rules: OutputRules) -> Worklist:
+    """Return a job for each picture that `inputs` name; folders are searched with all below them.
+
+    A picture `in.jpg` becomes `in_x3.png` beside it. A folder `dir` becomes `dir_x3` beside it,
+    with the same tree inside. With `rules.output`, a single picture goes to that file, or into that
+    folder if the name has no suffix or the folder exists; several pictures and folders go into that
+    folder. Outputs whose names would clash are named after their source: a.jpg becomes `a_jpg_x3.png`.
+    No picture is decoded. Missing inputs are refused beforehand, by `check_inputs`.
+
+    Raises:
+        ImageError: there is no picture at all, or an output exists and `rules.existing` is "refuse".
+    """
+    worklist, output = Worklist(), rules.output
+    one_picture = len(inputs) == 1 and not inputs[0].is_dir()
+    is_folder = output is None or rules.is_folder or output.is_dir()
+    if output is not None and not is_folder and not one_picture and format_of_suffix(output.suffix):
+        raise ImageError(f"{output}: names one file, but there are several inputs; name a folder (-o)")
+    if one_picture and output is not None and not is_folder and output.suffix:
+        worklist.jobs.append(FileJob(inputs[0], output))
+    else:
+        empty = [why for source in inputs if (why := _add_input(worklist, source, rules))]
+        if empty and not (worklist.jobs or worklist.left_out[OUTPUT]):
+            raise ImageError(empty[0])
+        worklist.warnings += empty
+    _tell_apart(worklist, rules)
+    _settle_existing(worklist, rules)
+    return worklist
+
+
+def stream_worklist(
+    source: Path, rules: OutputRules, *, stdin: BinaryIO | None = None, stdout: BinaryIO | None = None
+) -> Worklist:
+    """Return the job of a picture that is read from a stream, or written to one, or both.
+
+    Args:
+        source: the picture, or its name in messages if `stdin` is given.
+        rules: with a file as output, unless `stdout` is given.
+        stdin: the picture, seekable.
+        stdout: where it goes.
+
+    Raises:
+        ImageError: as `make_worklist`.
+    """
+    suffix = rules.format or suffix_for_several(source, stdin) or DEFAULT_FORMAT
+    target = rules.output if stdout is None and rules.output else Path(f"standard output{suffix}")
+    worklist = Worklist([FileJob(source, target, stdin=stdin, stdout=stdout)])
+    if stdout is None:
+        _settle_existing(worklist, rules)
+    return worklist
+
+
+def _add_input(worklist: Worklist, source: Path, rules: OutputRules) -> str:
+    """Add the jobs of a file or folder; return why there are none, else nothing."""
+    if source.is_dir():
+        return _add_folder(worklist, source, rules)
+    worklist.jobs.append(
+        FileJob(source, (rules.output or source.parent) / _named(source, rules, source.stem))
+    )
+    return ""
+
+
+def _add_folder(worklist: Worklist, folder: Path, rules: OutputRules) -> str:
+    resolved = folder.resolve()
+    root = rules.output or resolved.with_name(f"{resolved.name}{rules.suffix}")
+    if not rules.suffix and root.resolve() == resolved:
+        raise ImageError(f"{folder}: without a suffix its pictures need another folder; name one (-o)")
+    found = find_pictures(folder, output=root, suffix=rules.suffix)
+    worklist.left_out += count_left_out(
+        [(kind, path) for kind, path in found.left_out if _is_taken(path.relative_to(folder), rules)]
+    )
+    worklist.warnings += [
+        f"{printable(Path(error.filename))}: cannot be listed ({error.strerror}); its files are left out"
+        for error in found.unlisted
+    ]
+    taken = [path for path in found.pictures if _is_taken(path.relative_to(folder), rules)]
+    worklist.ledgers[root] = Ledger(root, settings=rules.settings)
+    worklist.jobs += [
+        FileJob(
+            path,
+            root / path.relative_to(folder).parent / _named(path, rules, path.stem),
+            ledger=root,
+        )
+        for path in taken
+    ]
+    if taken:
+        return ""
+    if found.pictures:
+        return (
+            f"{folder}: none of its {len(found.pictures):,} pictures matches; change --include or --exclude"
+        )
+    return f"{folder}: no pictures in this folder{left_out_words(worklist.left_out)}"
+
+
+def left_out_words(left_out: Counter[str]) -> str:
+    """Return what was left out of folders, by kind, to be appended to a sentence; empty if nothing was."""
+    kinds = [f"{kind} ({number:,})" for kind, number in sorted(left_out.items())]
+    return f"; left out: {', '.join(kinds)}" if kinds else ""
+
+
+def _is_taken(path: PurePath, rules: OutputRules) -> bool:
+    """Say whether the globs let a path, relative to its folder, pass; `*` matches slashes too."""
+
+    def matches(globs: Sequence[str]) -> bool:
+        return any(fnmatch(path.as_posix(), glob) or fnmatch(path.name, glob) for glob in globs)
+
+    return (not rules.include or matches(rules.include)) and not matches(rules.exclude)
+
+
+def _named(source: Path, rules: OutputRules, stem: str) -> str:
+    return f"{stem}{rules.suffix}{rules.format or suffix_for_several(source) or DEFAULT_FORMAT}"
+
+
+def _tell_apart(worklist: Worklist, rules: OutputRules) -> None:
+    """Give outputs that would have one name others, made from their sources; refuse what is left.
+
+    Inputs that were named twice count once.
+    """
+    resolve = _resolver()
+    jobs = list({(resolve(job.source), resolve(job.target)): job for job in worklist.jobs}.values())
+    for rename in (name_after_source, lambda path: f"{path.parent.name}_{name_after_source(path)}"):
+        clashing = _clashing(jobs, resolve)
+        jobs = [
+            replace(job, target=job.target.with_name(_named(job.source, rules, rename(job.source))))
+            if job.target in clashing
+            else job
+            for job in jobs
+        ]
+    clashing, sources = _clashing(jobs, resolve), {resolve(job.source): job.source for job in jobs}
+    worklist.jobs = []
+    for job in jobs:
+        if job.target in clashing:
+            why = "several inputs would be written there; upscale them one by one, with -o"
+        elif (replaced := sources.get(resolve(job.target))) is not None:
+            why = f"would replace the input {printable(replaced)}; name another output (-o)"
+        else:
+            worklist.jobs.append(job)
+            continue
+        error = ImageError(f"{printable(job.target)}: {why}")
+        worklist.refused.append(FileResult(job, error=error))
+
+
+def _clashing(jobs: Sequence[FileJob], resolve: Callable[[Path], str]) -> set[Path]:
+    names = Counter(resolve(job.target) for job in jobs)
+    return {job.target for job in jobs if names[resolve(job.target)] > 1}
+
+
+def _resolver() -> Callable[[Path], str]:
+    """Return a function that says which file a path means; it looks at each folder once."""
+    folders: dict[Path, str] = {}
+
+    def resolve(path: Path) -> str:
+        if os.path.islink(path):  # noqa: PTH114  as fast as it gets
+            return os.path.normcase(os.path.realpath(path))
+        if path.parent not in folders:
+            folders[path.parent] = os.path.realpath(path.parent)
+        return os.path.normcase(os.path.join(folders[path.parent], path.name))  # noqa: PTH118
+
+    return resolve
+
+
+def _settle_existing(worklist: Worklist, rules: OutputRules) -> None:
+    """Refuse or skip jobs whose outputs exist, or leave these to be replaced.
+
+    Raises:
+        ImageError: an output exists, and the user did not say what to do about it.
+    """
+    existing = [job for job in worklist.jobs if os.path.lexists(job.target)]
+    if rules.existing == "refuse" and existing:
+        more = f" and {len(existing) - 1:,} more" if len(existing) > 1 else ""
+        raise ImageError(
+            f"{existing[0].target}{more}: exists already; --overwrite replaces it, --skip-existing keeps it"
+        )
+    if rules.existing == "skip":
+        done = {job for job in existing if job.ledger is None or worklist.ledgers[job.ledger].is_done(job)}
+        worklist.done = [job for job in worklist.jobs if job in done]
+        worklist.jobs = [job for job in worklist.jobs if job not in done]
