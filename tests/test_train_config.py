@@ -366,7 +366,7 @@ def test_defaults_that_help_shows_are_those_that_hold() -> None:
 def test_help_lists_options_under_headings() -> None:
     text = CliRunner().invoke(main, ["train", "--help"]).output
     headings = re.findall(r"^([A-Z].*):$", text, flags=re.M)
-    assert headings == ["Options", *GROUPS]
+    assert headings == ["Options", *GROUPS, "Other options", "Examples"]
     assert set(re.findall(r"^  (--[a-z-]+)", text, flags=re.M)) == {o.opts[0] for o in OPTIONS.values()} | {
         "--help"
     }
