@@ -15,6 +15,7 @@ from threading import Condition, get_ident
 from typing import Self, TypedDict, Unpack
 
 from sr.backends import Backend, model_scale
+from sr.backends.tensorrt.request import EngineBuilder
 from sr.errors import BackendError, TilingError
 from sr.image import Picture, Pixels
 from sr.network.modelfile import Precision, files_digest, shipped_scales, shipped_weights
@@ -37,6 +38,7 @@ class UpscalerSettings(TypedDict, total=False):
     batch: int | None
     build_progress: Callable[[str, float], None] | None
     engine_dir: Path | None
+    builder: EngineBuilder | None
     precision: Precision | None
 
 

@@ -11,8 +11,7 @@ from pathlib import Path
 
 from sr.errors import ImageError
 from sr.files import TEMPORARY_PREFIX
-from sr.image import read_suffixes
-from sr.image.identify import identify
+from sr.image import identify, read_suffixes
 from sr.jobs.ledger import has_record, recorded_targets
 
 # Kinds of files that are left out, as summaries name them.
