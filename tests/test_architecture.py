@@ -17,13 +17,48 @@ from sr.cli import main
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = ("sr", "train", "deploy")
 
-# What each may import of ours at module level, beside its own package's parts named here.
-PURE = {
+# The rooms, lowest first, and which rooms each may import from, function bodies included. A module or a
+# package directly below `sr` is a room, as are `train`, `deploy` and the two modules that start a command.
+_GROUND = {"sr.errors", "sr.version", "sr.files", "sr.memory", "sr.processor"}
+_PLAIN = {"sr.tiling", "sr.metrics", "sr.resize", "sr.sizing"}
+_LIBRARY = (
+    _GROUND | _PLAIN | {"sr.image", "sr.network", "sr.backends", "sr.resample", "sr.objects", "sr.upscale"}
+)
+_PROGRAM = _LIBRARY | {"sr.sized", "sr.jobs"}
+ROOMS: dict[str, set[str]] = {
     "sr.errors": set(),
+    "sr.version": set(),
+    "sr.processor": set(),
+    "sr.files": {"sr.errors"},
+    "sr.memory": {"sr.errors"},
     "sr.tiling": {"sr.errors"},
     "sr.metrics": {"sr.errors"},
     "sr.resize": {"sr.errors"},
+    "sr.sizing": {"sr.errors"},
+    "sr.image": _GROUND,
+    "sr.network": _GROUND | {"sr.metrics", "sr.tiling"},
+    "sr.resample": {"sr.errors", "sr.image"},
+    "sr.objects": {"sr.errors", "sr.image"},
+    "sr.backends": _GROUND | {"sr.network", "sr.tiling"},
+    "sr.upscale": _GROUND | _PLAIN | {"sr.backends", "sr.image", "sr.network", "sr.objects"},
+    "sr.sized": _LIBRARY,
+    "sr.jobs": _LIBRARY | {"sr.sized"},
+    "sr": {"sr.upscale", "sr.version"},
+    "train": _PROGRAM,
+    "deploy": _LIBRARY,
+    "sr.cli": _PROGRAM | {"train", "deploy"},
+    "sr.cli.__main__": {"sr.cli"},
+    "train.__main__": {"sr.cli"},
 }
+# Longest chain of imports from a command down to the errors, counted in rooms.
+MOST_FLOORS = 8
+
+# Arithmetic: no file, no model, nothing but numpy.
+PURE = ("sr.errors", "sr.tiling", "sr.metrics", "sr.resize")
+
+# What knows the terminal.
+COMMAND_LINE = {"sr.cli", "sr.cli.__main__"}
+
 # Slow to import, or absent where only part of srup is installed.
 HEAVY = ("torch", "onnxruntime", "tensorrt", "tensorrt_rtx", "onnx", "rich", "numpy", "PIL")
 
@@ -45,7 +80,6 @@ def name_of(path: Path) -> str:
 
 
 SOURCES = {name_of(path): path for package in PACKAGES for path in sorted((ROOT / package).rglob("*.py"))}
-ABOVE_UPSCALE = {name for name in SOURCES if f"{name}.".startswith(("sr.cli.", "sr.jobs.", "sr.sized."))}
 TREES = {name: ast.parse(path.read_text(encoding="utf-8")) for name, path in SOURCES.items()}
 
 
@@ -78,10 +112,6 @@ def ours(names: set[str]) -> set[str]:
     return {name for name in names if name.partition(".")[0] in PACKAGES}
 
 
-def packages(names: set[str]) -> set[str]:
-    return {name.partition(".")[0] for name in ours(names)}
-
-
 def modules_of(package: str) -> list[str]:
     return [name for name in SOURCES if name.partition(".")[0] == package]
 
@@ -92,61 +122,65 @@ def modules_of(package: str) -> list[str]:
 def test_the_reader_of_imports_sees_all_kinds() -> None:
     """What follows rests on it."""
     assert "sr.backends.base" in imports("sr.backends.ort", into_functions=False)
-    assert "deploy.engines.build" in imports("sr.cli.report_engines", into_functions=True)
-    assert "deploy.engines.build" not in imports("sr.cli.report_engines", into_functions=False)
+    assert "sr.network.checkpoint" in imports("sr.backends", into_functions=True)
+    assert "sr.network.checkpoint" not in imports("sr.backends", into_functions=False)
     assert "sr.network.model" in imports("train.evaluate", into_functions=False), "under TYPE_CHECKING"
     assert "sr.cli.upscale" in imports("sr.cli", into_functions=False), "from sr.cli import upscale"
 
 
-@pytest.mark.parametrize("name", [name for name in modules_of("sr") if not f"{name}.".startswith("sr.cli.")])
-def test_sr_imports_neither_train_nor_deploy_with_itself(name: str) -> None:
-    assert packages(imports(name, into_functions=False)) <= {"sr"}
+def room_of(name: str) -> str:
+    """Return the room to which a module belongs."""
+    return max((room for room in ROOMS if f"{name}.".startswith(f"{room}.")), key=len)
 
 
-@pytest.mark.parametrize("name", modules_of("train"))
-def test_train_never_imports_deploy(name: str) -> None:
-    assert packages(imports(name, into_functions=True)) <= {"train", "sr"}
+def rooms_below(name: str) -> set[str]:
+    """Return the other rooms from which a module imports."""
+    return {room_of(found) for found in ours(imports(name, into_functions=True))} - {room_of(name)}
 
 
-@pytest.mark.parametrize("name", modules_of("deploy"))
-def test_deploy_never_imports_train(name: str) -> None:
-    assert packages(imports(name, into_functions=True)) <= {"deploy", "sr"}
+@pytest.mark.parametrize("name", SOURCES)
+def test_a_room_imports_only_from_the_rooms_below_it(name: str) -> None:
+    assert rooms_below(name) <= ROOMS[room_of(name)]
+
+
+def test_every_room_is_in_the_table() -> None:
+    """A new module directly below `sr` falls into the public face, which may import almost nothing."""
+    assert {name for name in SOURCES if room_of(name) == "sr"} == {"sr"}
+
+
+def test_the_table_makes_no_circle() -> None:
+    assert list(TopologicalSorter(ROOMS).static_order())  # raises CycleError
+
+
+def test_imports_make_no_circle() -> None:
+    graph = {name: ours(imports(name, into_functions=True)) - {name} for name in SOURCES}
+    assert list(TopologicalSorter(graph).static_order())  # raises CycleError
+
+
+def test_the_floors_of_sr_are_few() -> None:
+    below: dict[str, set[str]] = {}
+    for name in modules_of("sr"):
+        below.setdefault(room_of(name), set()).update(
+            room for room in rooms_below(name) if room.partition(".")[0] == "sr"
+        )
+    floor: dict[str, int] = {}
+    for room in TopologicalSorter(below).static_order():
+        floor[room] = 1 + max((floor[lower] for lower in below.get(room, ())), default=0)
+    del floor["sr.cli.__main__"]
+    assert max(floor.values()) <= MOST_FLOORS
 
 
 @pytest.mark.parametrize("name", PURE)
 def test_core_imports_nothing_but_errors_and_arithmetic(name: str) -> None:
     found = imports(name, into_functions=True)
-    assert ours(found) <= PURE[name]
     foreign = {module.partition(".")[0] for module in found} - set(PACKAGES) - sys.stdlib_module_names
     assert foreign <= {"numpy"}
     assert not found & {"pathlib", "os", "io"}, "files are read and written at the rim"
 
 
-def test_imports_make_no_circle() -> None:
-    graph = {name: ours(imports(name, into_functions=False)) - {name} for name in SOURCES}
-    assert list(TopologicalSorter(graph).static_order())  # raises CycleError
-
-
-# The tiled model is a program of its own, as the commands are: Triton's server runs it.
-PROGRAMS = {"sr.cli.__main__", "train.__main__", "deploy.triton.tiled_model"}
-
-
-@pytest.mark.parametrize("name", sorted(set(SOURCES) - ABOVE_UPSCALE - PROGRAMS - {"sr", "sr.upscale"}))
-def test_nothing_below_knows_upscale_or_the_command_line(name: str) -> None:
-    assert not imports(name, into_functions=True) & (ABOVE_UPSCALE | {"sr.upscale"})
-
-
-@pytest.mark.parametrize(
-    "name",
-    sorted(name for name in SOURCES if not f"{name}.".startswith("sr.cli.") and name != "train.__main__"),
-)
+@pytest.mark.parametrize("name", [name for name in SOURCES if room_of(name) not in COMMAND_LINE])
 def test_only_the_command_line_knows_click(name: str) -> None:
-    assert not imports(name, into_functions=True) & {"click", "rich"}
-
-
-def test_nothing_is_built_on_the_commands() -> None:
-    for name in set(SOURCES) - {"train.__main__", "sr.cli.__main__"}:
-        assert "sr.cli" not in imports(name, into_functions=False), name
+    assert not {found.partition(".")[0] for found in imports(name, into_functions=True)} & {"click", "rich"}
 
 
 # --- starting light -----------------------------------------------------------------------------
