@@ -5,6 +5,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ from PIL import Image
 from sr.errors import DataError
 from tests.training import CPU
 from train.data.pairs import Pair
-from train.data.patches import Epoch, PatchSource, prepared_ahead
+from train.data.patches import Epoch, PatchSource, Sampling, prepared_ahead
 
 Pixels = NDArray[np.uint8]
 
@@ -65,10 +66,10 @@ def drawn(plan: Epoch) -> tuple[Pixels, Pixels]:
     return np.concatenate([b.lr for b in batches]), np.concatenate([b.hr for b in batches])
 
 
-def plan_of(source: PatchSource, **changes: int) -> Epoch:
+def plan_of(source: PatchSource, **changes: Any) -> Epoch:
     """Return the plan of an epoch of one patch of 4 px a picture and batch, with `changes`."""
-    settings = {"seed": 0, "epoch": 0, "batch_size": 1, "patch_size": 4, "patches_per_picture": 1}
-    return source.epoch(**(settings | changes))
+    settings = {"seed": 0, "batch_size": 1, "patch_size": 4, "patches_per_picture": 1} | changes
+    return source.epoch(settings.pop("epoch", 0), Sampling(**settings))
 
 
 # --- what is drawn ------------------------------------------------------------------------------

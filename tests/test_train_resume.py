@@ -132,8 +132,9 @@ def assert_same_run(first: Trainer, second: Trainer) -> None:
         {"stages": STAGES, "ema": 0.8, "optimizer": "AdamW", "model": replace(NETWORK, norm="batch")},
         {"optimizer": "Muon", "model": replace(NETWORK, norm="none")},
         {"stages": ("l1:1:batch=3", "l1:1:batch=7:patch=6", "l2:1:batch=5:patch=11:lr=1e-3"), "ema": 0.8},
+        {"degrade": ("restore", "clean=0.1"), "workers": 2},
     ],
-    ids=["weight norm", "batch norm", "average", "frozen", "frozen average", "Muon", "grown"],
+    ids=["weight norm", "batch norm", "average", "frozen", "frozen average", "Muon", "grown", "degraded"],
 )
 @pytest.mark.parametrize(
     "cuts",

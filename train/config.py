@@ -54,6 +54,13 @@ class TrainConfig:
         at_least=0,
         resumable=True,
     )
+    degrade: tuple[str, ...] = setting(
+        "Degrade lr patches as 'restore' does (filters, blur, noise, JPEG, WebP) or as a TOML file says; "
+        "KEY=VALUE changes one key of it. Repeat it to combine them.",
+        DATA,
+        default=(),
+        metavar="restore|FILE.toml|KEY=VALUE",
+    )
     data_note: str = setting(
         "What the data are, for the metadata of the weights.", DATA, default="", resumable=True
     )

@@ -23,8 +23,10 @@ from sr.network.checkpoint import Weights, save_weights
 from sr.network.colour import network_image
 from sr.network.model import SRNet, frozen_attention, model_cost
 from train.config import TrainConfig
+from train.data.degrade import degradation_from
 from train.data.pairs import load_pair_list
-from train.data.patches import Batch, Epoch, PatchSource, pair_problems, prepared_ahead
+from train.data.patches import Batch, Epoch, PatchSource, Sampling, pair_problems, prepared_ahead
+from train.data.samples import degradation_sheet, save_png
 from train.distributed import Group, single
 from train.evaluate import Quality, evaluate, upscale_with
 from train.initial import initial_model
@@ -82,6 +84,7 @@ class Trainer:
                     f"a batch of {part.batch_size} patches cannot be shared by {self.group.world} processes; "
                     "raise --batch-size"
                 )
+        self._degradation = degradation_from(config.degrade)
         torch.manual_seed(config.seed)
         self.source = self._checked_data(patch_size=max(part.patch_size for part in parts))
         patches = len(self.source) * config.patches_per_picture
@@ -156,6 +159,10 @@ class Trainer:
             f"training list {config.train_list}; validation {', '.join(map(str, config.val_lists)) or 'none'}"
         )
 
+        if group.is_main and self._degradation is not None:
+            save_png(path := config.file("degradation.png"), degradation_sheet(self._epoch_plan(0)))
+            self._log(f"lr patches are degraded; {path} shows some: hr, lr before, lr after")
+
     def _train_epoch(self, stop: _StopFlag) -> Speed:
         """Do what is left of the epoch; on request save in the middle of it and raise `Stopped`."""
         plan, group = self._epoch_plan(self.epoch), self.group
@@ -176,9 +183,10 @@ class Trainer:
             try:
                 pending.append(self._train_step(batch, plan, loss_of))
             except torch.OutOfMemoryError as error:
+                size = plan.sampling
                 raise TrainingError(
-                    f"out of memory on {_device_name(group.device)} with batches of {plan.batch_size} "
-                    f"patches of {plan.patch_size} px; lower --batch-size or --patch-size, or --amp"
+                    f"out of memory on {_device_name(group.device)} with batches of {size.batch_size} "
+                    f"patches of {size.patch_size} px; lower --batch-size or --patch-size, or --amp"
                 ) from error
             self._done_in_epoch += 1
             self.step += 1
@@ -191,7 +199,7 @@ class Trainer:
                 self._stop(stop)
             now = time.perf_counter()
         speed.seconds = time.perf_counter() - started
-        speed.lr_pixels = speed.images * plan.patch_size**2
+        speed.lr_pixels = speed.images * plan.sampling.patch_size**2
         self.seconds += speed.seconds
         return speed
 
@@ -202,7 +210,7 @@ class Trainer:
             parameters["lr"] = self.schedule.learning_rate(self.step)
         self.optimizer.zero_grad(set_to_none=True)
         # A compiled graph would be compiled anew for the shape of a last, shorter batch.
-        forward = self._forward if size == plan.batch_size else self._wrapped
+        forward = self._forward if size == plan.sampling.batch_size else self._wrapped
         lr, hr = (self._on_device(images) for images in (batch.lr, batch.hr))
         mine = len(range(self.group.rank, size, self.group.world))
         uneven = size % self.group.world > 0
@@ -405,13 +413,14 @@ class Trainer:
 
     def _epoch_plan(self, epoch: int) -> Epoch:
         config, part = self.config, self.schedule.part(epoch)
-        return self.source.epoch(
+        sampling = Sampling(
             seed=config.seed,
-            epoch=epoch,
             batch_size=part.batch_size,
             patch_size=part.patch_size,
             patches_per_picture=config.patches_per_picture,
+            degradation=self._degradation,
         )
+        return self.source.epoch(epoch, sampling)
 
     # --- saving and resuming --------------------------------------------------------------------
 
@@ -517,6 +526,8 @@ class Trainer:
             "ema": config.ema,
             "seed": config.seed,
         }
+        if self._degradation is not None:
+            training["degradation"] = asdict(self._degradation)
         if self._frozen:
             training["frozen"] = self._frozen
         if self._started_from:

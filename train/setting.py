@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import difflib
 import math
+from collections.abc import Iterable
 from dataclasses import MISSING, dataclass, field
 from typing import Any
 
@@ -57,3 +59,9 @@ class Setting:
 def setting(help: str, group: str, *, default: Any = MISSING, **details: Any) -> Any:
     """Declare a field of a dataclass as a setting; `details` are those of `Setting`."""
     return field(default=default, metadata={"setting": Setting(help, group, **details)})
+
+
+def suggestion(name: str, known: Iterable[str]) -> str:
+    """Return "; did you mean ...?" where a known name is close to `name`, else ""."""
+    close = difflib.get_close_matches(name, known, n=1)
+    return f"; did you mean {close[0]!r}?" if close else ""

@@ -6,8 +6,8 @@ that are not given.
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Iterable, Mapping
+import json
+from collections.abc import Mapping
 from dataclasses import fields
 from pathlib import Path
 from typing import Any, Literal
@@ -15,7 +15,7 @@ from typing import Any, Literal
 from sr.errors import TrainingError
 from sr.network.config import PRESETS, AsymWidth, Colour, ModelConfig, Norm, preset_config
 from train.config import DECLARED, Declared, TrainConfig
-from train.setting import NETWORK, Setting
+from train.setting import NETWORK, Setting, suggestion
 
 # Where `srup prepare` puts its lists.
 TRAIN_LIST, VAL_LISTS = "pairs/train/x{scale}.json", "pairs/val/*/x{scale}.json"
@@ -99,6 +99,11 @@ def config_from_settings(settings: Mapping[str, Any]) -> TrainConfig:
         values.setdefault("lr_schedule", "step")
     if values.get("init_weights"):
         values.setdefault("learning_rate", _RATE_FROM_WEIGHTS)
+    if values.get("degrade"):  # what a file says may change; what the run does may not
+        from train.data.degrade import degradation_from
+
+        described = degradation_from(values["degrade"])
+        values["degrade"] = (described.to_json(),) if described else ()
     if not values.get("train_list"):
         values["train_list"] = Path(TRAIN_LIST.format(scale=scale))
     if not values.get("val_lists"):
@@ -134,20 +139,23 @@ def settings_from_toml(path: Path) -> dict[str, Any]:
     return settings
 
 
-def suggestion(name: str, known: Iterable[str]) -> str:
-    """Return "; did you mean ...?" where a known name is close to `name`, else ""."""
-    close = difflib.get_close_matches(name, known, n=1)
-    return f"; did you mean {close[0]!r}?" if close else ""
-
-
 _WORDS = {Path: "a path", str: "a text", int: "a whole number", float: "a number", bool: "true or false"}
 
 
 def _typed(value: Any, declared: Declared, *, where: str, folder: Path) -> Any:
+    if declared.name == "degrade":
+        value = [_degradation_word(item, folder) for item in (value if isinstance(value, list) else [value])]
     if declared.several:
         items = value if isinstance(value, list) else [value]
         return tuple(_typed_item(item, declared.kind, where=where, folder=folder) for item in items)
     return _typed_item(value, declared.kind, where=where, folder=folder)
+
+
+def _degradation_word(item: Any, folder: Path) -> Any:
+    """Return a table as JSON, and the path of a file from its folder."""
+    if isinstance(item, dict):
+        return json.dumps(item)
+    return str(folder / item) if isinstance(item, str) and item.endswith(".toml") else item
 
 
 def _typed_item(value: Any, kind: type, *, where: str, folder: Path) -> Any:

@@ -20,10 +20,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sr.errors import DataError, ImageError
+from train.data.degrade import GRID, MARGIN, Degradation
 from train.data.pairs import Pair, read_rgb
 from train.distributed import Group
 
-Image = NDArray[np.uint8]
+Pixels = NDArray[np.uint8]
 T = TypeVar("T")
 
 # Batches that each worker prepares ahead of the step that needs them.
@@ -34,14 +35,14 @@ _AHEAD = 2
 class Batch:
     """Patches of one step, uint8 RGB: lr (N, P, P, 3) and hr (N, scale*P, scale*P, 3)."""
 
-    lr: Image
-    hr: Image
+    lr: Pixels
+    hr: Pixels
 
 
 class PatchSource:
     """All pictures of a pair list, decoded, and the batches drawn from them."""
 
-    def __init__(self, pictures: list[tuple[Image, Image]], names: list[str], *, scale: int) -> None:
+    def __init__(self, pictures: list[tuple[Pixels, Pixels]], names: list[str], *, scale: int) -> None:
         """Take pictures that were decoded and checked: hr and lr of each, uint8 RGB (H, W, 3)."""
         self._pictures, self._names, self.scale = pictures, names, scale
 
@@ -100,34 +101,75 @@ class PatchSource:
     def __len__(self) -> int:
         return len(self._pictures)
 
-    def epoch(
-        self, *, seed: int, epoch: int, batch_size: int, patch_size: int, patches_per_picture: int
-    ) -> Epoch:
+    def epoch(self, epoch: int, sampling: Sampling) -> Epoch:
         """Return the plan of an epoch: `patches_per_picture` patches of every picture, shuffled."""
-        rng = np.random.default_rng([seed, epoch])
-        order = rng.permutation(np.repeat(np.arange(len(self)), patches_per_picture))
+        rng = np.random.default_rng([sampling.seed, epoch])
+        order = rng.permutation(np.repeat(np.arange(len(self)), sampling.patches_per_picture))
         return Epoch(
             source=self,
-            batch_size=batch_size,
-            patch_size=patch_size,
+            sampling=sampling,
+            number=epoch,
             order=order,
             places=rng.random((len(order), 2)),
             symmetries=rng.integers(8, size=len(order)),
         )
 
-    def patch(
-        self, index: int, place: NDArray[np.float64], symmetry: int, *, side: int
-    ) -> tuple[Image, Image]:
-        """Cut `side` lr pixels and their hr pixels of picture `index` at `place`, in [0, 1); views."""
+    def place(self, index: int, place: NDArray[np.float64], *, side: int) -> tuple[int, int]:
+        """Return top and left of the lr patch of picture `index` at `place`, two numbers in [0, 1)."""
+        shape = self._pictures[index][1].shape[:2]
+        top, left = (int(p * (n - side + 1)) for p, n in zip(place, shape, strict=True))
+        return top, left
+
+    def patch(self, index: int, top: int, left: int, *, side: int) -> tuple[Pixels, Pixels]:
+        """Cut `side` lr pixels of picture `index`, and their hr pixels; views."""
         (hr, lr), scale = self._pictures[index], self.scale
-        top, left = (int(p * (n - side + 1)) for p, n in zip(place, lr.shape[:2], strict=True))
         lr_patch = lr[top : top + side, left : left + side]
         hr_patch = hr[top * scale : (top + side) * scale, left * scale : (left + side) * scale]
-        return _turned(lr_patch, symmetry), _turned(hr_patch, symmetry)
+        return lr_patch, hr_patch
+
+    def degraded(
+        self, index: int, top: int, left: int, *, side: int, how: Degradation, rng: np.random.Generator
+    ) -> Pixels:
+        """Return the lr patch that `patch` cuts, degraded together with its surroundings.
+
+        They are cut so that a grid of blocks, which begins where they begin, may lie anywhere.
+        """
+        (hr, lr), scale = self._pictures[index], self.scale
+        before = MARGIN + rng.integers(GRID, size=2)
+        y, x = max(0, top - int(before[0])), max(0, left - int(before[1]))
+        bottom, right = (
+            min(n, end + side + MARGIN) for n, end in zip(lr.shape[:2], (top, left), strict=True)
+        )
+        around = how.degraded(
+            hr[y * scale : bottom * scale, x * scale : right * scale],
+            lr[y:bottom, x:right],
+            scale=scale,
+            rng=rng,
+        )
+        return around[top - y : top - y + side, left - x : left - x + side]
 
     def name(self, index: int) -> str:
         """Return the file name of the hr picture `index`."""
         return self._names[index]
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How patches are drawn.
+
+    Attributes:
+        seed: of the run.
+        batch_size: patches per step.
+        patch_size: side of an lr patch in pixels.
+        patches_per_picture: in an epoch.
+        degradation: what happens to lr patches; None leaves them as they are.
+    """
+
+    seed: int
+    batch_size: int
+    patch_size: int
+    patches_per_picture: int
+    degradation: Degradation | None = None
 
 
 @dataclass(frozen=True)
@@ -136,45 +178,53 @@ class Epoch:
 
     Attributes:
         source: where the pixels are.
-        batch_size: patches a step.
-        patch_size: side of an lr patch in pixels.
+        sampling: sizes and degradation.
+        number: which epoch of the run.
         order: picture of each patch, (patches,).
         places: where in the picture, (patches, 2) in [0, 1).
         symmetries: which of the eight symmetries of the square, (patches,).
     """
 
     source: PatchSource
-    batch_size: int
-    patch_size: int
+    sampling: Sampling
+    number: int
     order: NDArray[np.intp]
     places: NDArray[np.float64]
     symmetries: NDArray[np.int64]
 
     def __len__(self) -> int:
         """Return the number of batches."""
-        return -(-len(self.order) // self.batch_size)
+        return -(-len(self.order) // self.sampling.batch_size)
 
     def size(self, step: int) -> int:
         """Return the number of patches in batch `step`."""
-        return min(self.batch_size, len(self.order) - step * self.batch_size)
+        return min(self.sampling.batch_size, len(self.order) - step * self.sampling.batch_size)
 
     def batch(self, step: int, *, rank: int = 0, world: int = 1) -> Batch:
         """Cut batch `step`, or every `world`-th patch of it from the `rank`-th on.
 
         A process for which a short batch holds nothing gets the batch's first patch.
         """
-        start = step * self.batch_size
+        start = step * self.sampling.batch_size
         mine = range(start + rank, start + self.size(step), world) or range(start, start + 1)
-        patches = [
-            self.source.patch(self.order[i], self.places[i], self.symmetries[i], side=self.patch_size)
-            for i in mine
-        ]
+        patches = [self.patch(i) for i in mine]
         return Batch(np.stack([lr for lr, _ in patches]), np.stack([hr for _, hr in patches]))
+
+    def patch(self, i: int) -> tuple[Pixels, Pixels]:
+        """Return lr and hr of the patch at place `i` of the order, (P, P, 3) and (scale*P, scale*P, 3)."""
+        index, side = self.order[i], self.sampling.patch_size
+        top, left = self.source.place(index, self.places[i], side=side)
+        lr, hr = self.source.patch(index, top, left, side=side)
+        if self.sampling.degradation is not None:
+            # A generator for each patch: neither resuming nor sharing a batch changes what is drawn.
+            rng = np.random.default_rng([self.sampling.seed, self.number, i])
+            lr = self.source.degraded(index, top, left, side=side, how=self.sampling.degradation, rng=rng)
+        return _turned(lr, self.symmetries[i]), _turned(hr, self.symmetries[i])
 
     def pictures(self, step: int) -> list[str]:
         """Return the names of the pictures in batch `step`."""
-        start = step * self.batch_size
-        return sorted({self.source.name(i) for i in self.order[start : start + self.batch_size]})
+        start = step * self.sampling.batch_size
+        return sorted({self.source.name(i) for i in self.order[start : start + self.size(step)]})
 
 
 def pair_problems(pairs: list[Pair], *, scale: int) -> list[str]:
@@ -189,14 +239,14 @@ def _problem(pair: Pair, scale: int) -> str | None:
     return loaded if isinstance(loaded, str) else None
 
 
-def _load(pair: Pair, scale: int, patch_size: int) -> tuple[Image, Image] | str:
+def _load(pair: Pair, scale: int, patch_size: int) -> tuple[Pixels, Pixels] | str:
     try:
         return _checked(pair, read_rgb(pair.hr), read_rgb(pair.lr), scale, patch_size)
     except (DataError, ImageError) as error:
         return str(error)
 
 
-def _checked(pair: Pair, hr: Image, lr: Image, scale: int, patch_size: int) -> tuple[Image, Image] | str:
+def _checked(pair: Pair, hr: Pixels, lr: Pixels, scale: int, patch_size: int) -> tuple[Pixels, Pixels] | str:
     """Return the pictures, or what is wrong with their sizes."""
     expected = (lr.shape[0] * scale, lr.shape[1] * scale)
     if hr.shape[:2] != expected:
@@ -207,7 +257,7 @@ def _checked(pair: Pair, hr: Image, lr: Image, scale: int, patch_size: int) -> t
     return hr, lr
 
 
-def _turned(patch: Image, symmetry: int) -> Image:
+def _turned(patch: Pixels, symmetry: int) -> Pixels:
     """Apply one of the eight symmetries of the square to (H, W, 3); a view."""
     if symmetry & 1:
         patch = patch[:, ::-1]
