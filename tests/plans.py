@@ -1,10 +1,9 @@
 """TensorRT plans as `srup export --trt` leaves them; what is in them nobody here can run."""
 
 import hashlib
-from dataclasses import replace
 from pathlib import Path
 
-from deploy.engine_manifest import EngineManifest, Identity
+from sr.backends.tensorrt.manifest import EngineManifest, Identity
 
 
 def write_plan(
@@ -20,23 +19,22 @@ def write_plan(
         changes: fields of its `Identity` that differ from those of an L4's at x2.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    sha256 = hashlib.sha256(onnx.read_bytes()).hexdigest()
-    identity = Identity(
-        onnx_sha256=sha256,
-        module="tensorrt",
-        module_version=built_by,
-        platform="Linux x86_64",
-        cuda_major=13,
-        scale=2,
-        precision="fp16",
-        tile=512,
-        batch=4,
-        builder_level=None,
-        compatible=False,
-        gpu="NVIDIA L4, SM89",
-        targets=(),
-    )
-    identity = replace(identity, **changes)
+    fields = {
+        "onnx_sha256": hashlib.sha256(onnx.read_bytes()).hexdigest(),
+        "module": "tensorrt",
+        "module_version": built_by,
+        "platform": "Linux x86_64",
+        "cuda_major": 13,
+        "scale": 2,
+        "precision": "fp16",
+        "tile": 512,
+        "batch": 4,
+        "builder_level": None,
+        "compatible": False,
+        "gpu": "NVIDIA L4, SM89",
+        "targets": (),
+    }
+    identity = Identity.from_dict(fields | changes)
     manifest = EngineManifest(
         identity=identity,
         onnx_name=onnx.name,

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from deploy.engine_manifest import Engine, EngineManifest, read_engine
+from sr.backends.tensorrt.manifest import Engine, EngineManifest, read_engine
 from sr.errors import EngineError
 
 # TensorRT -> release of NVIDIA's Triton containers that has it. A release has the TensorRT of the PyTorch
@@ -62,7 +62,7 @@ def served_plans(paths: Sequence[Path]) -> list[ServedPlans]:
     scales: dict[int, list[Engine]] = {}
     for path in paths:
         engine = _checked(path)
-        scales.setdefault(engine.manifest.identity.scale, []).append(engine)
+        scales.setdefault(engine.manifest.identity.spec.scale, []).append(engine)
     return [_together(scales[scale]) for scale in sorted(scales)]
 
 
@@ -104,13 +104,13 @@ def _together(engines: Sequence[Engine]) -> ServedPlans:
                 f"{engine.path}: serves the same GPUs as {files[capability].name}; leave one of them out"
             )
         files[capability] = engine.path
-    identities = [engine.manifest.identity for engine in engines]
+    specs = [engine.manifest.identity.spec for engine in engines]
     return ServedPlans(
         files=files,
-        scale=first.identity.scale,
-        precision=first.identity.precision,
-        tile=min(identity.tile for identity in identities),
-        batch=min(identity.batch for identity in identities),
+        scale=first.identity.spec.scale,
+        precision=first.identity.spec.precision,
+        tile=min(spec.tile for spec in specs),
+        batch=min(spec.batch for spec in specs),
         onnx_sha256=first.identity.onnx_sha256,
         tensorrt=first.built_by,
     )
@@ -118,7 +118,7 @@ def _together(engines: Sequence[Engine]) -> ServedPlans:
 
 def _capability(manifest: EngineManifest) -> str:
     """Return the compute capability as Triton writes it, e.g. "8.9", or "" for a compatible plan."""
-    if manifest.identity.compatible:
+    if manifest.identity.spec.compatible:
         return ""
     found = re.search(r"SM(\d+)(\d)$", manifest.identity.gpu)
     if found is None:

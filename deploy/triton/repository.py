@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from deploy.engine_models import engine_models
+from deploy.engines.models import engine_models
 from deploy.triton.config import onnx_config, plan_config, tiled_config
 from deploy.triton.plans import ServedPlans, served_plans
 from sr.backends.ort import read_metadata
