@@ -125,7 +125,7 @@ def test_the_reader_of_imports_sees_all_kinds() -> None:
     assert "sr.network.checkpoint" in imports("sr.backends", into_functions=True)
     assert "sr.network.checkpoint" not in imports("sr.backends", into_functions=False)
     assert "sr.network.model" in imports("train.evaluate", into_functions=False), "under TYPE_CHECKING"
-    assert "sr.cli.upscale" in imports("sr.cli", into_functions=False), "from sr.cli import upscale"
+    assert "sr.cli.options" in imports("sr.cli.upscale", into_functions=False), "from sr.cli import options"
 
 
 def room_of(name: str) -> str:
@@ -233,7 +233,11 @@ def test_every_command_has_help(name: str) -> None:
     command = main.commands[name]
     assert isinstance(command, click.Command)
     assert command.help, name
-    assert command.get_short_help_str(limit=200).endswith("."), "its first sentence stands in srup --help"
+    sentence = command.get_short_help_str(limit=200)
+    assert sentence.endswith(".")
+    assert main.summaries[name] == sentence, "its first sentence stands in srup --help"
+    assert len(command.examples) == 2
+    assert all(example.startswith(f"srup {name}") for example in command.examples)
 
 
 # --- of this repository alone -------------------------------------------------------------------

@@ -1,27 +1,40 @@
 """The `srup` command: each subcommand, in a module of its own, parses, calls the library, and prints.
 
-Nothing heavy is imported at module level; `srup --help` loads click and little else.
+Nothing heavy is imported at module level, and a command only when it is used.
 """
 
 from __future__ import annotations
 
 import click
 
-from sr.cli import evaluate, export, info, prepare, train, upscale
 from sr.cli.help import SrupGroup
+from sr.cli.lazy import LazyCommands
 from sr.version import __version__
 
-COMMANDS = {
-    "upscale": upscale.command,
-    "info": info.command,
-    "export": export.command,
-    "prepare": prepare.command,
-    "train": train.command,
-    "eval": evaluate.command,
-}
+COMMANDS = LazyCommands(
+    {
+        "upscale": ("sr.cli.upscale", "Upscale pictures, or folders of pictures."),
+        "info": ("sr.cli.info", "Show what is installed, describe a model, or list engines."),
+        "export": (
+            "sr.cli.export",
+            "Export trained weights to ONNX (folded and checked), or to TensorRT engines.",
+        ),
+        "prepare": (
+            "sr.cli.prepare",
+            "Make pairs from hr pictures: lr by MATLAB-exact bicubic, patches of both, JSON lists.",
+        ),
+        "train": ("sr.cli.train", "Train a network on all visible GPUs, or on the CPU."),
+        "eval": ("sr.cli.evaluate", "Measure PSNR and SSIM of a model on a list of pairs."),
+    }
+)
 
 
-@click.group(cls=SrupGroup, commands=COMMANDS, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(
+    cls=SrupGroup,
+    commands=COMMANDS,
+    summaries=COMMANDS.summaries,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
 @click.version_option(__version__, prog_name="srup")
 def main() -> None:
     """Super-resolution: upscale pictures, export the networks that do it, train them."""

@@ -58,9 +58,14 @@ class SrupGroup(click.Group):
 
     An `OSError` that names a file (no such folder, no permission, disk full) is the environment's
     fault as well.
+
+    Args:
+        summaries: the first sentence of each command's help, in the order in which help shows them.
     """
 
-    command_class = GroupedCommand
+    def __init__(self, *args: Any, summaries: Mapping[str, str], **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.summaries = summaries
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run the subcommand."""
@@ -91,11 +96,9 @@ class SrupGroup(click.Group):
         return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Write each command with its whole first sentence."""
+        """Write each command with its whole first sentence; no command is loaded for that."""
         with formatter.section("Commands"):
-            formatter.write_dl(
-                [(name, command.get_short_help_str(limit=1000)) for name, command in self.commands.items()]
-            )
+            formatter.write_dl(list(self.summaries.items()))
 
 
 def _is_file_name(word: str) -> bool:
