@@ -10,6 +10,7 @@ from sr.errors import DataError
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 
 
+@pytest.mark.slow
 def test_memory_is_read_after_each_picture() -> None:
     growth = folder_memory.run(30, settled=20)
     assert 20 < growth.settled <= growth.largest

@@ -13,6 +13,7 @@ pyvips = pytest.importorskip("pyvips")
 EXAMPLES = Path(__file__).resolve().parent.parent / "examples"
 
 
+@pytest.mark.slow
 def test_a_mosaic_is_upscaled_and_checked(tmp_path):
     spec = large.LargeSpec(width=700, height=600, scale=2)
     result = large.run(EXAMPLES, spec, folder=tmp_path)

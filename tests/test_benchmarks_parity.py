@@ -45,6 +45,7 @@ def measured(*arguments: object) -> Result:
     return CliRunner().invoke(parity.main, [str(argument) for argument in arguments])
 
 
+@pytest.mark.slow
 def test_every_backend_of_this_machine_passes_and_the_rest_is_named(crop, pairs):
     result = parity.run([crop, pairs], scales=[2])
     assert result["passed"]

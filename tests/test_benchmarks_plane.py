@@ -62,6 +62,7 @@ def test_faster_than_all_has_no_gap() -> None:
     assert found.on_front
 
 
+@pytest.mark.slow
 def test_a_plane_is_measured_and_drawn(tmp_path: Path) -> None:
     """Small and one round: the test checks completeness, not speed."""
     ours = {BICUBIC: {"Set5": 30.4, "Set14": 27.6}, "small": {"Set5": 33.3, "Set14": 29.6}}

@@ -378,6 +378,7 @@ def run(*arguments: object) -> Result:
     return CliRunner().invoke(command.main, list(map(str, arguments)))
 
 
+@pytest.mark.slow
 def test_a_report_is_measured_written_and_compared(tmp_path, monkeypatch):
     monkeypatch.setattr(report_crops, "shipped_scales", lambda: [2])
     path = tmp_path / "new" / "report.html"

@@ -29,6 +29,8 @@ from sr.network.model import SRNet
 from sr.network.modelfile import shipped_onnx
 from sr.upscale import Upscaler
 
+pytestmark = pytest.mark.slow
+
 EXAMPLES = Path(__file__).resolve().parent.parent / "examples"
 SPECS = {
     "uint8": ExportSpec(),

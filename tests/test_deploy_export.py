@@ -27,6 +27,8 @@ from sr.network.model import LocalGate, SRNet, frozen_attention
 from sr.network.modelfile import SHIPPED, SHIPPED_DIR, shipped_onnx, shipped_scales, shipped_weights
 from sr.upscale import Upscaler
 
+pytestmark = pytest.mark.slow
+
 EXAMPLES = Path(__file__).resolve().parent.parent / "examples"
 SPECS = {
     "uint8": ExportSpec(),

@@ -88,6 +88,7 @@ def test_weights_have_7_bits(tmp_path):
             assert np.abs(onnx.numpy_helper.to_array(tensor).astype(int)).max() <= 64
 
 
+@pytest.mark.slow
 def test_one_command_exports_an_int8_file(pictures, tmp_path):
     """Of a network as it leaves the training, with live attention."""
     torch.manual_seed(0)
@@ -105,6 +106,7 @@ def test_one_command_exports_an_int8_file(pictures, tmp_path):
     assert (metadata.precision, metadata.halo) == ("int8", config.receptive_field_radius)
 
 
+@pytest.mark.slow
 def test_more_than_the_blocks_costs_more(pictures):
     """Why the readers of trunk and picture stay float."""
     model, given = onnx.load(shipped_onnx(scale=3)), calibration_pictures(pictures)

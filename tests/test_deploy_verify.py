@@ -47,6 +47,7 @@ def test_the_chart_is_constant_and_varied():
     assert len(np.unique(picture[96:, :128].reshape(-1, 3), axis=0)) == 8
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scale", [2, 3, 4])
 def test_half_arithmetic_passes_and_uses_most_of_what_it_may(scale):
     """Real fp16 meets the limit; slightly more error does not."""

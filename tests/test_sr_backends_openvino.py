@@ -72,6 +72,7 @@ def test_int8_is_what_the_file_says_whoever_computes_it(photograph):
     assert psnr(found[0], expected[0]) > 50
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scale", [2, 3, 4])
 def test_low_precisions_are_close_to_float32(photograph, precision, scale):
     with Upscaler(scale=scale) as reference, Upscaler(scale=scale, precision=precision) as upscaler:

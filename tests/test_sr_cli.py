@@ -72,6 +72,7 @@ def test_a_picture_is_upscaled_beside_itself(photo, scale):
         assert (upscaled.size, upscaled.mode) == ((60 * scale, 45 * scale), "RGB")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("suffix", [".png", ".jpg", ".webp", ".tif", ".bmp"])
 def test_every_format_is_read_and_written(photo, tmp_path, suffix):
     source = tmp_path / f"source{suffix}"
@@ -219,6 +220,7 @@ def test_torch_and_onnx_agree(photo, tmp_path):
         assert np.abs(np.asarray(one).astype(int) - np.asarray(other)).max() <= 1
 
 
+@pytest.mark.slow
 def test_a_dynamic_model_says_so_and_runs_whole(photo, tmp_path):
     import torch
 

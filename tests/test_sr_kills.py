@@ -10,6 +10,7 @@ from benchmarks import kills
 from sr.errors import DataError
 
 
+@pytest.mark.slow
 def test_killed_runs_leave_nothing_partial_and_the_last_completes() -> None:
     tally = kills.run(6, pictures=10, seed=1)
     assert tally.kills == 6
@@ -23,6 +24,7 @@ def test_a_partial_file_is_detected(tmp_path: Path) -> None:
         kills._compare(tmp_path, {"a.png": b"half of it"})
 
 
+@pytest.mark.slow
 def test_two_runs_at_once_on_one_folder_both_end_well(tmp_path: Path) -> None:
     """Both compute everything; every file is whole, and neither removes the other's temporary files."""
     kills.make_pictures(tmp_path / "in", 8, seed=2)

@@ -133,6 +133,7 @@ def test_bands_equal_the_whole(kind, tmp_path, rgb, cut_out, repeat):
     assert unfinished(tmp_path) == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["rgb.png", "alpha.png", "grey.png", "deep_alpha.tif"])
 def test_bands_equal_the_whole_with_a_network(kind, tmp_path, rgb, cut_out, real):
     source, target = tmp_path / kind, tmp_path / "bands.tif"

@@ -155,6 +155,7 @@ with Upscaler(backend="onnx", device="cpu", tile=int(sys.argv[1]) or None) as up
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="limits address space the Linux way")
 def test_a_picture_is_upscaled_where_the_usual_tiles_would_not_fit() -> None:
     def run(tile: int) -> subprocess.CompletedProcess[str]:

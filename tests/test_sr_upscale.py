@@ -53,7 +53,15 @@ def assert_tiles_match(tiled: np.ndarray, expected: np.ndarray) -> None:
 
 
 @pytest.mark.parametrize(
-    ("height", "width", "batch"), [(1, 1, 1), (7, 5, 8), (5, 7, 1), (33, 257, 3), (257, 33, 8), (339, 510, 5)]
+    ("height", "width", "batch"),
+    [
+        (1, 1, 1),
+        (7, 5, 8),
+        (5, 7, 1),
+        (33, 257, 3),
+        (257, 33, 8),
+        pytest.param(339, 510, 5, marks=pytest.mark.slow),
+    ],
 )
 @pytest.mark.parametrize("tile", ["four halos", 100, 256])
 def test_tiles_equal_the_whole_picture(upscaler, photograph, height, width, batch, tile):

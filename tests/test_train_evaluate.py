@@ -74,6 +74,7 @@ def test_network_is_left_in_the_mode_it_was_in() -> None:
     assert not model.training
 
 
+@pytest.mark.slow
 def test_every_kind_of_model_file_gives_the_same_figures(pairs: Path, tmp_path: Path) -> None:
     pytest.importorskip("onnxscript")
     config = small_config(

@@ -122,6 +122,7 @@ def assert_same_run(first: Trainer, second: Trainer) -> None:
 # --- exactly ------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "changes",
     [
