@@ -1,19 +1,19 @@
-"""How much memory there is for us: of the machine, of our control groups, of our address space."""
+"""How much memory is available: of the machine, of our control groups, of our address space."""
 
 from __future__ import annotations
 
 import ctypes
 import os
 import sys
-from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
+
+from sr.cgroups import PROCESS, Version, control_groups, number_in
 
 # Taken where the system does not say.
 ASSUMED_BYTES = 2 * 1024**3
 
 _MEMINFO = Path("/proc/meminfo")
-_PROCESS = Path("/proc/self")
 _UNLIMITED = 2**63
 
 
@@ -46,7 +46,7 @@ def _system_available() -> int:
         return ASSUMED_BYTES
 
 
-def _address_space_available(process: Path = _PROCESS) -> int:
+def _address_space_available(process: Path = PROCESS) -> int:
     try:
         import resource
 
@@ -66,59 +66,24 @@ class _Accounting:
     cache: str  # key in memory.stat: page cache that is given back first, so container tools leave it out
 
 
-_V1 = _Accounting(("memory.limit_in_bytes",), "memory.usage_in_bytes", "total_inactive_file")
-_V2 = _Accounting(("memory.max", "memory.high"), "memory.current", "inactive_file")
+_ACCOUNTING: dict[Version, _Accounting] = {
+    1: _Accounting(("memory.limit_in_bytes",), "memory.usage_in_bytes", "total_inactive_file"),
+    2: _Accounting(("memory.max", "memory.high"), "memory.current", "inactive_file"),
+}
 
 
-def _cgroup_available(process: Path = _PROCESS) -> int:
+def _cgroup_available(process: Path = PROCESS) -> int:
     """Return what the tightest group leaves; without a limit, no bound."""
-    return min((_left(group, accounting) for group, accounting in _groups(process)), default=_UNLIMITED)
-
-
-def _groups(process: Path) -> Iterator[tuple[Path, _Accounting]]:
-    """Yield the folder of each group that a process is in, ancestors included, of both versions."""
-    try:
-        memberships = (process / "cgroup").read_text().splitlines()
-        mounts = (process / "mountinfo").read_text().splitlines()
-    except OSError:
-        return
-    for membership in memberships:
-        _, controllers, own = membership.split(":", 2)
-        for mount in mounts:
-            before, _, after = mount.partition(" - ")
-            root, folder = before.split()[3:5]
-            kind, _, options = after.split()[:3]
-            if controllers == "" and kind == "cgroup2":
-                accounting = _V2
-            elif all("memory" in names.split(",") for names in (controllers, options)) and kind == "cgroup":
-                accounting = _V1
-            else:
-                continue
-            yield from ((group, accounting) for group in _lineage(own, root=root, folder=Path(folder)))
-
-
-def _lineage(own: str, *, root: str, folder: Path) -> Iterator[Path]:
-    """Yield the folders from a group up to the one that is mounted: a container sees a part of the tree."""
-    inside = PurePosixPath(own).is_relative_to(root) and ".." not in own.split("/")
-    path = folder / PurePosixPath(own).relative_to(root) if inside else folder
-    yield path
-    yield from (parent for parent in path.parents if parent.is_relative_to(folder))
+    groups = control_groups("memory", process)
+    return min((_left(group, _ACCOUNTING[version]) for group, version in groups), default=_UNLIMITED)
 
 
 def _left(group: Path, accounting: _Accounting) -> int:
-    limits = [limit for name in accounting.limits if (limit := _number(group / name)) is not None]
-    used = _number(group / accounting.used)
+    limits = [limit for name in accounting.limits if (limit := number_in(group / name)) is not None]
+    used = number_in(group / accounting.used)
     if not limits or used is None:
         return _UNLIMITED
     return min(limits) - used + _cache(group / "memory.stat", accounting.cache)
-
-
-def _number(file: Path) -> int | None:
-    """Return what a file states; None for "max" and where it is missing, as in the root group."""
-    try:
-        return int(file.read_text())
-    except (OSError, ValueError):
-        return None
 
 
 def _cache(statistics: Path, key: str) -> int:

@@ -19,7 +19,7 @@ PACKAGES = ("sr", "train", "deploy")
 
 # The rooms, lowest first, and which rooms each may import from, function bodies included. A module or a
 # package directly below `sr` is a room, as are `train`, `deploy` and the two modules that start a command.
-_GROUND = {"sr.errors", "sr.version", "sr.files", "sr.memory", "sr.processor"}
+_GROUND = {"sr.errors", "sr.version", "sr.files", "sr.cgroups", "sr.memory", "sr.processor"}
 _PLAIN = {"sr.tiling", "sr.metrics", "sr.resize", "sr.sizing"}
 _LIBRARY = (
     _GROUND | _PLAIN | {"sr.image", "sr.network", "sr.backends", "sr.resample", "sr.objects", "sr.upscale"}
@@ -28,9 +28,10 @@ _PROGRAM = _LIBRARY | {"sr.sized", "sr.jobs"}
 ROOMS: dict[str, set[str]] = {
     "sr.errors": set(),
     "sr.version": set(),
-    "sr.processor": set(),
+    "sr.cgroups": set(),
+    "sr.processor": {"sr.cgroups"},
     "sr.files": {"sr.errors"},
-    "sr.memory": {"sr.errors"},
+    "sr.memory": {"sr.errors", "sr.cgroups"},
     "sr.tiling": {"sr.errors"},
     "sr.metrics": {"sr.errors"},
     "sr.resize": {"sr.errors"},

@@ -1,15 +1,20 @@
-"""Available memory: nested control groups of both versions, and `ulimit -v`."""
+"""Available memory and cores: nested control groups of both versions, and `ulimit -v`."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from sr import memory
 from sr.backends.base import default_tile, tile_within
 from sr.backends.ort import read_metadata
+from sr.cgroups import control_groups
 from sr.network.modelfile import shipped_onnx, shipped_scales
+from sr.processor import available_cores
 
 MIB = 2**20
 UNLIMITED_V1 = 0x7FFFFFFFFFFFF000  # what version 1 states without a limit
@@ -111,9 +116,52 @@ def test_without_control_groups_there_is_no_bound(machine: Machine, tmp_path: Pa
     assert machine.left > 2**60
 
 
+# --- cores --------------------------------------------------------------------------------------
+
+MACHINE = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
+
+
+@pytest.fixture
+def many_cores(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the process run on 64 cores."""
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(64)), raising=False)
+
+
+@pytest.mark.parametrize(
+    ("quota", "cores"), [("150000 100000", 2), ("50000 100000", 1), ("800000 100000", 8), ("max 100000", 64)]
+)
+@pytest.mark.usefixtures("many_cores")
+def test_a_quota_of_version_2_counts_in_cores(machine: Machine, quota: str, cores: int) -> None:
+    machine.belongs("0::/a/b")
+    machine.mounts(machine.mount("cgroup2"))
+    (machine.mounted / "a" / "b").mkdir(parents=True)
+    (machine.mounted / "a" / "cpu.max").write_text(f"{quota}\n")  # of an ancestor
+    (machine.mounted / "a" / "b" / "cpu.max").write_text("max 100000\n")
+    assert available_cores(machine.process) == cores
+
+
+@pytest.mark.parametrize(("quota", "cores"), [("250000", 3), ("-1", 64)])
+@pytest.mark.usefixtures("many_cores")
+def test_a_quota_of_version_1_counts_in_cores(machine: Machine, quota: str, cores: int) -> None:
+    machine.belongs("5:cpu,cpuacct:/box", "4:memory:/box")
+    machine.mounts(machine.mount("cgroup", options="rw,cpu,cpuacct"))
+    (machine.mounted / "box").mkdir()
+    (machine.mounted / "box" / "cpu.cfs_quota_us").write_text(f"{quota}\n")
+    (machine.mounted / "box" / "cpu.cfs_period_us").write_text("100000\n")
+    assert available_cores(machine.process) == cores
+
+
+def test_without_quota_the_affinity_counts(machine: Machine) -> None:
+    assert available_cores(machine.process) == MACHINE
+    assert 1 <= available_cores() <= MACHINE
+
+
+# --- memory again -------------------------------------------------------------------------------
+
+
 @pytest.mark.skipif(not Path("/proc/self/cgroup").exists(), reason="no control groups here")
 def test_the_groups_of_this_process_are_found() -> None:
-    groups = [group for group, _ in memory._groups(Path("/proc/self"))]
+    groups = [group for group, _ in control_groups("memory")]
     assert groups
     assert all(group.is_dir() for group in groups)
     assert 0 < memory.available_memory() < 2**50
@@ -170,3 +218,36 @@ def test_a_picture_is_upscaled_where_the_usual_tiles_would_not_fit() -> None:
     forced = run(int(usual))
     assert forced.returncode != 0
     assert "use a smaller --tile" in forced.stderr or "MemoryError" in forced.stderr
+
+
+# A picture whose stages do not fit, an animation whose frames do not, and one that fits.
+KILOBYTES = 1_000_000
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="limits address space the Linux way")
+@pytest.mark.parametrize("scale", ["4.1", "4"])
+def test_what_exceeds_the_memory_is_one_failed_job(scale: str, tmp_path: Path) -> None:
+    import resource
+
+    folder, noise = tmp_path / "in", np.random.default_rng(0).integers(0, 256, (2500, 2500), np.uint8)
+    folder.mkdir()
+    Image.fromarray(noise[:1500, :1500]).convert("RGB").save(folder / "a.png", compress_level=1)
+    frames = [Image.fromarray(noise).convert("P"), Image.fromarray(noise[::-1]).convert("P")]
+    frames[0].save(folder / "b.gif", save_all=True, append_images=frames[1:])
+    Image.fromarray(noise[:30, :40]).save(folder / "c.png")
+    words = ["--exclude", "a.png"] if scale == "4" else []  # which fits there, and takes long
+    answer = subprocess.run(
+        [sys.executable, "-m", "sr.cli", "upscale", str(folder), "--scale", scale, *words],
+        env=os.environ | {"PYTHONPATH": str(Path(__file__).parent.parent), "OPENBLAS_NUM_THREADS": "1"},
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_AS, (KILOBYTES * 1024, KILOBYTES * 1024)),
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert (answer.returncode, "Traceback" in answer.stderr) == (1, False), answer.stderr
+    errors = [line for line in answer.stderr.splitlines() if line.startswith("Error: ")]
+    assert [Path(line.split(": ")[1]).name for line in errors] == (
+        ["a.png", "b.gif"] if scale == "4.1" else ["b.gif"]
+    )
+    made = [path.name for path in folder.with_name(f"in_x{scale}").glob("*x*")]
+    assert made == [f"c_x{scale}.png"]

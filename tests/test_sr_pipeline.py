@@ -11,11 +11,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import sr.jobs.admission
 import sr.jobs.pipeline
 import sr.jobs.sequences
-from sr.errors import BackendError
+from sr.errors import BackendError, TooLargeError
 from sr.image import Picture, read_picture
-from sr.jobs.pipeline import FileJob, FileResult, upscale_files
+from sr.jobs.admission import RunLimits
+from sr.jobs.pipeline import FileJob, FileResult, RunSettings, upscale_files
 from sr.upscale import Progress
 
 
@@ -122,6 +124,50 @@ def test_a_picture_that_fails_does_not_stop_the_others(jobs: list[FileJob]) -> N
     assert sorted(path.name for path in jobs[0].target.parent.iterdir()) == [
         f"{index}.png" for index in (0, 1, 3, 4, 7, 8)
     ]
+
+
+@pytest.mark.parametrize("stage", ["open_picture", "picture", "write_picture"])
+def test_memory_that_runs_out_is_one_failed_job(
+    jobs: list[FileJob], monkeypatch: pytest.MonkeyPatch, stage: str
+) -> None:
+    """Whatever was counted beforehand, another process may have taken the memory meanwhile."""
+    upscaler = failing_at(4, MemoryError()) if stage == "picture" else Doubling()
+    if stage != "picture":
+        whole = getattr(sr.jobs.pipeline, stage)
+
+        def failing(path: Path, *arguments: object, **options: object) -> object:
+            if path.name == "4.png":
+                raise MemoryError
+            return whole(path, *arguments, **options)
+
+        monkeypatch.setattr(sr.jobs.pipeline, stage, failing)
+    results = list(upscale_files(jobs, upscaler))
+    assert [index for index, result in enumerate(results) if result.error is not None] == [4]
+    assert str(results[4].error).startswith(f"{jobs[4].source}: not enough memory")
+    assert len(list(jobs[0].target.parent.iterdir())) == 8
+
+
+def test_a_refusal_looks_at_the_file_once_and_waits_for_nobody(
+    jobs: list[FileJob], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first picture is not written before the third is upscaled, so the second waits for nothing."""
+    looks: list[Path] = []
+    for module, name in ((sr.jobs.admission, "read_header"), (sr.jobs.pipeline, "open_picture")):
+        read = getattr(module, name)
+
+        def counting(path: Path, *arguments: object, read: Callable = read, **options: object) -> object:
+            looks.append(path)
+            return read(path, *arguments, **options)
+
+        monkeypatch.setattr(module, name, counting)
+    third = threading.Event()
+    monkeypatch.setattr(sr.jobs.pipeline, "write_picture", lambda *_, **__: (str(third.wait(timeout=20)),))
+    upscaler = Doubling(lambda count: third.set() if count == 1 else None)
+    settings = RunSettings(limits=RunLimits(max_pixels=40))
+    first, refused, last = upscale_files([jobs[0], jobs[8], jobs[1]], upscaler, settings=settings)
+    assert first.notes == last.notes == ("True",)
+    assert isinstance(refused.error, TooLargeError)
+    assert looks.count(jobs[8].source) == 1
 
 
 def test_an_interrupt_finishes_what_was_upscaled_and_leaves_nothing_partial(

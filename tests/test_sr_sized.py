@@ -1,6 +1,9 @@
 """Upscaling to any size: chains of the shipped networks and one resampling."""
 
+import math
 import sys
+import threading
+import time
 from pathlib import Path
 
 import numpy as np
@@ -9,13 +12,13 @@ from click.testing import CliRunner
 from PIL import Image
 
 from sr.cli import main
-from sr.errors import ImageError
+from sr.errors import BackendError, ImageError
 from sr.image import Picture, read_picture
 from sr.jobs.setup import open_setup
 from sr.metrics import psnr_y
 from sr.resample import resample
 from sr.sized import SizedUpscaler, Upscaling
-from sr.sizing import SizeRequest
+from sr.sizing import SizeRequest, chain
 from sr.upscale import Upscaler
 
 EXAMPLES = Path(__file__).resolve().parent.parent / "examples"
@@ -130,6 +133,50 @@ def test_one_network_where_one_suffices() -> None:
 def test_a_size_that_does_not_fit_a_picture_is_an_error_of_that_picture(photo: Picture) -> None:
     with SizedUpscaler(SizeRequest(width=100, height=100)) as upscaler, pytest.raises(ImageError):
         upscaler.picture(photo)
+
+
+def test_closing_waits_for_the_picture_in_hand_and_refuses_the_next(photo: Picture) -> None:
+    """The second network is opened after another thread has begun to close."""
+    upscaler, begun, closing = SizedUpscaler(SizeRequest(factor=6)), threading.Event(), threading.Event()
+    done: list[Picture] = []
+
+    def progress(tile: int, total: int) -> None:
+        begun.set()
+        closing.wait(timeout=60)
+
+    def upscale() -> None:
+        done.append(upscaler.picture(photo, progress=progress))
+
+    def close() -> None:
+        upscaler.close()
+        closed.append(len(done))
+
+    closed: list[int] = []
+    worker, closer = threading.Thread(target=upscale), threading.Thread(target=close)
+    worker.start()
+    begun.wait(timeout=60)
+    closer.start()
+    while not upscaler._closed:
+        time.sleep(0.01)
+    with pytest.raises(BackendError, match="closed"):
+        upscaler.picture(photo)
+    closing.set()
+    worker.join(timeout=60)
+    closer.join(timeout=60)
+    assert closed == [1], "closed after the picture was done"
+    assert done[0].pixels.shape == (360, 540, 3)
+    upscaler.close()
+
+
+@pytest.mark.parametrize("factor", [0.5, 1, 2.5, 4, 4.1])
+def test_memory_is_counted_for_each_stage(factor: float) -> None:
+    height, width, pixel_bytes = 100, 200, 3
+    with SizedUpscaler(SizeRequest(factor=factor)) as upscaler:
+        counted = upscaler.working_bytes(height, width, pixel_bytes)
+    product = math.prod(chain(factor, (2, 3, 4)))
+    stage = height * width * product**2 * pixel_bytes
+    assert counted >= stage
+    assert counted < 12 * max(stage, height * width * pixel_bytes)
 
 
 def test_the_command(photo: Picture, tmp_path: Path) -> None:

@@ -215,7 +215,7 @@ def test_how_many_work_changes_nothing(tmp_path: Path, monkeypatch: pytest.Monke
         write(tmp_path / f"hr/{seed % 3}/{seed}.png", pixels(30, 26 + seed, 3, seed=seed))
     results = []
     for workers in (1, 5):
-        monkeypatch.setattr(train.prepare.make.os, "cpu_count", lambda workers=workers: workers)
+        monkeypatch.setattr(train.prepare.make, "available_cores", lambda workers=workers: workers)
         run(tmp_path / "hr", tmp_path / f"out{workers}", scales=(2, 3), min_variance=5)
         results.append(files(tmp_path / f"out{workers}"))
     assert results[0] == results[1]
@@ -404,7 +404,7 @@ def test_a_killed_run_goes_on_where_it_was(tmp_path: Path, monkeypatch: pytest.M
     for seed in range(6):
         write(tmp_path / f"hr/{seed}.png", pixels(24, 24, 3, seed=seed))
     run(tmp_path / "hr", tmp_path / "reference")
-    monkeypatch.setattr(train.prepare.make.os, "cpu_count", lambda: 1)
+    monkeypatch.setattr(train.prepare.make, "available_cores", lambda: 1)
 
     def stop(done: int, total: int) -> None:
         if done == 3:

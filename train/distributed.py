@@ -29,6 +29,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from sr import errors
 from sr.errors import TrainingError
+from sr.processor import available_cores
 
 T = TypeVar("T")
 
@@ -144,7 +145,7 @@ def joined() -> Iterator[Group]:
         torch.cuda.set_device(local)
     else:
         per_machine = int(os.environ.get("LOCAL_WORLD_SIZE", world))
-        torch.set_num_threads(max(1, (os.cpu_count() or 1) // per_machine))
+        torch.set_num_threads(max(1, available_cores() // per_machine))
     # DistributedDataParallel imports this, whose functions hold the group that is there then, as a default;
     # it would never end.
     importlib.import_module("torch.distributed.nn.functional")

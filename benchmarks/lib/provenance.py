@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.metadata
-import os
 import platform
 import re
 import shlex
@@ -16,6 +15,7 @@ from typing import Any
 from benchmarks.lib.paths import ROOT
 from sr import __version__
 from sr.backends.available import driver_cuda_version, gpu_names
+from sr.processor import available_cores
 
 # Packages whose versions are recorded.
 _PACKAGES = (
@@ -49,7 +49,7 @@ def provenance() -> dict[str, Any]:
 def machine_kind() -> str:
     """Return the machine for a file name: its first GPU, else cores and processor."""
     gpus = gpu_names()
-    name = gpus[0] if gpus else f"{os.cpu_count()} cores {_processor()}"
+    name = gpus[0] if gpus else f"{available_cores()} cores {_processor()}"
     return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
 
 
@@ -94,7 +94,7 @@ def machine() -> dict[str, Any]:
     """Return the kind of machine: processor, cores, Python."""
     return {
         "processor": _processor(),
-        "cores": os.cpu_count(),
+        "cores": available_cores(),
         "system": platform.system(),
         "python": platform.python_version(),
     }

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Iterator
 
 from sr.backends import BACKENDS, CPU_ONLY
 from sr.backends.available import driver_cuda_version, gpu_names, installed, lacks, missing
 from sr.network.modelfile import DEFAULT_PRESET, shipped_scales
+from sr.processor import available_cores
 from sr.version import __version__
 
 
@@ -36,7 +36,7 @@ def _state(backend: str, *, gpus: int) -> str:
     lack = lacks(backend) if gpus else ""
     if backend in ("trt", "trt-rtx"):
         return f"{found}; devices: {_gpus(gpus) or 'none, needs an NVIDIA GPU'}"
-    devices = f"cpu ({os.cpu_count()} cores)" + (f", {_gpus(gpus)}" if gpus and not lack else "")
+    devices = f"cpu ({available_cores()} cores)" + (f", {_gpus(gpus)}" if gpus and not lack else "")
     return f"{found}; devices: {devices}" + (f"; for the GPU: {lack}" if gpus and lack else "")
 
 

@@ -143,6 +143,8 @@ class Admission:
 
     def _obstacle_to_bands(self, job: FileJob, header: Header) -> str:
         """Return what keeps a picture from being upscaled in bands, as a remedy; empty if nothing does."""
+        if header.count > 1:
+            return "it holds several pictures; split it first, or use a smaller scale (--scale)"
         if self._capabilities.bands is None:
             return self._capabilities.without_bands
         if job.stdin is not None or job.stdout is not None:
@@ -151,8 +153,6 @@ class Admission:
             return "only TIFF is written in bands; use -o NAME.tif or --format tif"
         if header.problem:
             return f"it is {header.problem}, which is not read in bands; convert it to an RGB TIFF first"
-        if header.count > 1:
-            return "it holds several pictures; split it first"
         return ""
 
 

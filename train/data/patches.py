@@ -7,7 +7,6 @@ state, and several processes can each cut their share of the same batches.
 from __future__ import annotations
 
 import math
-import os
 import tempfile
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -20,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sr.errors import DataError, ImageError
+from sr.processor import available_cores
 from train.data.degrade import GRID, MARGIN, Degradation
 from train.data.pairs import Pair, read_rgb
 from train.distributed import Group
@@ -53,7 +53,7 @@ class PatchSource:
         Raises:
             DataError: pictures cannot be read or do not fit; all of them are named at once.
         """
-        with ThreadPoolExecutor(os.cpu_count()) as pool:
+        with ThreadPoolExecutor(available_cores()) as pool:
             loaded = list(pool.map(lambda pair: _load(pair, scale, patch_size), pairs))
         if problems := [item for item in loaded if isinstance(item, str)]:
             raise DataError("; ".join(problems))
@@ -229,7 +229,7 @@ class Epoch:
 
 def pair_problems(pairs: list[Pair], *, scale: int) -> list[str]:
     """Decode every picture of a list and return what is wrong, one text for each pair that does not fit."""
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
+    with ThreadPoolExecutor(available_cores()) as pool:
         found = pool.map(lambda pair: _problem(pair, scale), pairs)
         return [problem for problem in found if problem is not None]
 

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, replace
@@ -26,6 +25,7 @@ from PIL import Image
 from sr.errors import DataError
 from sr.files import atomic_write
 from sr.metrics import y_channel
+from sr.processor import available_cores
 from sr.resize import bicubic_resize, modulo_crop
 from train.data.pairs import read_rgb
 from train.prepare.layout import find_hr_folder, find_sources, refuse_clashes, set_name
@@ -171,7 +171,7 @@ def _run(
         DataError: pictures cannot be read (all are named, the others are made), or the disk is full.
     """
     problems = []
-    pool = ThreadPoolExecutor(min(os.cpu_count() or 1, MAX_WORKERS))  # numpy and Pillow release the GIL
+    pool = ThreadPoolExecutor(min(available_cores(), MAX_WORKERS))  # numpy and Pillow release the GIL
     try:
         futures = {pool.submit(_make, spec, output, job): job.source.name for job in jobs}
         for done, future in enumerate(as_completed(futures), 1):
