@@ -23,7 +23,7 @@ from benchmarks.lib.paths import ROOT
 from benchmarks.lib.results import store_result
 from benchmarks.lib.timing import interleaved_seconds
 from sr.backends import BackendRequest, open_backend
-from sr.backends.available import driver_cuda_version, gpu_names, lacks
+from sr.backends.available import driver_cuda_version, gpu_names, missing_requirements
 from sr.backends.tensorrt.backend import TrtSettings
 from sr.errors import BackendError
 from sr.image import read_picture
@@ -70,7 +70,7 @@ def rates(scale: int, image: np.ndarray, rounds: int) -> dict[str, float]:
     with ExitStack() as stack:
         actions: dict[str, Callable[[], object]] = {}
         for name in BACKENDS:
-            if lack := lacks(name):
+            if lack := missing_requirements(name):
                 print(f"{name}: lacks {lack}", file=sys.stderr)
                 continue
             for label, graph, equal in variants(name):

@@ -27,8 +27,7 @@ from benchmarks.lib.options import Script, store_option
 from benchmarks.lib.paths import EXAMPLES
 from benchmarks.lib.results import store_result
 from deploy.verify import MAX_LOSS_DB, Difference, difference, tiles_match
-from sr.backends import BACKENDS, CPU_ONLY, BackendRequest, open_backend
-from sr.backends.base import PRECISIONS
+from sr.backends import BACKENDS, BackendRequest, open_backend
 from sr.backends.parity import MIN_PSNR_DB
 from sr.errors import DataError, SrupError
 from sr.image import read_picture
@@ -38,8 +37,11 @@ from sr.upscale import Upscaler
 from train.data.pairs import load_pair_list, read_rgb
 
 TILE_PX = 128  # cuts every example into several tiles, and is large enough for every shipped halo
-NAMES = tuple(name for name in BACKENDS if name != "auto")
-DEVICES = {"trt": ("cuda",), "trt-rtx": ("cuda",), **dict.fromkeys(CPU_ONLY, ("cpu",))}  # others: both
+NAMES = tuple(BACKENDS)
+DEVICES = {
+    name: tuple(device for device, kind in (("cpu", "cpu"), ("cuda", "gpu")) if kind in spec.devices)
+    for name, spec in BACKENDS.items()
+}
 
 Image = NDArray[np.uint8]
 
@@ -173,7 +175,7 @@ def cases(backends: Sequence[str], precisions: Sequence[str] = ()) -> Iterator[C
     """Yield the cases to compare; empty precisions mean all that a backend has."""
     for backend in backends:
         for device in DEVICES.get(backend, ("cpu", "cuda")):
-            for precision in PRECISIONS[backend]:
+            for precision in BACKENDS[backend].precisions:
                 if not precisions or precision in precisions:
                     yield Case(backend, device, precision)
 

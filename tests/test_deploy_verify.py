@@ -12,7 +12,7 @@ import sr.cli.report_engines
 from deploy.engines.parity import engine_parity
 from deploy.verify import chart, difference, parity
 from sr.backends import BackendRequest, open_backend
-from sr.backends.available import lacks
+from sr.backends.available import missing_requirements
 from sr.backends.ort import OrtBackend
 from sr.backends.parity import MIN_PSNR_DB, Parity
 from sr.backends.tensorrt.gpus import Gpu, visible_gpus
@@ -201,7 +201,7 @@ def identity():
 @pytest.mark.parametrize("scale", [2, 3, 4])
 @pytest.mark.parametrize("name", ["trt", "trt-rtx"])
 def test_export_compares_with_the_network_on_a_real_gpu(tmp_path, name, scale):
-    if lack := lacks(name):
+    if lack := missing_requirements(name):
         pytest.skip(f"{name} lacks {lack}")
     result = export(f"--{name}", "--scale", scale, "-o", tmp_path)
     if "does not support" in result.output:

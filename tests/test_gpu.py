@@ -14,7 +14,7 @@ from PIL import Image
 import sr.backends.tensorrt.opening
 from deploy.verify import difference
 from sr.backends import BackendRequest, open_backend
-from sr.backends.available import driver_gpu_count, lacks
+from sr.backends.available import driver_gpu_count, missing_requirements
 from sr.backends.ort import OrtBackend
 from sr.backends.parity import MIN_PSNR_DB
 from sr.backends.tensorrt.backend import TrtBackend, TrtSettings
@@ -36,7 +36,7 @@ MAX_RERUN_LEVELS = 1
 @pytest.fixture(scope="module", params=["trt", "trt-rtx"])
 def name(request) -> str:
     """Return the backend, if it is installed and supports the GPU that is here."""
-    if lack := lacks(request.param):
+    if lack := missing_requirements(request.param):
         pytest.skip(f"{request.param} lacks {lack}")
     return request.param
 
@@ -187,7 +187,7 @@ def test_two_gpus_share_a_picture(name, engine_dir, photograph, on_cpu):
 
 @pytest.mark.parametrize("scale", [2, 3, 4])
 def test_onnxruntime_on_cuda(scale, photograph, on_cpu):
-    if lack := lacks("onnx"):
+    if lack := missing_requirements("onnx"):
         pytest.skip(f"onnx lacks {lack}")
     with Upscaler(backend=OrtBackend(shipped_onnx(scale=scale), device="cuda")) as upscaler:
         found = difference(upscaler(photograph), on_cpu(scale))
@@ -195,7 +195,7 @@ def test_onnxruntime_on_cuda(scale, photograph, on_cpu):
 
 
 def test_auto_takes_a_gpu(photograph):
-    if all(lacks(backend) for backend in ("trt", "trt-rtx", "onnx", "torch")):
+    if all(missing_requirements(backend) for backend in ("trt", "trt-rtx", "onnx", "torch")):
         pytest.skip("no backend is installed that can use the GPU")
     with Upscaler(scale=2) as upscaler:
         assert "GPU" in upscaler.backend.info.device

@@ -12,8 +12,8 @@ import onnxruntime
 import pytest
 from PIL import Image
 
-import sr.backends
-from sr.backends import BackendRequest, open_backend
+from sr.backends import BACKENDS, BackendRequest, choice, open_backend, ort
+from sr.backends.available import missing, missing_requirements
 from sr.backends.base import Backend, BackendInfo, gpu_indices
 from sr.backends.ort import OrtBackend, read_metadata
 from sr.backends.tensorrt.gpus import Gpu
@@ -53,10 +53,11 @@ def machine(monkeypatch):
 
             return open_stub
 
-        names = [name for name in sr.backends.BACKENDS if name != "auto"]
-        monkeypatch.setattr(sr.backends, "_OPENERS", {name: opener(name) for name in names})
-        monkeypatch.setattr(sr.backends, "driver_gpu_count", lambda: gpus)
-        monkeypatch.setattr(sr.backends, "lacks", lambda name: (lacking or {}).get(name, ""))
+        monkeypatch.setattr(choice, "_opened", lambda spec, request: opener(spec.name)(request))
+        monkeypatch.setattr(choice, "require_extra", lambda *_, **__: None)
+        monkeypatch.setattr(choice, "missing", lambda name: "")
+        monkeypatch.setattr(choice, "driver_gpu_count", lambda: gpus)
+        monkeypatch.setattr(choice, "missing_requirements", lambda name: (lacking or {}).get(name, ""))
 
     return make
 
@@ -68,7 +69,7 @@ def machine(monkeypatch):
         ({"lacking": {"trt": "tensorrt"}}, "auto", "trt-rtx", "cuda", "the fastest on this GPU"),
         ({"lacking": {"trt": "x", "trt-rtx": "y"}}, "auto", "onnx", "cuda", "the fastest on this GPU"),
         ({"failing": ("trt",)}, "auto", "trt-rtx", "cuda", "trt failed: no kernel image for trt"),
-        ({"lacking": dict.fromkeys(sr.backends.BACKENDS, "x")}, "auto", "onnx", "cpu", "cannot use the GPU"),
+        ({"lacking": dict.fromkeys(BACKENDS, "x")}, "auto", "onnx", "cpu", "cannot use the GPU"),
         ({"gpus": 0}, "auto", "onnx", "cpu", "no NVIDIA GPU found"),
         ({}, "cpu", "onnx", "cpu", ""),
         ({"lacking": {"trt": "tensorrt"}}, "0,1", "trt-rtx", "0,1", "the fastest on this GPU"),
@@ -135,14 +136,11 @@ def test_a_backend_that_is_named_runs_on_a_gpu_if_it_can(machine):
 
 @pytest.mark.parametrize("name", ["trt", "trt-rtx"])
 def test_without_a_gpu_tensorrt_says_so_in_one_line(monkeypatch, name):
-    monkeypatch.setattr(sr.backends, "driver_gpu_count", lambda: 0)
-    monkeypatch.setattr(sr.backends, "lacks", lambda _: "")
-    with pytest.raises(BackendError) as caught:
+    monkeypatch.setattr(choice, "driver_gpu_count", lambda: 0)
+    monkeypatch.setattr(choice, "missing", lambda _: "")
+    with pytest.raises(BackendError, match=rf"{name} needs an NVIDIA GPU.*--backend onnx$"):
         open_backend(name, REQUEST)
-    assert str(caught.value) == (
-        f"backend {name} needs an NVIDIA GPU, and the driver finds none here; use --backend onnx"
-    )
-    monkeypatch.setattr(sr.backends, "lacks", lambda name: f'x; pip install "srup[{name}]"')
+    monkeypatch.setattr(choice, "missing", lambda name: f'x; pip install "srup[{name}]"')
     with pytest.raises(BackendError, match=rf"GPU.*pip install \"srup\[{name}\]\""):
         open_backend(name, REQUEST)
     with pytest.raises(BackendError, match="GPU"):
@@ -170,13 +168,96 @@ def test_info_names_what_is_missing_and_the_pip_line(monkeypatch):
     monkeypatch.setattr(sr.cli.environment, "gpu_names", lambda: ["NVIDIA L4", "NVIDIA T4"])
     monkeypatch.setattr(sr.cli.environment, "driver_cuda_version", lambda: "13.0")
     text = "\n".join(environment_lines())
-    assert "NVIDIA driver: serves CUDA 13.0, 2 GPUs" in text
+    assert "CUDA 13.0, 2 GPUs" in text
     assert "1  NVIDIA T4" in text
     assert 'missing: tensorrt and cuda-bindings; pip install "srup[trt]"' in text
     assert 'missing: tensorrt-rtx and cuda-bindings; pip install "srup[trt-rtx]"' in text
     assert 'missing: safetensors; pip install "srup[torch]"' in text
     if "CUDAExecutionProvider" not in onnxruntime.get_available_providers():
-        assert "pip uninstall onnxruntime, then pip install onnxruntime-gpu" in text
+        assert 'pip install "onnxruntime-gpu[cuda,cudnn]"' in text
+
+
+def test_a_package_that_is_too_old_is_missing(monkeypatch):
+    """Before 12.9.1 cuda-bindings hold the GIL while they wait for the GPU."""
+    import sr.backends.available as available
+
+    monkeypatch.setattr(available, "_has", lambda module: True)
+    for number, said in (("12.9.0", True), ("12.8.0", True), ("12.9.1", False), ("13.0.3", False)):
+        monkeypatch.setattr(available, "_version", lambda package, number=number: number)
+        gap = available.missing("trt")
+        assert ("cuda-bindings 12.9.1 or later" in gap) == said, number
+    (line,) = [text for text in (ROOT / "setup.cfg").read_text().splitlines() if "cuda-bindings" in text][:1]
+    assert line.strip() == "cuda-bindings>=12.9.1"
+
+
+# --- one record for each backend ------------------------------------------------------------------
+
+ONE_MORE = """
+import sys
+from sr.backends.specs import BACKENDS, BackendSpec, Requirement
+BACKENDS["repeat"] = BackendSpec(
+    name="repeat",
+    title="Repeat",
+    opener="tests.backends:open_repeat",
+    requirements=(Requirement("json", ("repeat-package",)),),
+    extra="repeating",
+    devices=("cpu",),
+    precisions=("bf16", "int8"),
+    model_suffixes=(".repeat",),
+    sixteen_bit=True,
+)
+from sr.cli import main
+main(sys.argv[1:])
+"""
+
+
+def one_more(*arguments: object) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-c", ONE_MORE, *map(str, arguments)]
+    answer = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert "Traceback" not in answer.stderr
+    return answer
+
+
+def test_a_backend_is_one_record_from_which_help_and_messages_are_made(tmp_path):
+    text = " ".join(one_more("upscale", "--help").stdout.split())
+    assert "|repeat]" in text
+    assert ".repeat for repeat" in text
+    assert "repeat bf16" in text, "the default precision"
+    listed = one_more("info").stdout
+    assert next(line for line in listed.splitlines() if line.split()[:1] == ["repeat"])
+    Image.new("RGB", (20, 10)).save(tmp_path / "in.png")
+    (tmp_path / "m.repeat").write_bytes(b"")
+    other = ("--backend", "onnx", "--scale", 2, "--model", tmp_path / "m.repeat")
+    refused = one_more("upscale", tmp_path / "in.png", *other)
+    assert "--backend repeat" in refused.stderr
+    refused = one_more("upscale", tmp_path / "in.png", "--backend", "torch", "--precision", "int8")
+    assert "onnx, openvino or repeat" in refused.stderr
+
+
+def test_a_backend_of_one_record_upscales(tmp_path):
+    Image.new("RGB", (20, 10), "teal").save(tmp_path / "in.png")
+    answer = one_more("upscale", tmp_path / "in.png", "--backend", "repeat")
+    assert answer.returncode == 0, answer.stderr
+    with Image.open(tmp_path / "in_x2.png") as picture:
+        assert picture.size == (40, 20)
+
+
+@pytest.mark.parametrize("spec", BACKENDS.values(), ids=lambda spec: spec.name)
+def test_every_record_fits_the_package(spec):
+    import configparser
+
+    from sr.backends.specs import PRECISIONS, imported
+
+    assert BACKENDS[spec.name] is spec
+    assert set(spec.precisions) >= {*spec.gpu_precisions, *spec.fastest_on_cpu}
+    assert set(spec.precisions) <= set(PRECISIONS)
+    assert bool(spec.gpu_precisions) == ("gpu" in spec.devices)
+    extras = configparser.ConfigParser()
+    extras.read(ROOT / "setup.cfg")
+    assert not spec.extra or spec.extra in extras["options.extras_require"]
+    if not missing(spec.name):
+        assert callable(imported(spec.opener))
+        assert not spec.gpu_probe or callable(imported(spec.gpu_probe))
 
 
 # --- ONNX Runtime on a GPU ------------------------------------------------------------------------
@@ -194,7 +275,7 @@ def test_bound_runs_equal_plain_ones():
 
 
 def test_a_silent_run_on_the_cpu_is_refused(monkeypatch):
-    """ONNX Runtime lists CUDA, fails to load it, and goes on on the CPU without an error."""
+    """ONNX Runtime lists CUDA, fails to load it, and continues on the CPU without an error."""
     real = onnxruntime.InferenceSession
     monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["CUDAExecutionProvider"])
     monkeypatch.setattr(
@@ -202,8 +283,37 @@ def test_a_silent_run_on_the_cpu_is_refused(monkeypatch):
         "InferenceSession",
         lambda path, options, providers: real(path, options, providers=["CPUExecutionProvider"]),
     )
-    with pytest.raises(BackendError, match=r"CUDAExecutionProvider.*CPU"):
+    monkeypatch.setattr(ort, "_load_cuda_libraries", lambda: "")
+    with pytest.raises(BackendError, match=r"CUDAExecutionProvider.*CPU.*onnxruntime-gpu\[cuda,cudnn\]"):
         OrtBackend(shipped_onnx(scale=2), device="cuda")
+
+
+def test_a_gpu_is_claimed_only_after_the_provider_was_started(monkeypatch):
+    class Session:
+        def __init__(self, path, options, providers):
+            opened.append(providers)
+
+        def get_providers(self):
+            return [started[-1]]
+
+    opened, loaded, started = [], [], []
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["CUDAExecutionProvider"])
+    monkeypatch.setattr(onnxruntime, "InferenceSession", Session)
+    monkeypatch.setattr(onnxruntime, "preload_dlls", lambda: loaded.append(print("libcublas is missing")))
+    for provider, said in (("CPUExecutionProvider", True), ("CUDAExecutionProvider", False)):
+        started.append(provider)
+        ort._start_problem.cache_clear()
+        ort._load_cuda_libraries.cache_clear()
+        problem = missing_requirements("onnx")
+        assert bool(problem) == said
+        assert ("libcublas is missing" in problem) == said, "what ONNX Runtime prints is not lost"
+    ort._start_problem.cache_clear()
+    ort._load_cuda_libraries.cache_clear()
+    assert len(loaded) == 2
+    ((name, settings),) = opened[0]
+    assert name == "CUDAExecutionProvider"
+    assert settings["use_tf32"] == "0", "float32 is promised"
+    assert settings["cudnn_conv_algo_search"] == "HEURISTIC"
 
 
 # --- TensorRT by name -----------------------------------------------------------------------------
@@ -237,8 +347,8 @@ def gpus(monkeypatch):
     monkeypatch.setattr(opening, "load_module", lambda _: module)
     monkeypatch.setattr(opening, "visible_gpus", lambda: found)
     monkeypatch.setattr(opening, "EngineStore", Store)
-    monkeypatch.setattr(sr.backends, "driver_gpu_count", lambda: 2)
-    monkeypatch.setattr(sr.backends, "lacks", lambda _: "")
+    monkeypatch.setattr(choice, "driver_gpu_count", lambda: 2)
+    monkeypatch.setattr(choice, "missing", lambda _: "")
     cuda.asked = asked
     return cuda
 
@@ -268,7 +378,8 @@ def test_larger_tiles_and_batches_get_an_engine_of_their_own(gpus):
 
 def test_engines_are_looked_for_in_the_folder_that_was_named(gpus, tmp_path):
     said = {"build_progress": lambda *_: None}
-    with Upscaler(backend="trt", device="0", engine_dir=tmp_path, **said) as upscaler:
+    with Upscaler(backend="trt", device="0", engine_dir=tmp_path, builder=print, **said) as upscaler:
+        assert gpus.builder is print
         assert upscaler.backend.info.name == "trt"
     assert gpus.folder == tmp_path
     open_backend("trt", replace(REQUEST, device="0", **said)).close()

@@ -1,23 +1,15 @@
-"""What there is on this machine to run a network with; probing loads as little as it can."""
+"""Which packages, drivers and GPUs this machine has; probing loads as little as possible."""
 
 from __future__ import annotations
 
 import ctypes
 import importlib.util
+import re
 import sys
 from importlib.metadata import PackageNotFoundError, version
 
-# Backend: modules that it needs, beside those of the base install, and the packages that bring them.
-_PACKAGES: dict[str, dict[str, tuple[str, ...]]] = {
-    "onnx": {"onnxruntime": ("onnxruntime-gpu", "onnxruntime")},
-    "openvino": {"openvino": ("openvino",)},
-    "torch": {"torch": ("torch",), "safetensors": ("safetensors",)},
-    "trt": {
-        "tensorrt": ("tensorrt", "tensorrt-cu13", "tensorrt-cu12"),
-        "cuda.bindings.runtime": ("cuda-bindings",),
-    },
-    "trt-rtx": {"tensorrt_rtx": ("tensorrt-rtx",), "cuda.bindings.runtime": ("cuda-bindings",)},
-}
+from sr.backends.specs import BACKENDS, Requirement, imported
+
 _CUDA_DRIVER = "nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1"
 
 
@@ -31,7 +23,7 @@ def driver_gpu_count() -> int:
 
 
 def driver_cuda_version() -> str:
-    """Return the newest CUDA that the driver serves, e.g. "13.0"; empty where there is no driver."""
+    """Return the newest CUDA that the driver supports, e.g. "13.0"; empty where there is no driver."""
     driver = _driver()
     number = ctypes.c_int(0)
     if driver is None or driver.cuDriverGetVersion(ctypes.byref(number)) != 0:
@@ -55,36 +47,45 @@ def gpu_names() -> list[str]:
 
 
 def installed(backend: str) -> list[str]:
-    """Return the packages of a backend that are installed, as "name version"."""
+    """Return the installed packages of a backend, as "name version"."""
     found = []
-    for module, candidates in _PACKAGES[backend].items():
-        if _has(module):
-            known = (f"{name} {number}" for name in candidates if (number := _version(name)))
-            found.append(next(known, module))
+    for requirement in BACKENDS[backend].requirements:
+        if _has(requirement.module):
+            found.append(_package(requirement) or requirement.module)
     return found
 
 
 def missing(backend: str) -> str:
-    """Return what is not installed and the pip line for it; empty if all is."""
-    lacking = [names[0] for module, names in _PACKAGES[backend].items() if not _has(module)]
-    return f'{" and ".join(lacking)}; pip install "srup[{backend}]"' if lacking else ""
+    """Return the packages that a backend lacks, and the pip line for them; empty if it lacks none."""
+    spec = BACKENDS[backend]
+    lacking = [requirement.packages[0] for requirement in spec.requirements if not _has(requirement.module)]
+    lacking += [
+        f"{requirement.packages[0]} {requirement.minimum} or later"
+        for requirement in spec.requirements
+        if requirement.minimum and _has(requirement.module) and _too_old(requirement)
+    ]
+    return f"{' and '.join(lacking)}; {spec.pip_line}" if lacking else ""
 
 
-def lacks(backend: str) -> str:
-    """Return what a backend lacks to run on the GPUs that the driver sees; empty if nothing."""
-    if gap := missing(backend):
-        return gap
-    if backend == "onnx":
-        import onnxruntime
+def missing_requirements(backend: str) -> str:
+    """Return what a backend lacks to run on the GPUs that the driver sees; empty if it lacks nothing."""
+    probe = BACKENDS[backend].gpu_probe
+    return missing(backend) or (imported(probe)() if probe else "")
 
-        if "CUDAExecutionProvider" not in onnxruntime.get_available_providers():
-            return "onnxruntime-gpu; pip uninstall onnxruntime, then pip install onnxruntime-gpu"
-    if backend == "torch":
-        import torch
 
-        if not torch.cuda.is_available():
-            return "a PyTorch that is built for CUDA; https://pytorch.org/get-started has the pip line"
-    return ""
+def _package(requirement: Requirement) -> str:
+    """Return name and version of the installed package; empty if its metadata is not found."""
+    known = (f"{name} {number}" for name in requirement.packages if (number := _version(name)))
+    return next(known, "")
+
+
+def _too_old(requirement: Requirement) -> bool:
+    number = _package(requirement).rpartition(" ")[2]
+    return bool(number) and _numbers(number) < _numbers(requirement.minimum)
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in re.findall(r"\d+", version)[:3])
 
 
 def _driver() -> ctypes.CDLL | None:
@@ -95,7 +96,7 @@ def _driver() -> ctypes.CDLL | None:
 
 
 def _has(module: str) -> bool:
-    """Say whether a module is installed, without importing what can be large."""
+    """Say whether a module is installed, without importing large packages."""
     package, _, inner = module.partition(".")
     if importlib.util.find_spec(package) is None:
         return False

@@ -45,16 +45,6 @@ def tile_within(memory: int, model: ModelMetadata) -> int:
     return min(default_tile(model.scale), max(_SMALLEST_TILE, fitting))
 
 
-# What each computes with the shipped models; first what it takes where none is named.
-PRECISIONS: dict[str, tuple[Precision, ...]] = {
-    "onnx": ("fp32", "fp16", "int8"),
-    "openvino": ("fp32", "bf16", "int8"),
-    "torch": ("fp32",),
-    "trt": ("fp16", "fp32"),
-    "trt-rtx": ("fp16", "fp32"),
-}
-
-
 @dataclass(frozen=True)
 class BackendInfo:
     """What a caller needs to know of an opened backend.

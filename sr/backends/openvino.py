@@ -14,10 +14,12 @@ from typing import Any
 
 import numpy as np
 
-from sr.backends.base import Backend, BackendInfo, Batch, tile_within
+from sr.backends.base import Backend, BackendInfo, BackendRequest, Batch, tile_within
+from sr.backends.specs import BackendSpec
 from sr.errors import BackendError, ModelError, one_line
 from sr.memory import available_memory
 from sr.network.descriptor import ModelDescriptor, Precision
+from sr.network.modelfile import shipped_onnx
 
 # While one tile is computed by all threads, the next one waits with its memory ready, so that cutting
 # and stitching take no time from the cores. More in flight gain nothing (benchmarks/levers.py).
@@ -27,6 +29,13 @@ IN_FLIGHT = 2
 # Kernels that are made for a shape are kept for the next of that shape: of 5,000, which is the default, they
 # made a folder of pictures of all sizes grow by 0.7 MiB a picture, and took no less time.
 KERNELS_KEPT = 32
+
+
+def open_openvino(spec: BackendSpec, request: BackendRequest) -> Backend:
+    """Open the requested model, or the shipped one from which the requested precision is computed."""
+    file: Precision = "int8" if request.precision == "int8" else "fp32"
+    model = request.model or shipped_onnx(scale=request.scale, precision=file)
+    return OpenVinoBackend(model, precision=request.precision)
 
 
 class OpenVinoBackend(Backend):

@@ -1,7 +1,10 @@
-"""ONNX Runtime: the backend that the base install has, on the CPU or on CUDA."""
+"""ONNX Runtime: the backend of the base install, on the CPU or on CUDA."""
 
 from __future__ import annotations
 
+import contextlib
+import functools
+import io
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -10,22 +13,69 @@ import onnxruntime
 from numpy.typing import NDArray
 
 from sr.backends.available import gpu_names
-from sr.backends.base import Backend, BackendInfo, Batch, default_tile, gpu_indices, tile_within
+from sr.backends.base import (
+    Backend,
+    BackendInfo,
+    BackendRequest,
+    Batch,
+    default_tile,
+    gpu_indices,
+    tile_within,
+)
+from sr.backends.specs import BackendSpec
 from sr.errors import BackendError, ModelError, one_line
 from sr.memory import available_memory
 from sr.network.descriptor import ModelDescriptor
 from sr.network.ends import FINITE_NAME
+from sr.network.modelfile import shipped_onnx, shipped_scales
 from sr.processor import available_cores
 
 PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
-ERRORS_ONLY = 3  # onnxruntime's log severity; what matters comes as an exception
+ERRORS_ONLY = 3  # onnxruntime's log severity; failures come as exceptions
+# float32 is promised, so no TF32. A search for the fastest convolution would start again at each new shape.
+CUDA_OPTIONS = {"use_tf32": "0", "cudnn_conv_algo_search": "HEURISTIC"}
+
+_GPU_BUILD = 'pip uninstall onnxruntime onnxruntime-gpu, then pip install "onnxruntime-gpu[cuda,cudnn]"'
+
+
+def open_ort(spec: BackendSpec, request: BackendRequest) -> Backend:
+    """Open the requested model, or the shipped one in the requested precision."""
+    precision = request.precision or spec.precisions[0]
+    model = request.model or shipped_onnx(scale=request.scale, precision=precision)
+    return OrtBackend(model, device=request.device)
+
+
+def gpu_problem() -> str:
+    """Return why ONNX Runtime cannot use a GPU; empty if it can. Its CUDA provider is started once to see."""
+    if PROVIDERS["cuda"] not in onnxruntime.get_available_providers():
+        return f"onnxruntime-gpu; {_GPU_BUILD}"
+    return _start_problem()
+
+
+@functools.cache
+def _start_problem() -> str:
+    try:
+        _open_session(shipped_onnx(scale=shipped_scales()[0]), "cuda")
+    except BackendError as error:
+        return f"CUDA libraries for its CUDA provider ({error})"
+    return ""
+
+
+@functools.cache
+def _load_cuda_libraries() -> str:
+    """Load the CUDA and cuDNN libraries that pip installed; return what ONNX Runtime prints about it."""
+    printed = io.StringIO()
+    if hasattr(onnxruntime, "preload_dlls"):  # since 1.21
+        with contextlib.redirect_stdout(printed):
+            onnxruntime.preload_dlls()
+    return one_line(printed.getvalue())
 
 
 class OrtBackend(Backend):
     """An ONNX file on ONNX Runtime.
 
     Takes our files; those with float32 IO run pictures of 8 and of 16 bits per channel. The provider
-    that really runs is checked: ONNX Runtime itself falls back to the CPU in silence.
+    that runs is checked, because ONNX Runtime falls back to the CPU without an error.
     """
 
     def __init__(self, model: Path, *, device: str) -> None:
@@ -103,21 +153,24 @@ def _open_session(model: Path, device: str) -> onnxruntime.InferenceSession:
     provider = PROVIDERS["cuda" if gpus else "cpu"]
     if provider not in onnxruntime.get_available_providers():
         raise BackendError(
-            f"the installed ONNX Runtime has no {provider}; swap it: "
-            "pip uninstall onnxruntime, then pip install onnxruntime-gpu"
+            f"the installed ONNX Runtime has no {provider}; install another build: {_GPU_BUILD}"
         )
     if not model.is_file():
         raise ModelError(f"{model}: no such model file")
     options = onnxruntime.SessionOptions()
     options.log_severity_level = ERRORS_ONLY
     options.enable_mem_pattern = False  # one is kept for each shape ever run: 1 MiB for a hundred pictures
+    printed = _load_cuda_libraries() if gpus else ""
     try:
-        chosen = (provider, {"device_id": gpus[0]} if gpus else {})
+        chosen = (provider, {"device_id": gpus[0], **CUDA_OPTIONS} if gpus else {})
         session = onnxruntime.InferenceSession(str(model), options, providers=[chosen])
     except Exception as error:  # onnxruntime raises its own, unexported exception classes
         raise ModelError(f"{model}: ONNX Runtime cannot load it ({one_line(error)})") from error
     if (used := session.get_providers()[0]) != provider:
-        raise BackendError(f"ONNX Runtime could not start {provider} and would run on {used}; see srup info")
+        raise BackendError(
+            f"ONNX Runtime could not start {provider} and would run on {used}; {_GPU_BUILD}"
+            + (f" ({printed})" if printed else "")
+        )
     return session
 
 

@@ -8,12 +8,34 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from sr.backends.base import Backend, BackendInfo, Batch, default_tile, gpu_indices, tile_within
+from sr.backends.base import (
+    Backend,
+    BackendInfo,
+    BackendRequest,
+    Batch,
+    default_tile,
+    gpu_indices,
+    tile_within,
+)
+from sr.backends.specs import BackendSpec
 from sr.errors import BackendError
 from sr.memory import available_memory
 from sr.network.checkpoint import descriptor_from_weights, load_weights
 from sr.network.colour import RGBNet
 from sr.network.deployed import fold
+from sr.network.modelfile import shipped_weights
+
+
+def open_torch(spec: BackendSpec, request: BackendRequest) -> Backend:
+    """Open the requested weights, or the shipped ones."""
+    return TorchBackend(request.model or shipped_weights(scale=request.scale), device=request.device)
+
+
+def gpu_problem() -> str:
+    """Return why PyTorch cannot use a GPU; empty if it can."""
+    if torch.cuda.is_available():
+        return ""
+    return "a PyTorch that is built for CUDA; https://pytorch.org/get-started has the pip line"
 
 
 class TorchBackend(Backend):
@@ -49,7 +71,8 @@ class TorchBackend(Backend):
         """Upscale batches in order, one at a time."""
         for batch in batches:
             try:
-                with torch.inference_mode():  # inside the loop: a generator must not leave it on
+                # Inside the loop, because a generator must not leave them on. float32 is promised: no TF32.
+                with torch.inference_mode(), torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
                     result = self._run(batch)
             except RuntimeError as error:
                 first_line = str(error).splitlines()[0]

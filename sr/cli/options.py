@@ -9,6 +9,14 @@ from typing import Any, TypeVar
 
 import click
 
+from sr.backends.specs import (
+    PRECISIONS,
+    backend_choices,
+    models_help,
+    names_of,
+    on_several_gpus,
+    precisions_help,
+)
 from sr.cli.types import DeviceName, Factor, IntOrWord
 from sr.image.formats import concerned_formats, write_suffixes
 from sr.image.formats.options import (
@@ -59,7 +67,7 @@ scales = click.option(
 )
 backend = click.option(
     "--backend",
-    type=click.Choice(["auto", "onnx", "openvino", "torch", "trt", "trt-rtx"]),
+    type=click.Choice(backend_choices()),
     default="auto",
     show_default=True,
     help="Inference backend; a named one never falls back.",
@@ -71,18 +79,17 @@ device = click.option(
     default="auto",
     show_default=True,
     help="Device. GPUs are counted from 0; cuda is the first. Several (0,1) share the tiles of a picture "
-    "(backends trt, trt-rtx).",
+    f"(backends {names_of(on_several_gpus(), last='and')}).",
 )
 precision = click.option(
     "--precision",
-    type=click.Choice(["fp32", "fp16", "bf16", "int8"]),
-    help="Precision of inference; bf16 and int8 run on CPUs and need the openvino extra.  "
-    "[default: fp32, TensorRT fp16]",
+    type=click.Choice(PRECISIONS),
+    help=precisions_help(),
 )
 model = click.option(
     "--model",
     type=click.Path(path_type=Path),
-    help="Model file in place of the shipped one: .onnx, or .safetensors or .pt for the torch backend.",
+    help=models_help(),
 )
 max_pixels = click.option(
     "--max-pixels",

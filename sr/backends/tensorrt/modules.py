@@ -6,11 +6,12 @@ import importlib
 import importlib.util
 from types import ModuleType
 
+from sr.backends.specs import BACKENDS
 from sr.errors import EngineError, MissingExtraError, one_line
 
 # Backend -> module, and module -> product name.
-MODULES = {"trt": "tensorrt", "trt-rtx": "tensorrt_rtx"}
-TITLES = {"tensorrt": "TensorRT", "tensorrt_rtx": "TensorRT-RTX"}
+MODULES = {spec.name: spec.requirements[0].module for spec in BACKENDS.values() if spec.needs_engines}
+TITLES = {MODULES[name]: BACKENDS[name].title for name in MODULES}
 
 
 def load_module(backend: str) -> ModuleType:
@@ -22,13 +23,14 @@ def load_module(backend: str) -> ModuleType:
     """
     name = MODULES[backend]
     if importlib.util.find_spec(name) is None:
-        raise MissingExtraError(name.replace("_", "-"), backend, f"backend {backend}")
+        package = BACKENDS[backend].requirements[0].packages[0]
+        raise MissingExtraError(package, BACKENDS[backend].extra, f"backend {backend}")
     try:
         return importlib.import_module(name)
     except (ImportError, OSError) as error:
         raise EngineError(
             f"{TITLES[name]} is installed but does not load: {one_line(error)}; "
-            f'install it again with: pip install --force-reinstall "srup[{backend}]"'
+            f"install it again with: {BACKENDS[backend].pip_line} --force-reinstall"
         ) from error
 
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from sr.backends.base import PRECISIONS, Backend, BackendRequest, gpu_indices
+from sr.backends.base import Backend, BackendRequest, gpu_indices
 from sr.backends.ort import OrtBackend, read_metadata
+from sr.backends.specs import BackendSpec
 from sr.backends.tensorrt.backend import TrtBackend, TrtSettings
 from sr.backends.tensorrt.gpus import Gpu, visible_gpus
 from sr.backends.tensorrt.modules import load_module
@@ -16,8 +17,8 @@ from sr.errors import BackendError, ModelError
 from sr.network.modelfile import ModelMetadata, shipped_onnx
 
 
-def open_trt(name: str, request: BackendRequest) -> TrtBackend:
-    """Open backend "trt" or "trt-rtx"; `request.builder` builds the engines that the store lacks.
+def open_trt(spec: BackendSpec, request: BackendRequest) -> TrtBackend:
+    """Open TensorRT or TensorRT-RTX; `request.builder` builds the engines that the store lacks.
 
     Raises:
         BackendError: there is no such GPU, a package is missing, or an engine is missing or does not load.
@@ -25,15 +26,16 @@ def open_trt(name: str, request: BackendRequest) -> TrtBackend:
     """
     from cuda.bindings import runtime as cudart
 
-    module = load_module(name)
+    module = load_module(spec.name)
     gpus = _gpus(request.device)
-    onnx = request.model or shipped_onnx(scale=request.scale, precision=request.precision or "fp16")
+    onnx = request.model or shipped_onnx(
+        scale=request.scale, precision=request.precision or spec.precisions[0]
+    )
     model = read_metadata(onnx)
-    if model.precision not in PRECISIONS[name]:
+    if model.precision not in spec.precisions:
         raise BackendError(
-            f"{onnx}: is {model.precision}, and backend {name} computes {' or '.join(PRECISIONS[name])}"
+            f"{onnx}: is {model.precision}, and backend {spec.name} computes {' or '.join(spec.precisions)}"
         )
-    spec = engine_spec(model, request)
     progress = request.build_progress
 
     def log(line: str) -> None:
@@ -42,11 +44,11 @@ def open_trt(name: str, request: BackendRequest) -> TrtBackend:
 
     plans, host_code, store = {}, False, EngineStore(request.engine_dir, builder=request.builder)
     for gpu in gpus:
-        engine = store.get(onnx, spec, module, gpu=gpu, progress=progress, log=log)
+        engine = store.get(onnx, engine_spec(model, request), module, gpu=gpu, progress=progress, log=log)
         plans[gpu.index] = engine.plan()
         host_code = host_code or engine.manifest.identity.spec.compatible
     settings = TrtSettings(
-        name=name,
+        name=spec.name,
         model=model,
         tile=request.tile,
         batch=request.batch,
