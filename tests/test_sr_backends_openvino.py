@@ -137,12 +137,12 @@ def test_a_batch_that_it_cannot_compute_is_an_error_of_ours():
 @pytest.mark.parametrize(
     ("file", "precision", "error", "match"),
     [
-        ("small_x3_fp32_uint8.onnx", "int8", BackendError, "is fp32, not int8; make one with: srup export"),
-        ("small_x3_fp16_uint8.onnx", None, BackendError, "is fp16, and backend openvino computes fp32, bf16"),
-        ("small_x3_int8_uint8.onnx", "fp32", BackendError, "is int8, not fp32"),
-        ("small_x3.safetensors", None, ModelError, "runs ONNX files"),
-        ("none.onnx", None, ModelError, "no such model file"),
-        ("README.md", None, ModelError, "runs ONNX files"),
+        ("small_x3_fp32_uint8.onnx", "int8", BackendError, r"fp32.*int8.*srup export"),
+        ("small_x3_fp16_uint8.onnx", None, BackendError, r"fp16.*fp32, bf16"),
+        ("small_x3_int8_uint8.onnx", "fp32", BackendError, r"int8.*fp32"),
+        ("small_x3.safetensors", None, ModelError, "ONNX"),
+        ("none.onnx", None, ModelError, r"none\.onnx"),
+        ("README.md", None, ModelError, "ONNX"),
     ],
 )
 def test_models_that_do_not_fit_are_refused(file, precision, error, match):

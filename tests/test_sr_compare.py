@@ -325,7 +325,7 @@ def test_the_number_of_pictures_on_a_page_is_limited(tmp_path, monkeypatch):
     compared[0].target.unlink()
     summary = write_page(tmp_path / "page.html", compared, about="")
     assert summary.shown == 2
-    assert summary.left_out[1] == "2 more: a page shows at most 2 pictures"
+    assert "2 more" in summary.left_out[1]
     page = Page(tmp_path / "page.html")
     assert page.alts[::3] == ["1/a.png, nearest", "2/a.png, nearest"]
     assert "2 more" in page.text
@@ -355,17 +355,18 @@ def test_a_page_that_cannot_be_written_is_refused(tmp_path):
     there = tmp_path / "there.html"
     there.write_text("precious")
     (tmp_path / "dangling.html").symlink_to("nowhere")
-    for path, words in {
-        tmp_path / "page.png": "name it page.html",
-        tmp_path / "folder.html": "is a folder",
-        there: "exists already",
-        tmp_path / "dangling.html": "exists already",
-        tmp_path / "file" / "page.html": "cannot be written",
-        tmp_path / f"{'x' * 300}.html": "cannot be written",
+    for path, remedy in {
+        tmp_path / "page.png": "page.html",
+        tmp_path / "folder.html": "",
+        there: "--overwrite",
+        tmp_path / "dangling.html": "--overwrite",
+        tmp_path / "file" / "page.html": "",
+        tmp_path / f"{'x' * 300}.html": "",
     }.items():
-        with pytest.raises(ImageError, match=words) as caught:
+        with pytest.raises(ImageError) as caught:
             check_page(path, overwrite=False)
         assert str(caught.value).startswith(f"{path}: ")
+        assert remedy in str(caught.value)
     check_page(there, overwrite=True)
     check_page(tmp_path / "new" / "folder" / "page.HTM", overwrite=False)
     assert there.read_text() == "precious"

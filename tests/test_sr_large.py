@@ -257,7 +257,7 @@ def test_killed_it_goes_on_and_the_file_is_the_same(tmp_path, repeat):
     assert len(unfinished(tmp_path)) == 2
     seen = []
     made = by_bands(source, target, repeat, progress=lambda done, total: seen.append((done, total)))
-    assert "went on at row" in made.notes[0]
+    assert " row " in made.notes[0]
     assert seen[0][0] > 1
     assert seen[-1][0] == seen[-1][1] == len(repeat.grid(339, 510))
     assert target.read_bytes() == undisturbed.read_bytes()
@@ -414,7 +414,7 @@ def test_what_cannot_be_written_by_bands_names_the_remedy(tmp_path, repeat, litt
         [FileJob(KITTEN, tmp_path / "out.png")], repeat, capabilities=Capabilities(bands=repeat)
     )
     assert isinstance(result.error, TooLargeError)
-    assert "-o NAME.tif or --format tif" in str(result.error)
+    assert "--format tif" in str(result.error)
     with open_setup(Upscaling(long_side=2000), backend="onnx", device="cpu") as setup:
         job = FileJob(KITTEN, tmp_path / "out.tif")
         (result,) = upscale_files([job], setup.upscaler, capabilities=setup.capabilities)
@@ -430,7 +430,7 @@ def test_what_cannot_be_read_by_bands_says_so(name, tmp_path, repeat, little_mem
     job = FileJob(tmp_path / name, tmp_path / "out.tif")
     (result,) = upscale_files([job], repeat, capabilities=Capabilities(bands=repeat))
     assert isinstance(result.error, TooLargeError)
-    assert "convert it to an RGB TIFF first" in str(result.error)
+    assert "RGB TIFF" in str(result.error)
 
 
 def test_a_truncated_source_leaves_nothing(tmp_path, repeat):

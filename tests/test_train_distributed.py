@@ -283,7 +283,7 @@ def test_sigterm_to_a_single_process(folder: Path, running: list[Running]) -> No
     status, log = run.ended()
     assert status == 128 + signal.SIGTERM, log
     assert "Traceback" not in log
-    assert "go on with --resume" in log.splitlines()[-1]
+    assert "--resume" in log.splitlines()[-1]
     resumed_to_the_end(folder, "single")
 
 
