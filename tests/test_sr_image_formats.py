@@ -43,9 +43,6 @@ TGA = FormatSpec(
     reader=_read,
     writer=_write,
     longest_side_px=65_535,
-    icc=False,
-    largest_exif=0,
-    largest_xmp=0,
 )
 """
 COMMAND = """

@@ -37,37 +37,31 @@ def save_with_pillow(
 
 
 def metadata_arguments(picture: Picture, spec: FormatSpec) -> dict[str, Any]:
-    """Return Pillow's arguments for the metadata that fit into a format."""
+    """Return Pillow's arguments for metadata, of which all fit into the format."""
     metadata = picture.metadata
     arguments: dict[str, Any] = {} if metadata.dpi is None else {"dpi": metadata.dpi}
-    profile = metadata.icc_profile
-    if profile is not None and spec.icc and (spec.grey or not is_grey_profile(profile)):
-        arguments["icc_profile"] = profile
-    if spec.largest_exif:
-        arguments["exif"] = fitting_exif(picture, spec)
-    if spec.largest_xmp:
-        arguments["xmp"] = fitting_xmp(picture, spec)
+    if metadata.icc_profile is not None:
+        arguments["icc_profile"] = metadata.icc_profile
+    if "exif" in spec.capacity:
+        arguments["exif"] = sized_exif(picture, spec) or b""
+    if "xmp" in spec.capacity:
+        arguments["xmp"] = metadata.xmp or b""
     return arguments
 
 
-def fitting_exif(picture: Picture, spec: FormatSpec) -> bytes:
-    """Return the EXIF data with the picture's size, or nothing if the format cannot hold them."""
-    exif = picture.metadata.exif or b""
-    exif = exif if len(exif) <= spec.largest_exif else b""
-    exif = exif and resized_exif(exif, height=picture.height, width=picture.width)
-    return exif if spec.exif_orientation else exif and without_orientation(exif)
-
-
-def fitting_xmp(picture: Picture, spec: FormatSpec) -> bytes:
-    """Return the XMP data, or nothing if the format cannot hold them."""
-    xmp = picture.metadata.xmp or b""
-    return xmp if len(xmp) <= spec.largest_xmp else b""
+def sized_exif(picture: Picture, spec: FormatSpec) -> bytes | None:
+    """Return the EXIF data with the picture's size, None if there are none."""
+    exif = picture.metadata.exif
+    if exif is None:
+        return None
+    exif = resized_exif(exif, height=picture.height, width=picture.width)
+    return exif if spec.exif_orientation else without_orientation(exif)
 
 
 def joined_samples(picture: Picture, spec: FormatSpec) -> Pixels:
     """Join the arrays to what is saved, (H, W) or (H, W, C)."""
     pixels, profile = picture.pixels, picture.metadata.icc_profile
-    if picture.grey and spec.icc and profile is not None and not is_grey_profile(profile):
+    if picture.grey and profile is not None and not is_grey_profile(profile):
         pixels = np.broadcast_to(pixels[..., None], (*pixels.shape, 3))
     if picture.alpha is not None and spec.alpha:
         pixels = np.dstack((pixels, picture.alpha))

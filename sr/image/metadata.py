@@ -26,8 +26,11 @@ class Metadata:
     exif: bytes | None = None  # begins with Exif\0\0; orientation 1, no thumbnail
     xmp: bytes | None = None  # orientation 1
     dpi: tuple[float, float] | None = None  # along x, along y
-    iptc: bytes | None = None  # IPTC-IIM data sets, which JPEG and TIFF can hold
+    iptc: bytes | None = None  # IPTC-IIM data sets
     png_chunks: tuple[tuple[bytes, bytes], ...] = ()  # text and colour description, for PNG alone
+    text: tuple[tuple[str, str], ...] = ()  # keywords and texts, also those of `png_chunks`
+    aspect: tuple[float, float] | None = None  # pixels per length along x and y, if only their ratio counts
+    geo: GeoReference | None = None  # of a GeoTIFF
 
 
 EXIF_PREFIX = b"Exif\x00\x00"  # of the APP1 segment; Pillow expects and gives it for JPEG
@@ -60,6 +63,15 @@ class Entry(NamedTuple):
     kind: int  # field type
     data: bytes  # in the byte order of the file
     record: int = 0  # position of its 12-byte record
+
+
+class GeoReference(NamedTuple):
+    """Where on Earth the pixels of a picture lie, see `sr.image.geo`."""
+
+    order: str  # of the bytes of values
+    tags: dict[int, Entry]
+    height: int  # of the picture of which it is true
+    width: int
 
 
 Tags = dict[int, Union[Entry, "Tags"]]  # a nested dictionary is a directory that the tag points to
@@ -274,16 +286,16 @@ def metadata_tags(
         block = TiffReader(exif[len(EXIF_PREFIX) :])
         described = block.tags(block.first, wanted=_DESCRIPTIVE_TAGS)[0]
         missing = {tag: entry for tag, entry in described.items() if tag not in present}
-        added |= _swapped(missing, source=block.order, order=order)
+        added |= swapped(missing, source=block.order, order=order)
     return added
 
 
-def _swapped(tags: Tags, *, source: str, order: str) -> Tags:
+def swapped(tags: Tags, *, source: str, order: str) -> Tags:
     """Change the byte order of every value."""
     result: Tags = {}
     for tag, entry in tags.items():
         if isinstance(entry, dict):
-            result[tag] = _swapped(entry, source=source, order=order)
+            result[tag] = swapped(entry, source=source, order=order)
         else:
             unit = _NUMBER_BYTES[entry.kind]
             numbers = np.frombuffer(entry.data, dtype=f"{source}u{unit}")

@@ -13,6 +13,7 @@ from PIL.ImageFile import ImageFile
 from PIL.JpegImagePlugin import JpegImageFile
 
 from sr.image.arrays import MODES, arrays
+from sr.image.keeping import COMMENT
 from sr.image.metadata import Metadata
 from sr.image.picture import Frame, Picture
 from sr.image.source import Header, OpenedFile, Source, upright
@@ -187,24 +188,41 @@ class PillowSource(Source):
 def stored_metadata(image: ImageFile) -> Metadata:
     """Return what Pillow found beside the pixels."""
     info = image.info
-    exif = info.get("exif")
-    if exif is None and "Raw profile type exif" in info:  # what ImageMagick writes into a PNG
-        try:
-            exif = bytes.fromhex("".join(str(info["Raw profile type exif"]).split("\n")[3:]))
-        except ValueError:
-            exif = None
     resources = info.get("photoshop")
     return Metadata(
         icc_profile=_bytes(info.get("icc_profile")),
-        exif=_bytes(exif),
+        exif=_bytes(info.get("exif")),
         xmp=_bytes(info.get("xmp")),
         dpi=_dpi(image),
         iptc=_bytes(resources.get(_IPTC_RESOURCE)) if isinstance(resources, dict) else None,
+        aspect=_aspect(image),
+        text=comment_text(info.get("comment")),
     )
 
 
 def _bytes(value: object) -> bytes | None:
     return value if isinstance(value, bytes) and value else None
+
+
+def comment_text(value: object) -> tuple[tuple[str, str], ...]:
+    """Return the comment of a GIF or a JPEG, of whatever encoding, as a text."""
+    if not isinstance(value, bytes) or not value.strip(b"\0 "):
+        return ()
+    try:
+        return ((COMMENT, value.decode("utf-8")),)
+    except UnicodeDecodeError:
+        return ((COMMENT, value.decode("latin-1")),)
+
+
+def _aspect(image: ImageFile) -> tuple[float, float] | None:
+    """Return the density of pixels along x and y without a unit, if they are not square."""
+    info = image.info
+    stated = info.get("jfif_density") if info.get("jfif_unit") == 0 else info.get("aspect")
+    try:
+        x, y = (float(value) for value in stated or ())
+    except (TypeError, ValueError):
+        return None
+    return (x, y) if x > 0 and y > 0 and x != y else None
 
 
 def _dpi(image: ImageFile) -> tuple[float, float] | None:

@@ -17,8 +17,8 @@ from sr.image.formats.tiff_pages import (
     RESOLUTION_UNIT,
     X_RESOLUTION,
     Y_RESOLUTION,
-    resolution_tags,
 )
+from sr.image.formats.tiff_tags import descriptive_tags
 from sr.image.metadata import Entry, TiffReader, add_to_tiff, is_grey_profile, resized_exif
 from sr.image.picture import Picture
 from sr.image.vips import vips_library
@@ -106,7 +106,7 @@ def _add_tiff_metadata(file: Any, picture: Picture) -> None:
     metadata = picture.metadata
     exif = metadata.exif and resized_exif(metadata.exif, height=picture.height, width=picture.width)
     reader = TiffReader(file)
-    tags = resolution_tags(metadata.dpi, order=reader.order)
+    tags = descriptive_tags(metadata, height=picture.height, width=picture.width, order=reader.order)
     if metadata.icc_profile is not None:
         tags[ICC_PROFILE] = Entry(_UNDEFINED, metadata.icc_profile)
     add_to_tiff(

@@ -9,6 +9,7 @@ from typing import BinaryIO
 
 from sr.errors import ImageError, TooLargeError
 from sr.image.arrays import TURNS, turned
+from sr.image.claims import without_claims
 from sr.image.metadata import Metadata, fitting_icc_profile, upright_exif, upright_xmp
 from sr.image.picture import Frame, MultiImage, Picture
 from sr.image.refusals import decoding, unsupported
@@ -125,11 +126,22 @@ def upright(picture: Picture, *, turn: bool, orientation: int = 0) -> Picture:
         turn: whether the pixels are still to be turned.
         orientation: takes precedence over that of the metadata; 0 if there is none.
     """
-    metadata, orientation = upright_metadata(picture.metadata, grey=picture.grey, orientation=orientation)
+    stored = picture.metadata
+    metadata, orientation = upright_metadata(stored, grey=picture.grey, orientation=orientation)
+    picture = replace(picture, notes=picture.notes + _losses(stored, metadata))
     if not turn:
         return replace(picture, metadata=metadata)
     alpha = None if picture.alpha is None else turned(picture.alpha, orientation)
     return replace(picture, pixels=turned(picture.pixels, orientation), alpha=alpha, metadata=metadata)
+
+
+def _losses(stored: Metadata, kept: Metadata) -> tuple[str, ...]:
+    """Say what had to go from metadata because it is not true of the upright picture alone."""
+    claims = without_claims(stored.xmp)[1] if stored.xmp else ()
+    notes = [f"{claim}: not upscaled, and no longer named in the XMP data" for claim in claims]
+    if stored.geo is not None and kept.geo is None:
+        notes.append("the georeference is lost: the picture is stored turned")
+    return tuple(notes)
 
 
 def upright_metadata(stored: Metadata, *, grey: bool, orientation: int = 0) -> tuple[Metadata, int]:
@@ -142,7 +154,7 @@ def upright_metadata(stored: Metadata, *, grey: bool, orientation: int = 0) -> t
         exif, of_exif = upright_exif(exif)
         orientation = orientation or of_exif
     if xmp is not None:
-        xmp, of_xmp = upright_xmp(xmp)
+        xmp, of_xmp = upright_xmp(without_claims(xmp)[0])
         orientation = orientation or of_xmp
     swapped = TURNS.get(orientation, (False,))[0]
     profile = stored.icc_profile
@@ -152,5 +164,7 @@ def upright_metadata(stored: Metadata, *, grey: bool, orientation: int = 0) -> t
         xmp=xmp,
         icc_profile=fitting_icc_profile(profile, grey=grey) if profile is not None else None,
         dpi=stored.dpi[::-1] if stored.dpi is not None and swapped else stored.dpi,
+        aspect=stored.aspect[::-1] if stored.aspect is not None and swapped else stored.aspect,
+        geo=stored.geo if orientation <= 1 else None,  # its axes are those of the pixels as stored
     )
     return metadata, orientation

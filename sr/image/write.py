@@ -19,12 +19,9 @@ from sr.files import atomic_write
 from sr.image.decode import PictureSequence
 from sr.image.formats import fitting_format
 from sr.image.formats.options import WriteOptions
-from sr.image.formats.png import PNG
 from sr.image.formats.spec import FormatSpec, SequenceInfo
+from sr.image.keeping import fitted_metadata
 from sr.image.picture import Frame, MultiImage, Picture, to_8_bits
-
-# 1 / 2.2, in the unit of a PNG's gAMA chunk: near enough to sRGB's curve (PNG specification, section 13.13).
-_SRGB_GAMMA = 45_455
 
 
 class _CheckedFile(io.BufferedRandom):
@@ -45,12 +42,12 @@ def write_picture(
 
     With `stream`, it goes there when it is encoded, and `path` is what messages call it.
 
-    Metadata is kept where the format can hold it: WebP has no grey profile, BMP only the resolution,
-    GIF none, JPEG no EXIF or XMP data above 64 KB. Grey pixels with an RGB profile are written as
-    RGB. 16 bits per channel are rounded to 8 where the format has no more, GIF has 256 colours.
+    Metadata is kept where the format can hold it, see `FormatSpec.capacity`. Grey pixels with an RGB profile
+    are written as RGB. 16 bits per channel are rounded to 8 where the format has no more; GIF has 256
+    colours.
 
     Returns:
-        What was reduced, for the user to read.
+        What was reduced or lost, for the user to read.
 
     Raises:
         ImageError: as `check_output`, or the file cannot be written.
@@ -64,9 +61,10 @@ def write_picture(
         alpha=picture.transparent,
         sixteen_bit=picture.sixteen_bit,
     )
+    picture, notes = _fitted(picture, spec)
     with _written(path, stream) as open_file:
-        _write_one(open_file, _fitted(picture, spec), spec, options or WriteOptions())
-    return _reductions(picture, spec)
+        _write_one(open_file, picture, spec, options or WriteOptions())
+    return notes
 
 
 def write_sequence(
@@ -109,8 +107,9 @@ def write_sequence(
                 alpha=picture.transparent,
                 sixteen_bit=picture.sixteen_bit,
             )
-            notes.update(dict.fromkeys(picture.notes + _reductions(picture, spec)))
-            yield replace(frame, picture=_fitted(picture, spec))
+            fitted, lost = _fitted(picture, spec)
+            notes.update(dict.fromkeys(picture.notes + lost))
+            yield replace(frame, picture=fitted)
 
     assert spec.sequence_writer is not None  # `fitting_format` has looked
     with _written(path, stream) as open_file, open_file(_CheckedFile) as file:
@@ -162,27 +161,17 @@ def _write_one(open_file: _OpenFile, picture: Picture, spec: FormatSpec, options
             spec.writer(file, picture, options)
 
 
-def _fitted(picture: Picture, spec: FormatSpec) -> Picture:
-    """Round to 8 bits what the format cannot hold with 16."""
-    if not picture.sixteen_bit or spec.sixteen_bit:
-        return picture
-    alpha = None if picture.alpha is None else to_8_bits(picture.alpha)
-    return replace(picture, pixels=to_8_bits(picture.pixels), alpha=alpha)
-
-
-def _reductions(picture: Picture, spec: FormatSpec) -> tuple[str, ...]:
-    """Say what of a picture a format cannot hold and the user may miss."""
+def _fitted(picture: Picture, spec: FormatSpec) -> tuple[Picture, tuple[str, ...]]:
+    """Reduce a picture to what a format can hold; also say what the user may miss."""
+    metadata, lost = fitted_metadata(picture.metadata, spec)
     notes = []
     if picture.sixteen_bit and not spec.sixteen_bit:
         notes.append(f"16 bits per channel, written as 8: {spec.name} holds no more here")
+        alpha = None if picture.alpha is None else to_8_bits(picture.alpha)
+        picture = replace(picture, pixels=to_8_bits(picture.pixels), alpha=alpha)
     if spec.colours is not None and not picture.grey:
         notes.append(f"reduced to the {spec.colours} colours that {spec.name} can hold")
-    chunks = dict(picture.metadata.png_chunks)
-    gamma = int.from_bytes(chunks.get(b"gAMA", b""), "big") or _SRGB_GAMMA
-    untagged = picture.metadata.icc_profile is None and b"sRGB" not in chunks
-    if spec is not PNG and (b"cICP" in chunks or (untagged and abs(gamma - _SRGB_GAMMA) > 1000)):
-        notes.append(f"the colour description of the PNG (gAMA or cICP) is lost in {spec.name}")
-    return tuple(notes)
+    return replace(picture, metadata=metadata), (*notes, *lost)
 
 
 def check_output(

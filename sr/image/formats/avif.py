@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from sr.image.formats.options import WriteOptions
-from sr.image.formats.spec import FormatSpec, SequenceInfo
+from sr.image.formats.spec import ANY_SIZE, FormatSpec, SequenceInfo
 
 if TYPE_CHECKING:
     from sr.image.picture import Frame, Picture
@@ -70,4 +70,5 @@ AVIF = FormatSpec(
     options=("quality", "subsampling"),
     # Pillow would rewrite a block that states the orientation, which moves what maker notes point to.
     exif_orientation=False,
+    capacity=dict.fromkeys(("icc", "exif", "xmp"), ANY_SIZE),
 )

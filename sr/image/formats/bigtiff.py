@@ -22,13 +22,8 @@ import numpy as np
 
 from sr.errors import ImageError, printable
 from sr.files import TEMPORARY_PREFIX, atomic_write
-from sr.image.formats.tiff_pages import (
-    ICC_PROFILE,
-    RESOLUTION_UNIT,
-    X_RESOLUTION,
-    Y_RESOLUTION,
-    resolution_tags,
-)
+from sr.image.formats.tiff_pages import ICC_PROFILE, RESOLUTION_UNIT, X_RESOLUTION, Y_RESOLUTION
+from sr.image.formats.tiff_tags import descriptive_tags
 from sr.image.metadata import Entry, Metadata, Tags, TiffReader, directory, metadata_tags, resized_exif
 from sr.image.picture import Pixels
 from sr.image.sixteen_bit import TIFF_COMPRESSIONS_OF_VIPS
@@ -303,7 +298,7 @@ class TiledTiff:
         if metadata.icc_profile is not None:
             tags[ICC_PROFILE] = Entry(_UNDEFINED, metadata.icc_profile)
         exif = metadata.exif and resized_exif(metadata.exif, height=layout.height, width=layout.width)
-        tags |= resolution_tags(metadata.dpi, order=_ORDER)
+        tags |= descriptive_tags(metadata, height=layout.height, width=layout.width, order=_ORDER)
         return tags | metadata_tags(
             exif=exif, xmp=metadata.xmp, iptc=metadata.iptc, order=_ORDER, present=tags
         )

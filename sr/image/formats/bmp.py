@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, BinaryIO
 
 from sr.image.formats.options import WriteOptions
-from sr.image.formats.spec import FormatSpec
+from sr.image.formats.spec import ANY_SIZE, FormatSpec
 
 if TYPE_CHECKING:
     from sr.image.picture import Picture
@@ -47,7 +47,5 @@ BMP = FormatSpec(
     longest_side_px=_UINT32_MAX >> 1,
     largest_bytes=_UINT32_MAX - _ROOM_FOR_HEADER,
     alpha=False,
-    icc=False,
-    largest_exif=0,
-    largest_xmp=0,
+    capacity={"dpi": ANY_SIZE},
 )

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, BinaryIO
 
 from sr.image.formats.options import WriteOptions
-from sr.image.formats.spec import FormatSpec, SequenceInfo
+from sr.image.formats.spec import ANY_SIZE, FormatSpec, SequenceInfo
 
 if TYPE_CHECKING:
     from sr.image.picture import Frame, Picture
@@ -24,22 +24,29 @@ def _holds_several(file: BinaryIO, _: bytes) -> bool:
 
 
 def _read(opened: OpenedFile) -> Source:
-    from PIL.GifImagePlugin import GifImageFile
-
     from sr.image.formats.gif_frames import parsed_gif
-    from sr.image.formats.gif_source import GifSource
-    from sr.image.pillow import PillowSource
+    from sr.image.formats.gif_source import GifSource, GifStill
     from sr.image.refusals import decoding
 
     with decoding(opened.name, opened.format, by_library=False):
         gif = parsed_gif(opened.file)
-    return GifSource(opened, gif) if len(gif.frames) > 1 else PillowSource(opened, GifImageFile)
+    return GifSource(opened, gif) if len(gif.frames) > 1 else GifStill(opened, gif)
 
 
 def _write(file: BinaryIO, picture: Picture, _: WriteOptions) -> None:
-    from sr.image.encode import quantised, save_with_pillow
+    from dataclasses import replace
+    from io import BytesIO
 
-    save_with_pillow(file, picture, GIF, prepare=quantised)
+    from sr.image.encode import quantised, save_with_pillow
+    from sr.image.formats.gif_extensions import with_extensions
+    from sr.image.metadata import Metadata
+
+    if not picture.metadata.text and not picture.metadata.xmp:
+        save_with_pillow(file, picture, GIF, prepare=quantised)
+        return
+    buffer = BytesIO()
+    save_with_pillow(buffer, replace(picture, metadata=Metadata()), GIF, prepare=quantised)
+    file.write(with_extensions(buffer.getvalue(), picture.metadata))
 
 
 def _write_sequence(file: BinaryIO, frames: Iterable[Frame], info: SequenceInfo, _: WriteOptions) -> None:
@@ -61,7 +68,5 @@ GIF = FormatSpec(
     multi_image="frames",
     holds_several=_holds_several,
     colours=256,
-    icc=False,
-    largest_exif=0,
-    largest_xmp=0,
+    capacity={"comment": ANY_SIZE, "xmp": ANY_SIZE},
 )

@@ -19,6 +19,7 @@ from PIL import Image
 from PIL.GifImagePlugin import GifImageFile
 
 from sr.image.encode import quantised
+from sr.image.formats.gif_extensions import XMP_APPLICATION, extensions, joined_xmp
 from sr.image.formats.png_chunks import changes
 from sr.image.picture import Frame, Pixels
 
@@ -58,6 +59,8 @@ class GifFile:
     palette: bytes | None
     plays: int  # 0 is without end; browsers take a count of n for n repeats
     frames: tuple[GifFrame, ...]
+    comments: tuple[bytes, ...] = ()
+    xmp: bytes | None = None
 
 
 def parsed_gif(file: BinaryIO, *, at_most: int | None = None) -> GifFile:
@@ -71,6 +74,8 @@ def parsed_gif(file: BinaryIO, *, at_most: int | None = None) -> GifFile:
     palette = _read(file, 3 * (2 << (flags & 7))) if flags & _HAS_PALETTE else None
     plays = 1
     frames: list[GifFrame] = []
+    comments: list[bytes] = []
+    xmp: bytes | None = None
     control = (0, 0, 0)  # flags, centiseconds, key
     while len(frames) != at_most and (introducer := file.read(1)) not in (b";", b""):
         if introducer == b"!":
@@ -81,6 +86,10 @@ def parsed_gif(file: BinaryIO, *, at_most: int | None = None) -> GifFile:
             elif label == b"\xff" and blocks[0] == b"NETSCAPE2.0" and blocks[1][:1] == b"\x01":
                 loop = int.from_bytes(blocks[1][1:3], "little")
                 plays = loop + 1 if loop else 0
+            elif label == b"\xff" and blocks[0] == XMP_APPLICATION:
+                xmp = joined_xmp(blocks[1:-2])
+            elif label == b"\xfe":
+                comments.append(b"".join(blocks))
         elif introducer == b",":
             left, top, frame_width, frame_height, own = _DESCRIPTOR.unpack(_read(file, _DESCRIPTOR.size))
             own_palette = _read(file, 3 * (2 << (own & 7))) if own & _HAS_PALETTE else None
@@ -108,7 +117,7 @@ def parsed_gif(file: BinaryIO, *, at_most: int | None = None) -> GifFile:
     if frames:  # browsers go by the first frame if it is larger than the screen that the file states
         width = max(width, frames[0].left + frames[0].width)
         height = max(height, frames[0].top + frames[0].height)
-    return GifFile(height, width, palette, plays, tuple(frames))
+    return GifFile(height, width, palette, plays, tuple(frames), tuple(comments), xmp)
 
 
 def _read(file: BinaryIO, size: int) -> bytes:
@@ -186,6 +195,7 @@ def write_gif(file: BinaryIO, frames: Iterable[Frame], *, plays: int) -> None:
             file.write(_HEADER.pack(b"GIF89a", width, height, 0x70, 0, 0))
             if plays != 1:
                 file.write(_LOOP + struct.pack("<HB", max(0, plays - 1), 0))
+            file.write(extensions(frame.picture.metadata))
         # What becomes transparent can only be cleared, and clearing is of the whole frame.
         clear = following is not None and bool(((pixels[..., 3] >= 128) & (following[..., 3] < 128)).any())
         left, top, right, bottom = (0, 0, width, height) if clear or cleared else box

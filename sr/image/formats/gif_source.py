@@ -1,13 +1,15 @@
-"""GIF animations as they are read."""
+"""GIF files as they are read: animations composited here, single pictures by Pillow."""
 
 from __future__ import annotations
 
 import numpy as np
+from PIL.GifImagePlugin import GifImageFile
 
 from sr.image.formats.gif_frames import GifCanvas, GifFile
 from sr.image.metadata import Metadata
 from sr.image.picture import Frame, Picture
-from sr.image.source import Header, OpenedFile, Source
+from sr.image.pillow import PillowSource, comment_text
+from sr.image.source import Header, OpenedFile, Source, upright
 
 
 class GifSource(Source):
@@ -38,8 +40,28 @@ class GifSource(Source):
         with self.decoding():
             pixels = self._canvas.shown(frame)
         alpha = None if (pixels[..., 3] == 255).all() else np.ascontiguousarray(pixels[..., 3])
-        return Frame(Picture(np.ascontiguousarray(pixels[..., :3]), alpha), frame.duration_ms)
+        picture = Picture(np.ascontiguousarray(pixels[..., :3]), alpha, _metadata(self._gif))
+        return Frame(upright(picture, turn=False), frame.duration_ms)
 
     def header(self) -> Header:
         """Describe the first frame."""
-        return Header(self.format, self.count, *self.size(), 4, False, Metadata(), problem="an animation")
+        return Header(
+            self.format, self.count, *self.size(), 4, False, _metadata(self._gif), problem="an animation"
+        )
+
+
+class GifStill(PillowSource):
+    """A GIF with one picture; Pillow reads no XMP data."""
+
+    def __init__(self, opened: OpenedFile, gif: GifFile) -> None:
+        self._gif = gif
+        super().__init__(opened, GifImageFile)
+
+    def stored_metadata(self) -> Metadata:
+        """Return what stands beside the pixels."""
+        return _metadata(self._gif)
+
+
+def _metadata(gif: GifFile) -> Metadata:
+    text = tuple(pair for comment in gif.comments for pair in comment_text(comment))
+    return Metadata(xmp=gif.xmp, text=text)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, BinaryIO
 
 from sr.image.formats.options import WriteOptions
-from sr.image.formats.spec import FormatSpec
+from sr.image.formats.spec import ANY_SIZE, FormatSpec
 
 if TYPE_CHECKING:
     from sr.image.picture import Picture
@@ -19,29 +19,39 @@ def _recognises(head: bytes) -> bool:
 def _read(opened: OpenedFile) -> Source:
     from PIL.JpegImagePlugin import JpegImageFile
 
+    from sr.image.formats.jpeg_segments import left_out
     from sr.image.pillow import PillowSource
 
     # Not Pillow's factory: the previews that cameras append are no animation.
-    return PillowSource(opened, JpegImageFile, rows_problem="")
+    return PillowSource(opened, JpegImageFile, notes=left_out(opened.file), rows_problem="")
 
 
 def _write(file: BinaryIO, picture: Picture, options: WriteOptions) -> None:
     from sr.image.encode import save_with_pillow
-    from sr.image.formats.jpeg_segments import iptc_segment
+    from sr.image.formats.jpeg_segments import iptc_segment, state_aspect
 
-    iptc = picture.metadata.iptc
+    metadata = picture.metadata
+    comment = "\n".join(text for _, text in metadata.text).encode("utf-8", "replace")
     save_with_pillow(
         file,
         picture,
         JPEG,
         quality=options.jpeg_quality,
         subsampling="4:4:4" if picture.grey else options.subsampling,
-        extra=iptc_segment(iptc) if iptc else b"",
+        extra=iptc_segment(metadata.iptc) if metadata.iptc else b"",
+        comment=comment,
     )
+    if metadata.aspect is not None and metadata.dpi is None:
+        state_aspect(file, metadata.aspect)
 
+
+_LARGEST_SEGMENT = 65_533  # bytes
+_MOST_PROFILE_BYTES = 255 * (_LARGEST_SEGMENT - 14)  # in as many segments (ICC.1:2022, annex B.4)
+_XMP_NAME_BYTES = 29  # XMP part 3, section 1.1.3
+_RESOURCE_BYTES = 14 + 12 + 1  # names of Photoshop's segment and resource, padding
 
 # The longest side is libjpeg's JPEG_MAX_DIMENSION, though the format has 16 bits: Pillow 13 writes 65,500
-# and fails at 65,501. A segment has 65,533 bytes, of which XMP's name takes 29 (XMP part 3).
+# and fails at 65,501.
 JPEG = FormatSpec(
     name="JPEG",
     pillow_name="JPEG",
@@ -54,6 +64,13 @@ JPEG = FormatSpec(
     vips_loader="jpegload_source",
     alpha=False,
     options=("quality", "subsampling"),
-    largest_exif=65_533,
-    largest_xmp=65_504,
+    capacity={
+        "icc": _MOST_PROFILE_BYTES,
+        "exif": _LARGEST_SEGMENT,
+        "xmp": _LARGEST_SEGMENT - _XMP_NAME_BYTES,
+        "iptc": _LARGEST_SEGMENT - _RESOURCE_BYTES,
+        "comment": _LARGEST_SEGMENT,
+        "aspect": ANY_SIZE,
+        "dpi": ANY_SIZE,
+    },
 )

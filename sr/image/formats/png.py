@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, BinaryIO
 
 from sr.image.formats.options import WriteOptions
-from sr.image.formats.spec import FormatSpec, SequenceInfo
+from sr.image.formats.spec import ANY_SIZE, FormatSpec, SequenceInfo
 
 if TYPE_CHECKING:
     from sr.image.picture import Frame, Picture
@@ -45,6 +45,9 @@ def _write_sequence(
     write_apng(file, frames, count=info.count, plays=info.plays, compress_level=options.png_level)
 
 
+# Pillow opens no PNG with a larger one (PngImagePlugin.MAX_TEXT_CHUNK), nor do many programs built on it.
+_MOST_PROFILE_BYTES = 1 << 20
+
 PNG = FormatSpec(
     name="PNG",
     pillow_name="PNG",
@@ -59,4 +62,6 @@ PNG = FormatSpec(
     multi_image="frames",
     vips_loader="pngload_source",
     options=("png_level",),
+    capacity=dict.fromkeys(("exif", "xmp", "iptc", "text", "png", "aspect", "dpi"), ANY_SIZE)
+    | {"icc": _MOST_PROFILE_BYTES},
 )

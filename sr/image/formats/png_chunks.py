@@ -8,6 +8,7 @@ from __future__ import annotations
 import struct
 import zlib
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from fractions import Fraction
 from io import BytesIO
 from typing import BinaryIO, cast
@@ -16,6 +17,15 @@ import numpy as np
 from PIL import Image
 
 from sr.image.deflate import compressed_pixels
+from sr.image.formats.png_text import (
+    MOST_TEXT_BYTES,
+    decoded_text,
+    iptc_chunk,
+    joined_texts,
+    raw_profile,
+    readable_chunk,
+    text_chunk,
+)
 from sr.image.metadata import EXIF_PREFIX, Metadata, resized_exif
 from sr.image.picture import Frame, Pixels, to_8_bits
 
@@ -24,9 +34,7 @@ HEADER_BYTES = 33  # the signature and IHDR
 _HEADER_TYPE, _END_TYPE = b"IHDR", b"IEND"
 _COLOUR_TYPES = (b"cHRM", b"cICP", b"gAMA", b"sRGB")
 _TEXT_TYPES = (b"tEXt", b"zTXt", b"iTXt")
-# Text that `Metadata` holds in another form: XMP, and what ImageMagick hides in text.
-_OTHERWISE_KEPT = (b"XML:com.adobe.xmp\0", b"Raw profile type ")
-_MOST_TEXT_BYTES = 1 << 20
+_XMP_KEYWORD = b"XML:com.adobe.xmp\0"
 _COLOUR_TYPES_OF_CHANNELS = {1: 0, 2: 4, 3: 2, 4: 6}
 FAST_LEVEL = 1  # of 0 to 9: no search but the shortest
 _METRES_PER_INCH = 0.0254
@@ -37,24 +45,64 @@ def chunk(kind: bytes, data: bytes) -> bytes:
     return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
 
-def kept_chunks(file: BinaryIO) -> tuple[tuple[bytes, bytes], ...]:
-    """Read the chunks of colour description and of text, as far as the file is whole."""
+@dataclass(frozen=True)
+class PngChunks:
+    """What stands beside the pixels of a PNG, before or behind them, as far as the file is whole."""
+
+    kept: tuple[tuple[bytes, bytes], ...]  # of colour description and text, to be written again
+    profiles: dict[str, bytes]  # "exif", "iptc", "xmp", "icc", from chunks or hidden in text
+    lost_text: bool  # whether some was too long
+
+    @property
+    def text(self) -> tuple[tuple[str, str], ...]:
+        """Keywords and texts."""
+        return joined_texts(chunk for chunk in self.kept if chunk[0] in _TEXT_TYPES)
+
+
+def read_chunks(file: BinaryIO) -> PngChunks:
+    """Read the chunks of colour description, text, EXIF and XMP data, wherever they stand."""
     kept: list[tuple[bytes, bytes]] = []
-    room = _MOST_TEXT_BYTES
+    hidden: dict[str, bytes] = {}
+    profiles: dict[str, bytes] = {}
+    room, lost = MOST_TEXT_BYTES, False
+    for kind, data in _wanted_chunks(file):
+        if kind == b"eXIf":
+            profiles.setdefault("exif", data)
+            continue
+        if kind in _COLOUR_TYPES:
+            kept.append((kind, data))
+            continue
+        decoded = None if len(data) > room else decoded_text(kind, data)
+        if decoded is None or len(decoded[1]) > room:
+            lost = True
+        elif data.startswith(_XMP_KEYWORD):
+            profiles.setdefault("xmp", decoded[1].encode("utf-8"))
+        elif profile := raw_profile(*decoded):
+            if profile[1]:
+                hidden.setdefault(*profile)
+            else:
+                lost = True
+        else:
+            kept.append(readable_chunk(kind, data, decoded[1]))
+            room -= len(decoded[1])
+    return PngChunks(tuple(kept), hidden | profiles, lost)
+
+
+def _wanted_chunks(file: BinaryIO) -> Iterator[tuple[bytes, bytes]]:
+    """Yield chunks, not those longer than all that is read of text together."""
     file.seek(len(SIGNATURE))
     while len(head := file.read(8)) == 8:
         length, kind = struct.unpack(">I4s", head)
         if kind == _END_TYPE:
             break
-        if (kind in _COLOUR_TYPES or kind in _TEXT_TYPES) and length <= room:
-            data = file.read(length)
-            if not data.startswith(_OTHERWISE_KEPT):
-                kept.append((kind, data))
-                room -= length
+        wanted = kind in (*_COLOUR_TYPES, *_TEXT_TYPES, b"eXIf")
+        if wanted and length <= MOST_TEXT_BYTES:
+            yield kind, file.read(length)
             file.seek(4, 1)
         else:
+            if kind in _TEXT_TYPES:
+                yield kind, bytes(MOST_TEXT_BYTES + 1)  # too long, whatever it says
             file.seek(length + 4, 1)
-    return tuple(kept)
 
 
 def metadata_chunks(metadata: Metadata, *, height: int, width: int) -> bytes:
@@ -65,6 +113,12 @@ def metadata_chunks(metadata: Metadata, *, height: int, width: int) -> bytes:
     for kind, data in metadata.png_chunks:
         if kind != b"sRGB" or metadata.icc_profile is None:  # section 11.3.2.3: never both
             result += chunk(kind, data)
+    if not any(kind in _TEXT_TYPES for kind, _ in metadata.png_chunks):  # from another format
+        result += b"".join(chunk(*text_chunk(*text)) for text in metadata.text)
+    if metadata.iptc:
+        result += chunk(*iptc_chunk(metadata.iptc))
+    if metadata.aspect is not None and metadata.dpi is None:
+        result += chunk(b"pHYs", struct.pack(">IIB", *_whole(metadata.aspect), 0))
     if metadata.dpi is not None:
         x, y = (round(value / _METRES_PER_INCH) for value in metadata.dpi)
         result += chunk(b"pHYs", struct.pack(">IIB", x, y, 1))
@@ -74,6 +128,12 @@ def metadata_chunks(metadata: Metadata, *, height: int, width: int) -> bytes:
     if metadata.xmp:
         result += chunk(b"iTXt", b"XML:com.adobe.xmp\0\0\0\0\0" + metadata.xmp)
     return result
+
+
+def _whole(aspect: tuple[float, float]) -> tuple[int, int]:
+    """Return the ratio of two numbers as whole numbers of 31 bits."""
+    ratio = Fraction(aspect[0] / aspect[1]).limit_denominator(1 << 15)
+    return min(max(1, ratio.numerator), (1 << 31) - 1), ratio.denominator
 
 
 def write_png(file: BinaryIO, pixels: Pixels, chunks: bytes, *, compress_level: int) -> None:

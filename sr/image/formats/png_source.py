@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from PIL.PngImagePlugin import PngImageFile
 
-from sr.image.formats.png_chunks import kept_chunks
+from sr.image.formats.png_chunks import read_chunks
 from sr.image.metadata import Metadata
 from sr.image.picture import Frame, Picture
 from sr.image.pillow import PillowSource
@@ -23,8 +23,9 @@ class PngSource(PillowSource):
     def __init__(self, opened: OpenedFile) -> None:
         """Read the header and the chunks that Pillow does not carry over."""
         # Before Pillow opens it, which goes on reading animations where it stopped.
-        self._chunks = kept_chunks(opened.file)
-        super().__init__(opened, PngImageFile, rows_problem="")
+        self._chunks = read_chunks(opened.file)
+        notes = ("text of more than 16 MiB, or damaged text, is lost",) if self._chunks.lost_text else ()
+        super().__init__(opened, PngImageFile, rows_problem="", notes=notes)
 
     @property
     def png_bits(self) -> int:
@@ -44,7 +45,7 @@ class PngSource(PillowSource):
         pixels, alpha = read_with_vips(
             self._file, self._name, self.format, loader="pngload_source", subject="16 bits per channel"
         )
-        return Frame(upright(Picture(pixels, alpha, metadata), turn=True))
+        return Frame(upright(Picture(pixels, alpha, metadata, self._notes), turn=True))
 
     def header(self) -> Header:
         """Describe the first picture."""
@@ -63,4 +64,13 @@ class PngSource(PillowSource):
 
     def stored_metadata(self) -> Metadata:
         """Return what stands beside the pixels, as stored."""
-        return replace(super().stored_metadata(), png_chunks=self._chunks)
+        stored, profiles = super().stored_metadata(), self._chunks.profiles
+        return replace(
+            stored,
+            icc_profile=stored.icc_profile or profiles.get("icc"),
+            exif=profiles.get("exif"),
+            xmp=profiles.get("xmp"),
+            iptc=profiles.get("iptc"),
+            png_chunks=self._chunks.kept,
+            text=self._chunks.text,
+        )

@@ -5,8 +5,8 @@ Imports nothing heavy: the command line makes its choices from these records.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, BinaryIO
 
 from sr.image.formats.options import WriteOptions
@@ -46,9 +46,8 @@ class FormatSpec:
         grey: whether one channel can be written.
         colours: how many a picture can have; None if any number.
         options: encoding options of the command line that concern it.
-        icc: whether it holds ICC profiles.
-        largest_exif: bytes; 0 if the format holds none.
-        largest_xmp: bytes; 0 if the format holds none.
+        capacity: kind of metadata -> most bytes of it; what is missing is not held. Kinds are icc, exif, xmp,
+            iptc, text (with keywords), comment (without), png (chunks), and, held or not, geo, aspect, dpi.
         exif_orientation: whether EXIF data may state an orientation; else the file has its own place for it.
     """
 
@@ -72,9 +71,7 @@ class FormatSpec:
     grey: bool = True
     colours: int | None = None
     options: tuple[str, ...] = ()
-    icc: bool = True
-    largest_exif: int = ANY_SIZE
-    largest_xmp: int = ANY_SIZE
+    capacity: Mapping[str, int] = field(default_factory=dict)
     exif_orientation: bool = True
 
     @property

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, BinaryIO
 
 from sr.image.formats.options import WriteOptions
-from sr.image.formats.spec import FormatSpec, SequenceInfo
+from sr.image.formats.spec import ANY_SIZE, FormatSpec, SequenceInfo
 
 if TYPE_CHECKING:
     from sr.image.picture import Frame, Picture
@@ -39,17 +39,21 @@ def _read(opened: OpenedFile) -> Source:
 
 
 def _write(file: BinaryIO, picture: Picture, options: WriteOptions) -> None:
-    from sr.image.encode import fitting_exif, fitting_xmp, save_with_pillow
-    from sr.image.metadata import add_to_tiff
+    from sr.image.encode import save_with_pillow, sized_exif
+    from sr.image.formats.tiff_tags import descriptive_tags
+    from sr.image.metadata import TiffReader, add_to_tiff
 
     compression = options.tiff_compression
     if compression and picture.pixels.nbytes <= _LARGEST_COMPRESSED:
-        tags = {_PREDICTOR: _DIFFERENCES}
-        save_with_pillow(file, picture, TIFF, exif=b"", xmp=b"", compression=compression, tiffinfo=tags)
+        info = {_PREDICTOR: _DIFFERENCES}
+        save_with_pillow(file, picture, TIFF, exif=b"", xmp=b"", compression=compression, tiffinfo=info)
     else:
         save_with_pillow(file, picture, TIFF, exif=b"", xmp=b"")
-    exif, xmp = fitting_exif(picture, TIFF), fitting_xmp(picture, TIFF)
-    add_to_tiff(file, exif=exif, xmp=xmp, iptc=picture.metadata.iptc)
+    metadata = picture.metadata
+    tags = descriptive_tags(
+        metadata, height=picture.height, width=picture.width, order=TiffReader(file).order
+    )
+    add_to_tiff(file, exif=sized_exif(picture, TIFF), xmp=metadata.xmp, iptc=metadata.iptc, tags=tags)
 
 
 def _write_sixteen_bit(file: BinaryIO, picture: Picture, options: WriteOptions) -> None:
@@ -93,4 +97,5 @@ TIFF = FormatSpec(
     holds_several=_holds_several,
     vips_loader="tiffload_source",
     options=("tiff_compression",),
+    capacity=dict.fromkeys(("icc", "exif", "xmp", "iptc", "geo", "aspect", "dpi"), ANY_SIZE),
 )

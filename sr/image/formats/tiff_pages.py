@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from io import BytesIO
 from typing import BinaryIO, Literal
 
+from sr.image.geo import GEO_TAGS, geo_reference
 from sr.image.metadata import Entry, Metadata, Tags, TiffReader, directory, exif_from_tiff
 
 X_RESOLUTION, Y_RESOLUTION, RESOLUTION_UNIT, ICC_PROFILE = 282, 283, 296, 34675
@@ -46,7 +47,7 @@ _OF_LAYOUT = frozenset(
     {_STRIP_OFFSETS, _STRIP_BYTES, _TILE_OFFSETS, _TILE_BYTES, _FILL_ORDER, _ROWS_PER_STRIP, _PREDICTOR}
     | {_TILE_WIDTH, _TILE_LENGTH}
 )
-_OF_METADATA = frozenset({_XMP, _IPTC, X_RESOLUTION, Y_RESOLUTION, RESOLUTION_UNIT, ICC_PROFILE})
+_OF_METADATA = GEO_TAGS | {_XMP, _IPTC, X_RESOLUTION, Y_RESOLUTION, RESOLUTION_UNIT, ICC_PROFILE}
 
 
 @dataclass(frozen=True)
@@ -233,6 +234,8 @@ def page_metadata(file: BinaryIO, page: TiffPage) -> Metadata:
         xmp=data(_XMP),
         dpi=_dpi(reader, tags),
         iptc=data(_IPTC),
+        aspect=_aspect(reader, tags),
+        geo=geo_reference(reader, tags, height=page.height, width=page.width),
     )
 
 
@@ -245,6 +248,15 @@ def _dpi(reader: TiffReader, tags: Tags) -> tuple[float, float] | None:
     factor = 1 if unit == 2 else _CENTIMETRES_PER_INCH
     dpi = factor * x[0] / x[1], factor * y[0] / y[1]
     return dpi if all(0 < value < 1 << 16 for value in dpi) else None
+
+
+def _aspect(reader: TiffReader, tags: Tags) -> tuple[float, float] | None:
+    """Return the resolution without unit if pixels are not square."""
+    x, y = reader.numbers(tags.get(X_RESOLUTION)), reader.numbers(tags.get(Y_RESOLUTION))
+    unit = next(iter(reader.numbers(tags.get(RESOLUTION_UNIT))), 2)
+    if unit != 1 or len(x) != 2 or len(y) != 2 or 0 in (*x, *y) or x[0] * y[1] == y[0] * x[1]:
+        return None
+    return x[0] / x[1], y[0] / y[1]
 
 
 def resolution_tags(dpi: tuple[float, float] | None, *, order: str) -> Tags:

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from sr.image.formats.options import WriteOptions
-from sr.image.formats.spec import FormatSpec, SequenceInfo
+from sr.image.formats.spec import ANY_SIZE, FormatSpec, SequenceInfo
 
 if TYPE_CHECKING:
     from sr.image.picture import Frame, Picture
@@ -68,4 +68,5 @@ WEBP = FormatSpec(
     holds_several=_holds_several,
     grey=False,
     options=("quality", "lossless"),
+    capacity=dict.fromkeys(("icc", "exif", "xmp"), ANY_SIZE),
 )
