@@ -149,6 +149,7 @@ class SimulatedCuda:
         self.host_time = 0.0  # virtual: what the host has waited for
         self.copy_time = self.kernel_time = 1.0
         self.allocations = 0
+        self.driver = "580.65"
         self._memory = [memory] * devices
         self._fail_at, self._status, self._sticky = fail_at, status, sticky
         self._failing_allocations = failing_allocations

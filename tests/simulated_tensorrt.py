@@ -7,6 +7,7 @@ addresses when it is enqueued and computes when its stream gets there, as on a G
 from __future__ import annotations
 
 import functools
+import json
 import weakref
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -76,6 +77,7 @@ class SimulatedTensorRT:
         self.plans: list[SimulatedPlan] = []
         self.replays = 0  # runs that a graph made
         self.runs = 0
+        self.compiled: list[tuple[int, ...]] = []  # shapes that TensorRT-RTX compiled kernels for
         if rtx:
             self.CudaGraphStrategy = IntEnum("CudaGraphStrategy", {"DISABLED": 0, "WHOLE_GRAPH_CAPTURE": 1})
 
@@ -135,18 +137,19 @@ class Engine:
 
     def create_runtime_config(self) -> RuntimeConfig | None:
         failed = self.module.fails("create_runtime_config", self.log)
-        return None if failed else _kept(self.module.cuda, RuntimeConfig())
+        return None if failed else _kept(self.module.cuda, RuntimeConfig(self.module))
 
     def create_execution_context(self, how: Any) -> Context | None:
         if self.module.fails("create_execution_context", self.log):
             return None
+        kernels = None
         if isinstance(how, RuntimeConfig):
-            strategy = how.strategy
+            strategy, kernels = how.strategy, how._cache
         else:
             strategy = how
             assert not hasattr(self.module, "CudaGraphStrategy")
         assert strategy == SimulatedTensorRT.ExecutionContextAllocationStrategy.USER_MANAGED
-        return _kept(self.module.cuda, Context(self))
+        return _kept(self.module.cuda, Context(self, kernels))
 
 
 class RuntimeConfig:
@@ -154,22 +157,46 @@ class RuntimeConfig:
     strategy: Any = None
     _cache: Any = None
 
+    def __init__(self, module: SimulatedTensorRT) -> None:
+        self._module = module
+
     def set_execution_context_allocation_strategy(self, strategy: Any) -> None:
         self.strategy = strategy
 
-    def create_runtime_cache(self) -> object:
-        return object()
+    def create_runtime_cache(self) -> RuntimeCache:
+        return _kept(self._module.cuda, RuntimeCache(self._module))
 
-    def set_runtime_cache(self, cache: object) -> bool:
+    def set_runtime_cache(self, cache: RuntimeCache) -> bool:
         self._cache = cache
+        return True
+
+
+class RuntimeCache:
+    """Kernels by shape. Like the real one it refuses those of another version."""
+
+    def __init__(self, module: SimulatedTensorRT) -> None:
+        self._module = module
+        self.shapes: set[tuple[int, ...]] = set()
+
+    def serialize(self) -> bytes:
+        return json.dumps([self._module.__name__, self._module.cuda.driver, sorted(self.shapes)]).encode()
+
+    def deserialize(self, blob: bytes) -> bool:
+        try:
+            name, driver, shapes = json.loads(blob)
+        except ValueError:
+            return False
+        if (name, driver) != (self._module.__name__, self._module.cuda.driver):
+            return False
+        self.shapes = set(map(tuple, shapes))
         return True
 
 
 class Context:
     """An execution context; a run reads where and what when it is enqueued, and computes later."""
 
-    def __init__(self, engine: Engine) -> None:
-        self._engine = engine
+    def __init__(self, engine: Engine, kernels: RuntimeCache | None) -> None:
+        self._engine, self._kernels = engine, kernels
         self._shape: tuple[int, ...] | None = None
         self._partitioned = False  # scratch memory was measured for this shape
         self._scratch = (0, 0)
@@ -235,6 +262,9 @@ class Context:
         if stream.capture is not None and self._warm != shape:
             return self._refuse("the first run at a shape allocates and cannot be captured")
         self._warm = shape
+        if self._kernels is not None and shape not in self._kernels.shapes:
+            self._kernels.shapes.add(shape)
+            engine.module.compiled.append(shape)
         run = functools.partial(
             _run,
             weakref.ref(self),

@@ -21,6 +21,7 @@ from deploy.engines.progress import progress_monitor
 from sr.backends.tensorrt import manifest as engine_manifest
 from sr.backends.tensorrt import store as engine_store
 from sr.backends.tensorrt.gpus import COMPUTE_CAPABILITIES, Gpu, compute_capability, visible_gpus
+from sr.backends.tensorrt.kernels import KernelFile
 from sr.backends.tensorrt.log import logger
 from sr.backends.tensorrt.modules import MODULES, load_module
 from sr.backends.tensorrt.request import engine_request
@@ -349,8 +350,6 @@ def other_file(tmp_path: Path) -> Path:
         ({"spec": replace(ADA, targets=(75, 86))}, r"targets SM89, need SM75\+SM86"),
         ({"module": module_like(__version__="1.7.2.5")}, f"built by {rtx.__version__}, this is 1.7.2.5"),
         ({"onnx": other_file}, "ONNX file [0-9a-f]{16}, need [0-9a-f]{16}"),
-        ({"cuda": 12}, r"CUDA \d+, need 12"),
-        ({"platform": "Windows AMD64"}, "platform .*, need Windows AMD64"),
     ],
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
 )
@@ -359,10 +358,6 @@ def test_a_miss_names_the_field_that_differs(tmp_path, builds, monkeypatch, chan
     onnx = shipped_onnx(scale=2, precision="fp16")
     first = cache.get(onnx, ADA, rtx, gpu=None)
     onnx = changes["onnx"](tmp_path) if "onnx" in changes else onnx
-    if "cuda" in changes:
-        monkeypatch.setattr(engine_manifest, "cuda_major", lambda: changes["cuda"])
-    if "platform" in changes:
-        monkeypatch.setattr(engine_manifest, "this_platform", lambda: changes["platform"])
     second = cache.get(onnx, changes.get("spec", ADA), changes.get("module", rtx), gpu=None, log=log)
     assert second.path != first.path
     assert len(builds) == 2
@@ -370,6 +365,29 @@ def test_a_miss_names_the_field_that_differs(tmp_path, builds, monkeypatch, chan
     assert re.search(said, line), line
     assert first.path.name in line
     assert line.count(", need") + line.count("this is") == 1  # this field and no other
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [
+        ("cuda_major", 12, "CUDA .*, need 12"),
+        ("this_platform", "Windows AMD64", "platform .*, need Windows AMD64"),
+    ],
+)
+def test_tensorrt_rtx_engines_are_found_under_another_system_and_tensorrt_engines_are_not(
+    tmp_path, builds, monkeypatch, name, value, said
+):
+    store, log, onnx = store_in(tmp_path), Lines(), shipped_onnx(scale=2, precision="fp16")
+    portable, bound = store.get(onnx, ADA, rtx, gpu=None), store.get(onnx, EngineSpec(2), TRT_11, gpu=L4)
+    monkeypatch.setattr(engine_manifest, name, lambda: value)
+    monkeypatch.setattr(engine_store, name, lambda: value)
+    assert store.get(onnx, ADA, rtx, gpu=None) == portable
+    assert store.get(onnx, EngineSpec(2), rtx, gpu=L4) == portable
+    assert portable.path not in store.stale()
+    assert bound.path in store.stale()
+    assert store.get(onnx, EngineSpec(2), TRT_11, gpu=L4, log=log) != bound
+    assert any(re.search(said, line) for line in log)
+    assert len(builds) == 3
 
 
 def test_an_engine_for_more_gpus_serves_the_one_that_is_here(tmp_path, builds):
@@ -596,30 +614,44 @@ def test_prune_removes_what_is_stale_and_says_which(tmp_path, builds, monkeypatc
     cache, log, onnx = store_in(tmp_path), Lines(), shipped_onnx(scale=2, precision="fp16")
     good = cache.get(onnx, ADA, rtx, gpu=None)
     others_gpu = cache.get(onnx, EngineSpec(2), TRT_11, gpu=L4)
-    old = cache.get(onnx, ADA, module_like(__version__="1.5.0.114"), gpu=None)
+    outdated = cache.get(onnx, ADA, module_like(__version__="1.5.0.114"), gpu=None)
+    old = cache.get(onnx, ADA, module_like(__version__="1.4.0.1"), gpu=None)
     truncated = cache.get(onnx, replace(ADA, tile=64), rtx, gpu=None)
     tamper("truncated", truncated.path)
     retrained = cache.get(other_file(tmp_path), ADA, rtx, gpu=None)
     with monkeypatch.context() as elsewhere:
         elsewhere.setattr(engine_manifest, "this_platform", lambda: "Windows AMD64")
-        foreign = cache.get(onnx, ADA, rtx, gpu=None)
-    mine = [tmp_path / "mine.plan", tmp_path / "notes.json", tmp_path / "timing_x.cache"]
+        foreign = cache.get(onnx, EngineSpec(2), TRT_11, gpu=T4)
+    names = ["mine.plan", "notes.json", "timing_x.cache", ".srup-ledger.jsonl", ".srup-unfinished-1.tif"]
+    names += [f"{TEMPORARY_PREFIX}{16 * '0'}{suffix}" for suffix in (".png", ".tif", ".html", ".json")]
+    mine = [tmp_path / name for name in [*names, "mine.kernels"]]
     for path in mine:
         path.write_text("{}")
-    left_over = tmp_path / f"{TEMPORARY_PREFIX}0123.plan"
-    left_over.write_bytes(b"half a plan")
+    left_over = [
+        tmp_path / f"{TEMPORARY_PREFIX}{16 * '1'}{suffix}" for suffix in (".plan", ".cache", ".json")
+    ]
+    for path in left_over:
+        path.write_bytes(good.path.with_suffix(".json").read_bytes()[:100])
+    kernels = [
+        KernelFile.beside(engine.path, gpu=L4, version="1.7").path for engine in (good, old, truncated)
+    ]
+    for path in kernels:
+        path.write_bytes(b"kernels")
+    old.path.unlink()
+    old.path.with_suffix(".json").unlink()
     monkeypatch.setattr(
         engine_store, "_installed_version", lambda backend: rtx.__version__ if backend == "trt-rtx" else None
     )
     removed = cache.prune(log)
-    assert set(removed) == {old.path, truncated.path, retrained.path, foreign.path}
-    assert removed[old.path] == f"built by 1.5.0.114, this is {rtx.__version__}"
+    assert set(removed) == {outdated.path, truncated.path, retrained.path, foreign.path}
+    assert removed[outdated.path] == f"built by 1.5.0.114, this is {rtx.__version__}"
     assert removed[retrained.path].startswith("ONNX file ")
     assert removed[foreign.path].startswith("platform Windows AMD64, need ")
     assert sorted(log) == sorted(f"removing {path.name}: {why}" for path, why in removed.items())
     assert sorted(engine.path for engine in cache.list()) == sorted([good.path, others_gpu.path])
     assert all(path.exists() for path in mine)
-    assert not left_over.exists()
+    assert not any(path.exists() for path in left_over)
+    assert [path.exists() for path in kernels] == [True, False, False], "kernels go with their engine"
     assert not any(path.exists() or path.with_suffix(".json").exists() for path in removed)
     assert cache.prune(log) == {}
 

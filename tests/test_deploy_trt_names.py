@@ -55,7 +55,7 @@ CLASSES = {
 }
 # In the runtime's module a configuration is that of an execution context, which only RTX has.
 CLASSES_IN = {
-    "runtime.py": {"config": "IRuntimeConfig", "module": ""},
+    "runtime.py": {"config": "IRuntimeConfig", "module": "", "kernels": "IRuntimeCache"},
     "log.py": {"base": "ILogger"},
 }
 # What is asked of TensorRT-RTX alone, behind `is_rtx` or `hasattr`.
@@ -69,6 +69,7 @@ RTX_ONLY = {
     "IBuilderConfig.set_compute_capability",
     "ICudaEngine.create_runtime_config",
     "IRuntimeConfig",
+    "IRuntimeCache",
 }
 # What TensorRT calls of ours, by the class that we derive from.
 OVERRIDDEN = {

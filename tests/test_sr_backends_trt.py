@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from filelock import FileLock
 from PIL import Image
 
 import sr.backends.tensorrt.backend
@@ -22,6 +23,8 @@ import sr.backends.tensorrt.device
 from sr.backends.base import Batch
 from sr.backends.ort import OrtBackend, read_metadata
 from sr.backends.tensorrt.backend import TrtBackend, TrtSettings
+from sr.backends.tensorrt.gpus import Gpu
+from sr.backends.tensorrt.kernels import KernelFile
 from sr.backends.tensorrt.opening import fallback_of
 from sr.backends.tensorrt.runtime import Capacity
 from sr.errors import BackendError, OutOfDeviceMemoryError
@@ -417,6 +420,50 @@ def test_a_gpu_that_is_not_there():
         opened(SimulatedCuda(), devices=(7,))
 
 
+# --- kernels of TensorRT-RTX ---------------------------------------------------------------------
+
+
+def shapes_compiled(cuda: SimulatedCuda, file: KernelFile) -> list[tuple[int, ...]]:
+    """Upscale with kernels kept in a file; return the shapes that had to be compiled."""
+    with nothing_left(cuda):
+        with opened(cuda, rtx=True, kernel_files={0: file}) as backend:
+            assert_mirrored(list(backend.run(mixed_batches())), mixed_batches())
+        del backend
+    return cuda.module.compiled
+
+
+def test_kernels_are_compiled_once_for_all_processes(tmp_path):
+    l4, t4 = Gpu(0, "NVIDIA L4", 89), Gpu(0, "Tesla T4", 75)
+    plan = tmp_path / "small_x2_fp16_tensorrt_rtx_sm75-sm89_0123456789abcdef.plan"
+    file = KernelFile.beside(plan, gpu=l4, version="1.7.1.116")
+    assert len(shapes_compiled(SimulatedCuda(), file)) > 2
+    assert shapes_compiled(SimulatedCuda(), file) == []
+    for other in ({"gpu": t4, "version": "1.7.1.116"}, {"gpu": l4, "version": "1.8.0.1"}):
+        assert KernelFile.beside(plan, **other).read() == b"", "of another GPU or version"
+
+
+@pytest.mark.parametrize("kind", ["other driver", "damaged"])
+def test_kernels_that_do_not_fit_are_refused_and_replaced(tmp_path, kind):
+    file = KernelFile(tmp_path / "x.kernels")
+    shapes_compiled(SimulatedCuda(), file)
+    if kind == "damaged":
+        file.path.write_bytes(file.read()[:20])
+    cuda = SimulatedCuda()
+    cuda.driver = "999.1" if kind == "other driver" else cuda.driver
+    assert shapes_compiled(cuda, file) != []
+    again = SimulatedCuda()
+    again.driver = cuda.driver
+    assert shapes_compiled(again, file) == []
+
+
+def test_kernels_that_cannot_be_stored_do_no_harm(tmp_path, monkeypatch):
+    assert shapes_compiled(SimulatedCuda(), KernelFile(tmp_path / "no such folder" / "x.kernels"))
+    monkeypatch.setattr("sr.backends.tensorrt.kernels._LOCK_SECONDS", 0.01)
+    with FileLock(tmp_path / ".lock"):  # a builder holds it
+        assert shapes_compiled(SimulatedCuda(), KernelFile(tmp_path / "x.kernels"))
+    assert not (tmp_path / "x.kernels").exists()
+
+
 # --- overflow -----------------------------------------------------------------------------------
 
 
@@ -715,6 +762,7 @@ def test_every_simulated_name_of_tensorrt_rtx_exists():
         (simulated.Engine, module.ICudaEngine),
         (simulated.Context, module.IExecutionContext),
         (simulated.RuntimeConfig, module.IRuntimeConfig),
+        (simulated.RuntimeCache, module.IRuntimeCache),
     ]
     for stand_in, real in pairs:
         for name in vars(stand_in):

@@ -9,13 +9,14 @@ from __future__ import annotations
 import contextlib
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
 from sr.backends.base import Backend, BackendInfo, Batch, default_tile
 from sr.backends.tensorrt.device import Slot, TrtDevice
+from sr.backends.tensorrt.kernels import KernelFile
 from sr.backends.tensorrt.runtime import Capacity
 from sr.errors import BackendError, OutOfDeviceMemoryError
 from sr.network.modelfile import ModelMetadata
@@ -42,6 +43,7 @@ class TrtSettings:
         host_code: allow engines to bring the runtime of their own TensorRT version.
         fallback: opens the backend that computes the tiles whose fp16 output is not finite; None if
             there is no file for it.
+        kernel_files: keep the kernels that TensorRT-RTX compiles, by GPU.
     """
 
     name: str
@@ -52,6 +54,7 @@ class TrtSettings:
     cuda_graph: bool = True
     host_code: bool = False
     fallback: Callable[[], Backend] | None = None
+    kernel_files: Mapping[int, KernelFile] = field(default_factory=dict)
 
 
 class TrtBackend(Backend):
@@ -79,8 +82,16 @@ class TrtBackend(Backend):
         self._running = False
         try:
             for index, plan in plans.items():
-                flags = {"cuda_graph": settings.cuda_graph, "host_code": settings.host_code}
-                self._devices.append(TrtDevice(index, plan, module, cudart, **flags))
+                device = TrtDevice(
+                    index,
+                    plan,
+                    module,
+                    cudart,
+                    cuda_graph=settings.cuda_graph,
+                    host_code=settings.host_code,
+                    kernel_file=settings.kernel_files.get(index),
+                )
+                self._devices.append(device)
             self._adopt(self._fitting_capacity())
         except BaseException:
             with contextlib.suppress(BackendError):  # the first failure matters

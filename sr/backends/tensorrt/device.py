@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from sr.backends.base import Batch
 from sr.backends.tensorrt.cuda import Cuda, Resources
+from sr.backends.tensorrt.kernels import KernelFile
 from sr.backends.tensorrt.runtime import Capacity, Execution, LoadedEngine, Shape
 from sr.errors import BackendError
 from sr.network.modelfile import FINITE_NAME, INPUT_NAME, OUTPUT_NAME
@@ -77,6 +78,7 @@ class TrtDevice:
         *,
         cuda_graph: bool = True,
         host_code: bool = False,
+        kernel_file: KernelFile | None = None,
     ) -> None:
         """Load a serialized engine on the GPU that CUDA counts as `index`.
 
@@ -87,6 +89,7 @@ class TrtDevice:
             cudart: `cuda.bindings.runtime`.
             cuda_graph: run batches of the full shape as CUDA graphs.
             host_code: the engine may bring its own TensorRT runtime.
+            kernel_file: keeps the kernels that TensorRT-RTX compiles.
 
         Raises:
             OutOfDeviceMemoryError: the GPU has no room for the engine.
@@ -102,19 +105,21 @@ class TrtDevice:
         self._scratch = self._scratch_size = self._planned_scratch = 0
         self._closed = False
         try:
-            self._open(plan, module, host_code)
+            self._open(plan, module, host_code, kernel_file)
         except BaseException:
             with contextlib.suppress(BackendError):  # what failed first is what matters
                 self.close()
             raise
 
     @_on_device
-    def _open(self, plan: bytes, module: Any, host_code: bool) -> None:
+    def _open(self, plan: bytes, module: Any, host_code: bool, kernel_file: KernelFile | None) -> None:
         flags = self._cuda.cudart.cudaStreamNonBlocking
         self._upload, self._compute, self._download = (
             self._streams.get("cudaStreamCreateWithFlags", flags) for _ in range(3)
         )
-        self._engine = LoadedEngine(plan, module, device=self.index, host_code=host_code)
+        self._engine = LoadedEngine(
+            plan, module, device=self.index, host_code=host_code, kernel_file=kernel_file
+        )
         self._plain = self._engine.new_execution(self._compute, graph=False)
         self.capacity = self.largest = self._engine.largest
         (_, self.scale, _, _), _ = self._plain.measure((1, 1, 1, 3))

@@ -11,7 +11,7 @@ import json
 import platform
 import re
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -23,8 +23,10 @@ from sr.backends.tensorrt.spec import EngineSpec
 from sr.errors import EngineError
 
 FORMAT = "srup-engine-1"
+MANIFEST_START = json.dumps({"format": FORMAT}, indent=1).rstrip("}\n")  # of every manifest file
 PLAN_SUFFIX = ".plan"
 MANIFEST_SUFFIX = ".json"
+LOCK_NAME = ".lock"
 # As `Identity.stem` makes them; other files in a folder of engines are not ours to remove.
 OUR_NAME = re.compile(r".+_x\d+_fp(16|32)_(tensorrt|tensorrt_rtx)_.+_[0-9a-f]{16}")
 
@@ -83,6 +85,16 @@ class Identity:
         target = re.sub(r"[^a-z0-9]+", "-", target.lower()).strip("-")
         return f"{base}_x{self.spec.scale}_{self.spec.precision}_{self.module}_{target}_{self.key}"
 
+    def on_any_system(self, here: Identity) -> Identity:
+        """Return the identity with the system of `here` if the plan does not depend on it.
+
+        TensorRT-RTX plans for named GPUs load under Linux and Windows, and with any CUDA for Python:
+        https://docs.nvidia.com/deeplearning/tensorrt-rtx/latest/ (CPU-only ahead-of-time builds).
+        """
+        if self.module != "tensorrt_rtx":
+            return self
+        return replace(self, platform=here.platform, cuda_major=here.cuda_major)
+
     def differences(self, other: Identity) -> list[str]:
         """Return in words, field by field, how this engine differs from the one that is needed."""
         has, needs = self.to_dict(), other.to_dict()
@@ -125,7 +137,7 @@ def identity_of(onnx: bytes, spec: EngineSpec, module: ModuleType, gpu: Gpu | No
 
 
 def this_platform() -> str:
-    """Return operating system and processor: plans are bound to both."""
+    """Return operating system and processor, to which TensorRT plans are bound."""
     return f"{platform.system()} {platform.machine()}"
 
 

@@ -10,7 +10,8 @@ from sr.backends.ort import OrtBackend, read_metadata
 from sr.backends.specs import BackendSpec
 from sr.backends.tensorrt.backend import TrtBackend, TrtSettings
 from sr.backends.tensorrt.gpus import Gpu, visible_gpus
-from sr.backends.tensorrt.modules import load_module
+from sr.backends.tensorrt.kernels import KernelFile
+from sr.backends.tensorrt.modules import is_rtx, load_module
 from sr.backends.tensorrt.spec import EngineSpec
 from sr.backends.tensorrt.store import EngineStore
 from sr.errors import BackendError, ModelError
@@ -42,20 +43,23 @@ def open_trt(spec: BackendSpec, request: BackendRequest) -> TrtBackend:
         if progress is not None and ": found" not in line:
             progress(line, 0.0)
 
-    plans, host_code, store = {}, False, EngineStore(request.engine_dir, builder=request.builder)
-    for gpu in gpus:
-        engine = store.get(onnx, engine_spec(model, request), module, gpu=gpu, progress=progress, log=log)
-        plans[gpu.index] = engine.plan()
-        host_code = host_code or engine.manifest.identity.spec.compatible
+    store, wanted = EngineStore(request.engine_dir, builder=request.builder), engine_spec(model, request)
+    engines = {gpu: store.get(onnx, wanted, module, gpu=gpu, progress=progress, log=log) for gpu in gpus}
     settings = TrtSettings(
         name=spec.name,
         model=model,
         tile=request.tile,
         batch=request.batch,
         gpu_names={gpu.index: gpu.name for gpu in gpus},
-        host_code=host_code,
+        host_code=any(engine.manifest.identity.spec.compatible for engine in engines.values()),
         fallback=fallback_of(onnx, model),
+        kernel_files={
+            gpu.index: KernelFile.beside(engine.path, gpu=gpu, version=module.__version__)
+            for gpu, engine in engines.items()
+            if is_rtx(module)
+        },
     )
+    plans = {gpu.index: engine.plan() for gpu, engine in engines.items()}
     return TrtBackend(plans, settings, module=module, cudart=cudart)
 
 

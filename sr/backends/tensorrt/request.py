@@ -64,8 +64,10 @@ class EngineRequest:
         """Return an identity in which every acceptable difference is replaced by what was requested.
 
         Acceptable are: further GPUs, where none was named; any builder level, where none was given; an
-        engine that is also compatible with other GPUs and versions.
+        engine that is also compatible with other GPUs and versions; a TensorRT-RTX engine that was built
+        under another operating system.
         """
+        other = other.on_any_system(self.identity)
         wanted, spec = self.identity, other.spec
         if self.any_target and set(wanted.spec.targets) <= set(spec.targets):
             spec = replace(spec, targets=wanted.spec.targets)

@@ -8,10 +8,12 @@ of its calls answer None or False and write the reason to a log. The module, `te
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-from sr.backends.tensorrt.log import tensorrt_log
+from sr.backends.tensorrt.kernels import KernelFile
+from sr.backends.tensorrt.log import logger, tensorrt_log
 from sr.errors import BackendError, OutOfDeviceMemoryError
 from sr.network.modelfile import FINITE_NAME, INPUT_NAME, OUTPUT_NAME
 
@@ -137,8 +139,23 @@ class LoadedEngine:
         captures_graphs: the module captures CUDA graphs itself, as TensorRT-RTX does.
     """
 
-    def __init__(self, plan: bytes, module: Any, *, device: int, host_code: bool = False) -> None:
+    def __init__(
+        self,
+        plan: bytes,
+        module: Any,
+        *,
+        device: int,
+        host_code: bool = False,
+        kernel_file: KernelFile | None = None,
+    ) -> None:
         """Load a serialized engine.
+
+        Args:
+            plan: what `build_serialized_network` returned.
+            module: the imported `tensorrt` or `tensorrt_rtx`.
+            device: the current GPU.
+            host_code: the engine may bring its own TensorRT runtime.
+            kernel_file: keeps the kernels that TensorRT-RTX compiles for the next process.
 
         Raises:
             OutOfDeviceMemoryError: the GPU has no room for the engine.
@@ -149,6 +166,7 @@ class LoadedEngine:
         self._executions: list[Execution] = []
         self._configs: dict[bool, Any] = {}
         self._kernels: Any = None
+        self._kernel_file, self._kernels_on_disk = kernel_file, b""
         self._runtime: Any = None
         self._engine: Any = None
         try:
@@ -201,10 +219,28 @@ class LoadedEngine:
             config.set_execution_context_allocation_strategy(
                 module.ExecutionContextAllocationStrategy.USER_MANAGED
             )
-            self._kernels = self._kernels or make("runtime cache", config.create_runtime_cache)
+            if self._kernels is None:
+                self._kernels = make("runtime cache", config.create_runtime_cache)
+                self._load_kernels(self._kernels)
             make("runtime cache", config.set_runtime_cache, self._kernels)
             self._configs[graph] = config
         return self._configs[graph]
+
+    def _load_kernels(self, kernels: Any) -> None:
+        """Load the kernels that earlier processes compiled; TensorRT-RTX refuses those that do not fit."""
+        self._kernels_on_disk = b"" if self._kernel_file is None else self._kernel_file.read()
+        if self._kernels_on_disk:
+            with suppress(BackendError):
+                if not self._calls.ask("stored kernels", kernels.deserialize, self._kernels_on_disk):
+                    logger.info("stored kernels are of another GPU, driver or version; compiling them anew")
+
+    def _store_kernels(self, kernels: Any) -> None:
+        if self._kernel_file is None:
+            return
+        with suppress(BackendError):
+            content = bytes(self._calls.make("kernels to store", kernels.serialize))
+            if content != self._kernels_on_disk:
+                self._kernel_file.write(content)
 
     def drop(self, execution: Execution) -> None:
         """Free a context before the engine is freed."""
@@ -212,7 +248,9 @@ class LoadedEngine:
         self._executions.remove(execution)
 
     def free(self) -> None:
-        """Destroy contexts, engine and runtime, in this order."""
+        """Store the kernels; destroy contexts, engine and runtime, in this order."""
+        if self._kernels is not None:
+            self._store_kernels(self._kernels)
         while self._executions:
             self._executions.pop().free()
         self._configs.clear()

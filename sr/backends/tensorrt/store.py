@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
+import re
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -20,9 +21,13 @@ from filelock import FileLock, Timeout
 
 from sr.backends.parity import MIN_PSNR_DB, Parity
 from sr.backends.tensorrt.gpus import Gpu
+from sr.backends.tensorrt.kernels import KERNELS_SUFFIX, kernels_of
 from sr.backends.tensorrt.log import logger
 from sr.backends.tensorrt.manifest import (
+    LOCK_NAME,
+    MANIFEST_START,
     MANIFEST_SUFFIX,
+    OUR_NAME,
     PLAN_SUFFIX,
     Engine,
     EngineManifest,
@@ -43,7 +48,10 @@ from sr.version import __version__
 
 Log = Callable[[str], None]
 
-LOCK_NAME = ".lock"
+# Unfinished files of engines, as a killed process leaves them. Pictures and ledgers have other suffixes.
+_LEFT_OVER = re.compile(
+    rf"{re.escape(TEMPORARY_PREFIX)}[0-9a-f]+({re.escape(PLAN_SUFFIX)}|\.cache|{re.escape(KERNELS_SUFFIX)})"
+)
 
 
 def default_folder() -> Path:
@@ -127,7 +135,8 @@ class EngineStore:
                 "Another version of the builder may do better; until then use --backend onnx"
             )
         manifest = replace(manifest, parity=found)
-        _write_manifest(engine.path, manifest)
+        with self._lock(logger.info):
+            _write_manifest(engine.path, manifest)
         return replace(engine, manifest=manifest)
 
     def list(self) -> list[Engine]:
@@ -176,9 +185,18 @@ class EngineStore:
             for path, reason in reasons.items():
                 say(f"removing {path.name}: {reason}")
                 _remove(path)
-            for left_over in self.folder.glob(f"{TEMPORARY_PREFIX}*"):
-                left_over.unlink(missing_ok=True)
+            self._remove_left_over()
         return reasons
+
+    def _remove_left_over(self) -> None:
+        """Remove unfinished files of engines, and kernels of engines that are gone."""
+        for path in self.folder.iterdir():
+            if _LEFT_OVER.fullmatch(path.name) or _is_unfinished_manifest(path):
+                path.unlink(missing_ok=True)
+        kept = {kernels for plan in plans_in(self.folder) for kernels in kernels_of(plan)}
+        for path in self.folder.glob(f"*{KERNELS_SUFFIX}"):
+            if path not in kept and OUR_NAME.match(path.stem):
+                path.unlink(missing_ok=True)
 
     def _find(self, request: EngineRequest, say: Log) -> Engine | None:
         """Return a complete engine: the requested one, or one that can take its place."""
@@ -286,9 +304,15 @@ def _write_manifest(plan: Path, manifest: EngineManifest) -> None:
         temporary.write_text(manifest.to_json(), encoding="utf-8")
 
 
+def _is_unfinished_manifest(path: Path) -> bool:
+    if not (path.name.startswith(TEMPORARY_PREFIX) and path.suffix == MANIFEST_SUFFIX and path.is_file()):
+        return False
+    return path.read_bytes().startswith(MANIFEST_START.encode())
+
+
 def _remove(plan: Path) -> None:
-    plan.unlink(missing_ok=True)
-    plan.with_suffix(MANIFEST_SUFFIX).unlink(missing_ok=True)
+    for path in (plan, plan.with_suffix(MANIFEST_SUFFIX), *kernels_of(plan)):
+        path.unlink(missing_ok=True)
 
 
 def _slug(identity: Identity) -> str:
@@ -321,4 +345,4 @@ def _outdated(
         cuda_major=cuda_major() or identity.cuda_major,
         onnx_sha256=shipped.get(manifest.onnx_name, identity.onnx_sha256),
     )
-    return identity.differences(here)
+    return identity.on_any_system(here).differences(here)
