@@ -59,9 +59,31 @@ def test_version_and_help():
         assert "--help" in result.stdout
 
 
+def test_a_file_in_the_place_of_a_command_gets_the_command_that_was_meant(photo):
+    for name in (photo, "photo.jpg", photo.parent):
+        result = srup(name, "--scale", 3)
+        assert result.returncode == 2
+        assert f"srup upscale {name} --scale 3" in result.stderr
+    assert "srup upscale" not in srup("nonsense").stderr
+
+
+def test_a_model_is_described_on_one_screen():
+    lines = srup("info", "--model", "small").stdout.splitlines()
+    assert 10 < len(lines) <= 24
+    assert max(map(len, lines)) <= 80
+    assert all(f"small x{scale}" in lines[0] for scale in (2, 3, 4))
+
+
+def test_help_has_whole_summaries_and_groups():
+    listed = " ".join(srup("--help").stdout.split())
+    assert "..." not in listed.partition("Commands:")[2]
+    for command, heading in (("upscale", "Exact size:"), ("train", "Network:"), ("export", "Engines:")):
+        assert heading in srup(command, "--help").stdout.splitlines()
+
+
 @pytest.mark.parametrize("scale", [2, 3, 4])
 def test_a_picture_is_upscaled_beside_itself(photo, scale):
-    result = srup("upscale", photo, "--scale", scale)
+    result = srup("upscale", photo, "-s", scale)
     assert result.returncode == 0
     assert result.stderr == ""  # quiet when piped
     first, summary = result.stdout.splitlines()
@@ -177,6 +199,22 @@ def test_output_folder_and_format(photo, tmp_path):
     out = tmp_path / "new" / "folder"
     assert srup("upscale", photo, "-o", out, "--format", "webp").returncode == 0
     assert_nothing_left(out, "photo_x2.webp")
+
+
+def test_a_folder_with_a_slash_may_have_a_suffix(photo, tmp_path):
+    assert srup("upscale", photo, "-o", f"{tmp_path}/2024.05.01/").returncode == 0
+    assert_nothing_left(tmp_path / "2024.05.01", "photo_x2.png")
+    assert_refused(srup("upscale", photo, "-o", tmp_path / "2024.06.01"), "2024.06.01", "'.01'")
+
+
+def test_outputs_may_go_beside_their_inputs(photo):
+    shutil.copytree(photo.parent, photo.parent / "below")
+    for words in ((), ("--skip-existing",)):
+        result = srup("upscale", ".", "-o", ".", *words, cwd=photo.parent)
+        assert result.returncode == 0, result.stderr
+    assert "2 pictures skipped" in result.stdout
+    names = {path.relative_to(photo.parent).as_posix() for path in photo.parent.rglob("*.png")}
+    assert names == {"photo.png", "photo_x2.png", "below/photo.png", "below/photo_x2.png"}
 
 
 def test_orientation_profile_and_exif_survive(tmp_path):
@@ -297,7 +335,7 @@ def test_the_scale_of_a_model_is_known_before_it_is_opened(photo):
         listed = srup("upscale", photo, "--model", model, "--dry-run")
         assert f"photo_x{3 if model == onnx else 4}.png" in listed.stdout
     missing = srup("upscale", photo, "--model", "missing.onnx", "--scale", 2, "--dry-run")
-    assert_refused(missing, "missing.onnx", "cannot be read")
+    assert_refused(missing, "missing.onnx")
 
 
 def test_folder_without_pictures(tmp_path):
@@ -424,6 +462,21 @@ def test_foreign_and_damaged_models(photo, tmp_path):
     (tmp_path / "damaged.onnx").write_bytes(b"nothing")
     for name in ("foreign.onnx", "damaged.onnx", "missing.onnx"):
         assert_refused(srup("upscale", photo, "--model", tmp_path / name), name)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "remedy"),
+    [
+        ("net.pth", b"PK\x03\x04 as torch.save writes it", "ONNX"),
+        ("old.pth", b"\x80\x02}q\x00", "ONNX"),
+        ("x2.engine", b"anything", "--backend trt"),
+        ("x2.bin", b"ftrt and so on", "--backend trt"),
+        ("notes.txt", b"hello", ".safetensors"),
+    ],
+)
+def test_other_files_given_as_models_are_answered_as_what_they_are(photo, tmp_path, name, content, remedy):
+    (tmp_path / name).write_bytes(content)
+    assert_refused(srup("upscale", photo, "--model", tmp_path / name, "--dry-run"), name, remedy)
 
 
 def test_a_scale_without_weights_is_reached_by_two_networks(photo):

@@ -33,9 +33,12 @@ def command(
 ) -> None:
     """Measure PSNR and SSIM of a model on a list of pairs."""
     from sr.cli.report_engines import engine_builder
+    from sr.network.modelkind import check_model_file
     from sr.upscale import Upscaler
     from train.evaluate import evaluate
 
+    if model is not None:
+        check_model_file(model)
     with Upscaler(
         scale=scale,
         backend=backend,

@@ -22,6 +22,7 @@ from sr.jobs.admission import RunLimits
 from sr.jobs.pipeline import RunSettings
 from sr.jobs.setup import UpscalerSetup, open_setup
 from sr.jobs.worklist import OutputRules, Worklist, check_inputs, make_worklist
+from sr.network.modelkind import check_model_file
 from sr.sized import UpscalerSettings, Upscaling
 
 # Opens what upscales pictures; a program that composes its own command line may hand in another.
@@ -55,6 +56,8 @@ def plan_run(request: UpscaleRequest) -> PlannedRun:
     request.check()
     check_streams(request)
     check_inputs(request.files)
+    if request.model is not None:
+        check_model_file(request.model)
     if request.compare is not None:
         check_page(request.compare, overwrite=request.overwrite)
     with image_error_is_wrong_usage():
