@@ -1,4 +1,4 @@
-"""Which kind of file was given as a model, told by its content, so that a wrong one is named as what it is."""
+"""Which kind of file was given as a model, told by its content, so that a wrong one is named."""
 
 from __future__ import annotations
 
