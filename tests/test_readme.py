@@ -27,6 +27,7 @@ OTHERS = [command for command in COMMANDS if command.srup is None]
 MODULES = [command for command in OTHERS if command.words[:2] == ["python", "-m"]]
 PIP = [command for command in OTHERS if command.words[0] == "pip"]
 SCRIPTS = [command for command in OTHERS if command.words[0].startswith("bin/")]
+ROOMS = ("sr", "train", "deploy")
 RUNNABLE = {page: [b for b in blocks(page, "sh") if not b.mark] for page in PAGES}
 
 
@@ -173,6 +174,12 @@ def test_every_image_format_stands_in_the_table():
     from sr.image.formats import FORMATS
 
     assert sorted(first_column("docs/upscale.md", "Formats")) == sorted(FORMATS)
+
+
+def test_every_room_stands_in_the_table():
+    rooms = {path.parent.relative_to(ROOT) for room in ROOMS for path in (ROOT / room).rglob("__init__.py")}
+    shown = " ".join(first_column("docs/architecture.md", "The rooms"))
+    assert [room for room in sorted(rooms) if f"`{room.as_posix()}/`" not in shown] == []
 
 
 def test_every_extra_stands_in_the_table():
