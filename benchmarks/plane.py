@@ -2,7 +2,7 @@
 
 The rule is the same for all: one lr picture, whole, uint8 in and uint8 out, one engine with its default
 threads, interleaved rounds. Luma networks (FSRCNN, ECBSR) get luma alone; the time for chroma is not
-charged to them. Our quality is measured, the peers' is published (`benchmarks.peers`). A peer without a
+charged to them. Our quality is measured, the peers' is published (`benchmarks.lib.peers`). A peer without a
 published figure at a scale is timed and listed, but has no point on the plane.
 
 One picture of Set14, `bridge`, is a grey file. Our protocol takes it as RGB like all others, as the
@@ -15,11 +15,9 @@ took, so each gap is given both ways.
 
 from __future__ import annotations
 
-import io
 import json
-import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -29,15 +27,16 @@ import numpy as np
 import onnx
 from PIL import Image
 
+from benchmarks.lib.front import BICUBIC, Point, front, gap, gap_in_words
 from benchmarks.lib.options import Script
 from benchmarks.lib.paths import RESULTS
+from benchmarks.lib.peers import LUMA, NETWORKS, peer_onnx, published
+from benchmarks.lib.plane_plot import draw
 from benchmarks.lib.results import store_result
 from benchmarks.lib.runners import Runner, onnxruntime_runner, openvino_runner
 from benchmarks.lib.timing import interleaved
 from benchmarks.lib.work import counted_work
-from benchmarks.peers import LUMA, NETWORKS, peer_onnx, published
-from sr.errors import DataError, SrupError, require_extra
-from sr.files import atomic_write
+from sr.errors import DataError, SrupError
 from sr.network.config import PRESETS
 from sr.network.modelfile import SHIPPED_DIR, onnx_name, shipped_scales
 
@@ -48,98 +47,6 @@ ENGINES: dict[str, Callable[[bytes], Runner]] = {
     "onnxruntime": onnxruntime_runner,
     "openvino": openvino_runner,
 }
-BICUBIC = "bicubic"
-OURS, THEIRS = "#c0392b", "#2c3e50"  # colours of points
-# Loss of Set14's PSNR if its one grey file is compared as luma: see above.
-GREY_AS_LUMA_DB = 20 * math.log10(255 / 219) / 14
-
-
-@dataclass(frozen=True)
-class Point:
-    """One method on the plane.
-
-    Attributes:
-        name: of the method.
-        ms_per_megapixel: of output: the median share of a round times the median round.
-        set14: Y-PSNR in dB; None if none is published.
-        set5: the same on Set5.
-        params: parameters; 0 for a filter.
-        macs_per_output_px: multiply-adds counted in the graph.
-        ours: one of srup's networks.
-        spread: p10 and p90 of the time over the median, over rounds.
-        source: of the PSNR.
-    """
-
-    name: str
-    ms_per_megapixel: float
-    set14: float | None
-    set5: float | None
-    params: int = 0
-    macs_per_output_px: int = 0
-    ours: bool = False
-    spread: tuple[float, float] = (1.0, 1.0)
-    source: str = "measured"
-
-
-@dataclass(frozen=True)
-class Gap:
-    """Distance of one of our networks from the peers' front, in dB at equal time; positive is above.
-
-    Attributes:
-        name: of our network.
-        interpolated_db: against the front, interpolated between its neighbouring points on a logarithmic time
-            axis; beyond its slowest point the front is level. None if ours is faster than the whole front.
-        best_no_slower_db: against the best peer that is no slower; None without one.
-        best_no_slower: that peer.
-        on_front: no peer is both as fast and as good.
-        interpolated_db_grey_as_luma: as `interpolated_db`, with our PSNR by the other protocol.
-    """
-
-    name: str
-    interpolated_db: float | None
-    best_no_slower_db: float | None
-    best_no_slower: str
-    on_front: bool
-    interpolated_db_grey_as_luma: float | None = None
-
-
-def front(points: Sequence[Point]) -> list[Point]:
-    """Return the points that no other point beats in both time and Set14 PSNR, fastest first."""
-    kept: list[Point] = []
-    rated = [point for point in points if point.set14 is not None]
-    for point in sorted(rated, key=lambda point: (point.ms_per_megapixel, -_db(point))):
-        if not kept or _db(point) > _db(kept[-1]):
-            kept.append(point)
-    return kept
-
-
-def gap(point: Point, others: Sequence[Point]) -> Gap:
-    """Return the gap of `point` from the front of `others` at equal time."""
-    edge, time, quality = front(others), point.ms_per_megapixel, _db(point)
-    faster = [other for other in edge if other.ms_per_megapixel <= time]
-    if not faster:
-        return Gap(point.name, None, None, "", on_front=True)
-    best = faster[-1]
-    after = edge[len(faster)] if len(faster) < len(edge) else None
-    line = _db(best)
-    if after is not None:
-        way = math.log(time / best.ms_per_megapixel) / math.log(
-            after.ms_per_megapixel / best.ms_per_megapixel
-        )
-        line += way * (_db(after) - _db(best))
-    ahead = quality - _db(best)
-    return Gap(
-        point.name,
-        interpolated_db=round(quality - line, 3),
-        best_no_slower_db=round(ahead, 3),
-        best_no_slower=best.name,
-        on_front=ahead > 0,
-        interpolated_db_grey_as_luma=round(quality - GREY_AS_LUMA_DB - line, 3),
-    )
-
-
-def _db(point: Point) -> float:
-    return -math.inf if point.set14 is None else point.set14
 
 
 def run(
@@ -217,7 +124,7 @@ def measure_plane(
         rounds: number of timed runs of each.
         height: of the lr picture.
         width: of the lr picture.
-        peers: names of `benchmarks.peers.NETWORKS`.
+        peers: names of `benchmarks.lib.peers.NETWORKS`.
 
     Raises:
         BackendError: the engine is not installed.
@@ -294,84 +201,6 @@ def _psnr(by_set: Mapping[str, float]) -> tuple[float | None, float | None]:
     return by_set.get("Set14"), by_set.get("Set5")
 
 
-def draw(planes: Sequence[Mapping[str, Any]], path: Path) -> None:
-    """Plot planes side by side as one SVG.
-
-    Raises:
-        MissingExtraError: matplotlib is not installed.
-        OSError: the file cannot be written.
-    """
-    require_extra("train", "matplotlib", purpose="the plot of the plane")
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(5.2 * len(planes), 4.8), layout="constrained")
-    for axes, plane in zip(figure.subplots(1, len(planes), squeeze=False)[0], planes, strict=True):
-        draw_plane(axes, plane)
-    text = io.StringIO()
-    figure.savefig(text, format="svg", metadata={"Date": None})
-    with atomic_write(path) as temporary:
-        temporary.write_text(text.getvalue(), encoding="utf-8")
-
-
-def draw_plane(axes: Any, plane: Mapping[str, Any]) -> None:
-    """Plot one plane on matplotlib's `axes`."""
-    points = [Point(**{**point, "spread": tuple(point["spread"])}) for point in plane["points"]]
-    networks = [point for point in points if point.set14 is not None and point.name != BICUBIC]
-    edge = front(points)
-    steps = [*(point.ms_per_megapixel for point in edge), 3 * max(p.ms_per_megapixel for p in points)]
-    axes.step(steps, [*map(_db, edge), _db(edge[-1])], where="post", color="#999", lw=1, zorder=1)
-    for point in networks:
-        low, high = point.spread
-        time = point.ms_per_megapixel
-        error = [[time * max(0.0, 1 - low)], [time * max(0.0, high - 1)]]
-        axes.errorbar(time, point.set14, xerr=error, fmt="o", ms=5, color=_colour(point), lw=1)
-    fastest = min(point.ms_per_megapixel for point in networks)
-    slowest = max(point.ms_per_megapixel for point in networks)
-    lowest, highest = min(map(_db, networks)), max(map(_db, networks))
-    axes.set(
-        xscale="log",
-        xlim=(fastest / 1.6, slowest * 5),
-        ylim=(lowest - 0.3, highest + 0.3),
-        xlabel="milliseconds per megapixel of output",
-        ylabel="Set14 Y-PSNR in dB",
-        title=f"x{plane['scale']}, {plane['engine']}",
-    )
-    _label(axes, networks)
-    notes = [f"{p.name}: {_db(p):.2f} dB, {p.ms_per_megapixel:.0f} ms" for p in points if p.name == BICUBIC]
-    if plane["no_figure"]:
-        timed = (p for p in points if p.set14 is None)
-        notes.append(
-            "no published figure: " + ", ".join(f"{p.name} {p.ms_per_megapixel:.0f} ms" for p in timed)
-        )
-    axes.text(0.98, 0.02, "\n".join(notes), fontsize=7, ha="right", va="bottom", transform=axes.transAxes)
-    axes.grid(alpha=0.2, which="both")
-
-
-def _label(axes: Any, points: Sequence[Point]) -> None:
-    """Write names to the right of the points, moved down where they would overlap."""
-    bottom, top = axes.get_ylim()
-    height = (top - bottom) / 28  # of a line of text
-    placed: list[tuple[float, float]] = []
-    for point in sorted(points, key=_db, reverse=True):
-        time, at = point.ms_per_megapixel, _db(point)
-        near = [y for other, y in placed if 1 / 4 < other / time < 4]
-        at = min([at - 0.7 * height, *(y - height for y in near)])
-        placed.append((time, at))
-        axes.annotate(
-            f"{point.name}, {point.params / 1e3:.0f} K",
-            (time, _db(point)),
-            xytext=(time * 1.25, at),
-            fontsize=8,
-            color=_colour(point),
-            va="center",
-            arrowprops={"arrowstyle": "-", "lw": 0.4, "color": "#999"},
-        )
-
-
-def _colour(point: Point) -> str:
-    return OURS if point.ours else THEIRS
-
-
 def lines(result: Mapping[str, Any]) -> Iterator[str]:
     """Yield the result as text."""
     for plane in result["planes"]:
@@ -387,17 +216,6 @@ def lines(result: Mapping[str, Any]) -> Iterator[str]:
             yield "  " + gap_in_words(entry)
         yield from (f"  {entry['method']}: {entry['why']}" for entry in plane["missing"])
         yield from (f"  warning: {text}" for text in plane["warnings"])
-
-
-def gap_in_words(entry: Mapping[str, Any]) -> str:
-    """Return a gap as a sentence."""
-    if entry["interpolated_db"] is None:
-        return f"{entry['name']}: faster than all peers"
-    return (
-        f"{entry['name']}: {entry['interpolated_db']:+.2f} dB from the front at equal time "
-        f"({entry['interpolated_db_grey_as_luma']:+.2f} dB with Set14's grey file as luma); "
-        f"{entry['best_no_slower_db']:+.2f} dB from {entry['best_no_slower']}, the best peer no slower"
-    )
 
 
 @click.command(cls=Script, help=__doc__)

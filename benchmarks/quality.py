@@ -24,9 +24,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks import plane
+from benchmarks.lib.front import BICUBIC
 from benchmarks.lib.options import Script, click_sets, store_option
+from benchmarks.lib.peers import NETWORKS, published
+from benchmarks.lib.plane_plot import draw
 from benchmarks.lib.results import store_result
-from benchmarks.peers import NETWORKS, published
 from sr.backends.ort import read_metadata
 from sr.errors import ModelError
 from sr.network.config import PRESETS
@@ -64,7 +66,7 @@ def measure(name: str, hr_folder: Path) -> Iterator[dict[str, Any]]:
             scale, pairs = prepared.scale, prepared.path
             bicubic = _Timed(partial(bicubic_resize, scale=scale))
             quality = evaluate(bicubic, pairs, scale=scale)
-            yield {"set": name, "scale": scale, "method": plane.BICUBIC, **asdict(quality)}
+            yield {"set": name, "scale": scale, "method": BICUBIC, **asdict(quality)}
             for model in shipped_models(scale):
                 metadata = read_metadata(model)
                 with Upscaler(model=model, backend="onnx", device="cpu") as upscaler:
@@ -123,7 +125,7 @@ def psnr_of(rows: Sequence[Mapping[str, Any]]) -> dict[int, dict[str, dict[str, 
     found: dict[int, dict[str, dict[str, float]]] = {}
     for row in rows:
         if row.get("precision", "fp32") == "fp32":
-            method = row.get("preset", plane.BICUBIC)
+            method = row.get("preset", BICUBIC)
             found.setdefault(row["scale"], {}).setdefault(method, {})[row["set"]] = row["psnr_y"]
     return found
 
@@ -151,7 +153,7 @@ def main(sets: dict[str, Path], with_plane: bool, store: bool) -> None:
     if store:
         path = store_result("quality", result)
         if with_plane:
-            plane.draw(
+            draw(
                 result["planes"], path.with_name(path.name.replace("quality", "plane", 1)).with_suffix(".svg")
             )
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks.peers import LUMA, NETWORKS, peer_onnx, published
+from benchmarks.lib.peers import LUMA, NETWORKS, peer_onnx, published
 from sr.network.modelfile import INPUT_NAME
 
 OF_SPANDREL = {"SAFMN", "SPAN"}

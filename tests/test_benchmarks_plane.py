@@ -10,8 +10,9 @@ from PIL import Image
 pytest.importorskip("torch")
 
 from benchmarks import plane, quality
+from benchmarks.lib.front import BICUBIC, GREY_AS_LUMA_DB, Point, front, gap
 from benchmarks.lib.paths import ROOT
-from benchmarks.plane import BICUBIC, GREY_AS_LUMA_DB, Point, front, gap, measure_plane, stored_psnr
+from benchmarks.plane import measure_plane, stored_psnr
 from sr.errors import DataError
 
 

@@ -8,8 +8,9 @@ import pytest
 from click.testing import CliRunner
 
 from benchmarks import predict
+from benchmarks.lib.devices import GPUS, Device
 from benchmarks.lib.provenance import machine_kind
-from benchmarks.predict import GPUS, Job, measured_rates, with_measured
+from benchmarks.predict import Job, measured_rates, with_measured
 from sr.backends.ort import read_metadata
 from sr.network.modelfile import shipped_onnx
 
@@ -32,7 +33,7 @@ def test_bound_by_hand(precision: str) -> None:
 
 @pytest.mark.parametrize("scale", [2, 3, 4])
 @pytest.mark.parametrize("gpu", GPUS, ids=lambda gpu: gpu.name)
-def test_predictions_are_sane(gpu: predict.Device, scale: int) -> None:
+def test_predictions_are_sane(gpu: Device, scale: int) -> None:
     half, full = (predict.predict(gpu, job(scale, precision=precision)) for precision in ("fp16", "fp32"))
     for found in (half, full):
         assert 0 < found.roofline <= found.bound

@@ -10,7 +10,7 @@ from typing import Any
 import matplotlib
 from matplotlib.figure import Figure
 
-from benchmarks.plane import OURS, THEIRS, draw_plane
+from benchmarks.lib.plane_plot import OURS, THEIRS, draw_plane
 
 # Placeholders for colours of the page; no plot uses them otherwise.
 _INK, _FAINT = "#010203", "#040506"

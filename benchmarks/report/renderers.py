@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-from benchmarks.plane import gap_in_words
+from benchmarks.lib.front import gap_in_words
 from benchmarks.report import plots
 from benchmarks.report.blocks import Block, Note, Plot, Result, as_it_is, percent, table, words
 
