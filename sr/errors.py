@@ -46,10 +46,10 @@ class EngineError(BackendError):
 class MissingExtraError(BackendError):
     """A package that only an extra installs is missing."""
 
-    def __init__(self, package: str, extra: str, purpose: str) -> None:
+    def __init__(self, package: str, extra: str, purpose: str, alternative: str = "") -> None:
         super().__init__(
             f"{purpose} needs the package {package!r}, which is not installed; "
-            f'install it with: pip install "srup[{extra}]"'
+            f'install it with: pip install "srup[{extra}]"' + (f", or {alternative}" if alternative else "")
         )
 
 
@@ -73,15 +73,21 @@ class TrainingError(SrupError):
     """A training run cannot start, go on or be resumed."""
 
 
-def require_extra(extra: str, *packages: str, purpose: str) -> None:
+def require_extra(extra: str, *packages: str, purpose: str, alternative: str = "") -> None:
     """Check that packages of a pip extra are installed, without importing them.
+
+    Args:
+        extra: that installs them.
+        packages: their names.
+        purpose: what needs them, for the message.
+        alternative: what to do without them, for the message.
 
     Raises:
         MissingExtraError: for the first that is not.
     """
     for package in packages:
         if importlib.util.find_spec(package) is None:
-            raise MissingExtraError(package, extra, purpose)
+            raise MissingExtraError(package, extra, purpose, alternative)
 
 
 def printable(path: object) -> str:

@@ -9,13 +9,16 @@ from pathlib import Path
 import numpy as np
 import onnxruntime
 import pytest
+from click.testing import CliRunner
 from numpy.typing import NDArray
 from PIL import Image
 
 from sr.backends import open_sixteen_bit_backend
 from sr.backends.base import BackendRequest
+from sr.cli import main
 from sr.errors import BackendError, ImageError, MissingExtraError
 from sr.image import Metadata, Picture, WriteOptions, open_picture, read_picture, write_picture
+from sr.image.decode import read_header
 from sr.image.picture import to_8_bits
 from sr.jobs.pipeline import FileJob, upscale_files
 from sr.network.modelfile import INPUT_NAME, shipped_onnx
@@ -236,6 +239,60 @@ def test_without_the_extra_the_refusal_names_it(tmp_path: Path, monkeypatch: pyt
         with pytest.raises(MissingExtraError, match=r"srup\[vips\]"):
             write_picture(tmp_path / f"out{suffix}", Picture(random_samples(4, 5)))
         assert not (tmp_path / f"out{suffix}").exists()
+
+
+@pytest.mark.parametrize("installed", [True, False])
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("suffix", [".png", ".tif"])
+def test_depth_8_reduces_and_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, suffix: str, channels: int, installed: bool
+) -> None:
+    """It is the way out where libvips is missing; what refuses names it."""
+    samples = random_samples(6, 7) if channels == 1 else random_samples(6, 7, 3)
+    path = tmp_path / f"in{suffix}"
+    write_picture(path, Picture(samples))
+    if not installed:
+        monkeypatch.setitem(sys.modules, "pyvips", None)
+        with pytest.raises(MissingExtraError, match="--depth 8"):
+            read_picture(path)
+    picture = open_picture(path, depth=8)
+    assert isinstance(picture, Picture)
+    assert picture.pixels.dtype == np.uint8
+    assert any("--depth 8" in note for note in picture.notes)
+    # Of colours in a PNG Pillow gives the higher bits, which are not rounded.
+    limit = 1 if suffix == ".png" and channels == 3 and not installed else 0
+    assert np.abs(picture.pixels.astype(int) - to_8_bits(samples)).max() <= limit
+    write_picture(tmp_path / f"out{suffix}", picture)
+    assert not read_header(path, depth=8).sixteen_bit
+
+
+def test_depth_8_goes_through_the_command_line(tmp_path: Path) -> None:
+    write_picture(tmp_path / "in.tif", Picture(gradient(20, 30)))
+    out = tmp_path / "out.tif"
+    for more in ([], ["--low-memory"]):
+        arguments = [
+            "upscale",
+            str(tmp_path / "in.tif"),
+            "-o",
+            str(out),
+            "--depth",
+            "8",
+            "--overwrite",
+            *more,
+        ]
+        result = CliRunner().invoke(main, [*arguments, *more])
+        assert result.exit_code == 0, result.output
+        assert read_picture(out).pixels.dtype == np.uint8
+
+
+@pytest.mark.parametrize("compression", [50_000, 34_925])
+def test_compressions_that_libvips_may_not_know(tmp_path: Path, compression: int) -> None:
+    """Zstandard and LZMA; Pillow decompresses them."""
+    name = {50_000: "zstd", 34_925: "lzma"}[compression]
+    samples = random_samples(5, 8)
+    path = tmp_path / "in.tif"
+    Image.fromarray(samples).save(path, compression=name)
+    np.testing.assert_array_equal(read_picture(path).pixels, samples)
 
 
 def test_rounding_to_8_bits_is_that_of_real_numbers() -> None:

@@ -165,4 +165,10 @@ encoding = together(
         help=f"Lossless compression of {concerned_formats('tiff_compression')}.  "
         f"[default: {next(iter(TIFF_COMPRESSIONS))}]",
     ),
+    click.option(
+        "--depth",
+        type=click.IntRange(8, 8),
+        metavar="8",
+        help="Reduce 16 bits per channel to 8.  [default: keep them where the format can]",
+    ),
 )

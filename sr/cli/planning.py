@@ -110,13 +110,14 @@ def _output_rules(request: UpscaleRequest, upscaling: Upscaling, written_as: Wri
         include=request.include,
         exclude=request.exclude,
         existing="skip" if request.skip_existing else "overwrite" if request.overwrite else "refuse",
-        settings=f"{upscaling.identity} {request.precision} {written_as}",
+        settings=f"{upscaling.identity} {request.precision} {written_as}"
+        + (f" depth {written_as.depth}" if written_as.depth else ""),
     )
 
 
 def _encoding(request: UpscaleRequest) -> dict[str, Any]:
     """Return the options that say how outputs are encoded, as `sr.image.write_options` takes them."""
-    names = ("quality", "lossless", "subsampling", "png_level", "tiff_compression")
+    names = ("quality", "lossless", "subsampling", "png_level", "tiff_compression", "depth")
     return {name: getattr(request, name) for name in names}
 
 

@@ -40,6 +40,7 @@ class UpscaleRequest:
     subsampling: str | None
     png_level: int | None
     tiff_compression: str | None
+    depth: int | None
     max_pixels: int | None
     low_memory: bool
     engine_dir: Path | None

@@ -21,7 +21,14 @@ if TYPE_CHECKING:
 GROUPS = {
     "Options": ("scale", "output", "format_", "backend", "overwrite"),
     "Exact size": ("size", "long_side", "linear"),
-    "Encoding of the output": ("quality", "lossless", "subsampling", "png_level", "tiff_compression"),
+    "Encoding of the output": (
+        "quality",
+        "lossless",
+        "subsampling",
+        "png_level",
+        "tiff_compression",
+        "depth",
+    ),
     "Folders": ("skip_existing", "suffix", "include", "exclude", "dry_run", "as_json"),
     "Computation": (
         *("model", "precision", "device", "tile", "halo", "batch"),

@@ -22,6 +22,7 @@ from sr.image.source import Header, upright_metadata
 from sr.image.vips import vips_library
 
 _SKIPPED_ROWS = 64  # at once, on the way to the first band
+_LEVEL, _HALF_LEVEL = 257, 128  # levels of 16 bits in one of 8, see `sr.image.picture.to_8_bits`
 _TYPES = {"uchar": "uint8", "ushort": "uint16"}
 
 
@@ -59,6 +60,8 @@ class BandReader:
                 header.metadata, grey=header.channels < 3, orientation=header.orientation
             )
             image = self._opened(file.fileno(), orientation)
+            if image.format == "ushort" and not header.sixteen_bit:  # asked for
+                image = ((image + _HALF_LEVEL) / _LEVEL).floor().cast("uchar")
             if image.format not in _TYPES or not 1 <= image.bands <= 4:
                 raise ImageError(
                     f"{self._name}: {image.bands} channels of type {image.format}, need grey or RGB of "

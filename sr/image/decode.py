@@ -9,17 +9,17 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
 from sr.errors import ImageError, SrupError, printable
 from sr.image.content import known_format, opened_file
 from sr.image.formats.spec import HEAD_BYTES
-from sr.image.picture import Frame, MultiImage, Picture
+from sr.image.picture import Frame, MultiImage, Picture, to_8_bits
 from sr.image.pillow import PILLOW_LIMITS_LIFTED
 from sr.image.refusals import unreadable
-from sr.image.source import Header, OpenedFile, Source
+from sr.image.source import REDUCED, Header, OpenedFile, Source
 
 
 @dataclass(frozen=True)
@@ -35,6 +35,7 @@ class PictureSequence:
     max_pixels: int  # each may have
     plays: int = 0  # how often an animation is shown, 0 is without end
     file: BinaryIO | None = None  # the content, if it is not at `path`
+    depth: int | None = None  # 8 reduces 16 bits per channel
 
     def frames(self) -> Iterator[Frame]:
         """Decode the pictures in order; only one is held.
@@ -42,14 +43,16 @@ class PictureSequence:
         Raises:
             ImageError: the file is damaged, or a picture in it cannot be read.
         """
-        with _opened(self.path, self.max_pixels, self.file) as source:
+        with _opened(self.path, self.max_pixels, self.file, self.depth) as source:
             for index in range(self.count):
                 with PILLOW_LIMITS_LIFTED:
                     frame = source.frame(index)
-                yield frame
+                yield replace(frame, picture=_of_depth(frame.picture, self.depth))
 
 
-def decode(path: Path, file: BinaryIO | None = None, *, max_pixels: int) -> Picture | PictureSequence:
+def decode(
+    path: Path, file: BinaryIO | None = None, *, max_pixels: int, depth: int | None = None
+) -> Picture | PictureSequence:
     """Read a file that holds one picture; of one that holds several, say what they are.
 
     With `file`, that is read, and `path` is what messages call it.
@@ -58,9 +61,9 @@ def decode(path: Path, file: BinaryIO | None = None, *, max_pixels: int) -> Pict
         ImageError: see `sr.image.open_picture`.
         MissingExtraError: 16 bits per channel without pyvips.
     """
-    with _opened(path, max_pixels, file) as source, PILLOW_LIMITS_LIFTED:
+    with _opened(path, max_pixels, file, depth) as source, PILLOW_LIMITS_LIFTED:
         if source.count == 1:
-            return source.frame(0).picture
+            return _of_depth(source.frame(0).picture, depth)
         height, width = source.size()
         return PictureSequence(
             path,
@@ -72,19 +75,31 @@ def decode(path: Path, file: BinaryIO | None = None, *, max_pixels: int) -> Pict
             max_pixels,
             source.plays,
             file,
+            depth,
         )
 
 
-def read_header(path: Path, file: BinaryIO | None = None) -> Header:
+def _of_depth(picture: Picture, depth: int | None) -> Picture:
+    """Round 16 bits per channel to 8 if that is asked for, with a note."""
+    if depth != 8 or not picture.sixteen_bit:
+        return picture
+    alpha = None if picture.alpha is None else to_8_bits(picture.alpha)
+    notes = (*picture.notes, REDUCED)
+    return replace(picture, pixels=to_8_bits(picture.pixels), alpha=alpha, notes=notes)
+
+
+def read_header(path: Path, file: BinaryIO | None = None, *, depth: int | None = None) -> Header:
     """Read what a file says of its first picture; no size is too large.
 
-    With `file`, that is read, and `path` is what messages call it.
+    With `file`, that is read, and `path` is what messages call it. With `depth` 8, a picture of 16 bits per
+    channel is one that is to be read as 8.
 
     Raises:
         ImageError: the file is missing, damaged or no picture, or of a kind that is not read.
     """
     with _opened(path, sys.maxsize, file) as source, PILLOW_LIMITS_LIFTED:
-        return source.header()
+        header = source.header()
+        return replace(header, sixteen_bit=False) if depth == 8 else header
 
 
 class _LeftOpen:
@@ -101,7 +116,9 @@ class _LeftOpen:
 
 
 @contextmanager
-def _opened(path: Path, max_pixels: int, content: BinaryIO | None = None) -> Iterator[Source]:
+def _opened(
+    path: Path, max_pixels: int, content: BinaryIO | None = None, depth: int | None = None
+) -> Iterator[Source]:
     """Open a picture file; if it cannot be read, or the memory is too small, that becomes an `ImageError`."""
     name = printable(path)
     try:
@@ -112,7 +129,7 @@ def _opened(path: Path, max_pixels: int, content: BinaryIO | None = None) -> Ite
             file.seek(0)
             spec = known_format(head, name)
             with PILLOW_LIMITS_LIFTED:
-                source = spec.reader(OpenedFile(file, head, name, spec.name, max_pixels))
+                source = spec.reader(OpenedFile(file, head, name, spec.name, max_pixels, depth))
             try:
                 yield source
             finally:

@@ -52,7 +52,11 @@ def spooled(stream: BinaryIO, name: str) -> BinaryIO:
 
 
 def open_picture(
-    path: Path, file: BinaryIO | None = None, *, max_pixels: int = DEFAULT_MAX_PIXELS
+    path: Path,
+    file: BinaryIO | None = None,
+    *,
+    max_pixels: int = DEFAULT_MAX_PIXELS,
+    depth: int | None = None,
 ) -> Picture | PictureSequence:
     """Read a picture, or say what an animation or a file of several pages holds.
 
@@ -65,13 +69,14 @@ def open_picture(
         path: PNG, JPEG, WebP, AVIF, TIFF, BMP or GIF.
         file: seekable; what to read in place of `path`, which then is what messages call it.
         max_pixels: a picture with more is refused before it is decoded.
+        depth: 8 reduces 16 bits per channel to 8, with a note; None keeps them.
 
     Raises:
         ImageError: the file is missing, damaged or no picture, or holds what would have to be
             reduced: more than 16 bits, floating-point numbers, Lab colour, channels without meaning.
         MissingExtraError: it has 16 bits per channel and pyvips is not installed.
     """
-    return decode(path, file, max_pixels=max_pixels)
+    return decode(path, file, max_pixels=max_pixels, depth=depth)
 
 
 def read_picture(path: Path, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> Picture:

@@ -21,7 +21,7 @@ from sr.image.formats.tiff_pages import (
 from sr.image.formats.tiff_tags import descriptive_tags
 from sr.image.metadata import Entry, TiffReader, add_to_tiff, is_grey_profile, resized_exif
 from sr.image.picture import Picture
-from sr.image.vips import vips_library
+from sr.image.vips import REDUCE, vips_library
 
 TIFF_COMPRESSIONS_OF_VIPS = {"tiff_lzw": "lzw", "tiff_adobe_deflate": "deflate", None: "none"}
 _ALL_PNG_FILTERS = 0xF8  # libvips takes each row's best; without filters 16 bits hardly compress
@@ -40,7 +40,7 @@ def write_sixteen_bit_tiff(file: BinaryIO, picture: Picture, options: WriteOptio
         MissingExtraError: pyvips is not installed.
         OSError: the file cannot be written.
     """
-    vips = vips_library("writing 16 bits per channel")
+    vips = vips_library("writing 16 bits per channel", alternative=REDUCE)
     target = vips.Target.new_to_descriptor(file.fileno())
     compression = TIFF_COMPRESSIONS_OF_VIPS[options.tiff_compression]
     try:
@@ -64,7 +64,7 @@ def write_sixteen_bit_png(file: BinaryIO, picture: Picture, options: WriteOption
         MissingExtraError: pyvips is not installed.
         OSError: the file cannot be written.
     """
-    vips = vips_library("writing 16 bits per channel")
+    vips = vips_library("writing 16 bits per channel", alternative=REDUCE)
     chunks = metadata_chunks(picture.metadata, height=picture.height, width=picture.width)
     splicer = ChunkSplicer(file.write, chunks)
     failure: list[OSError] = []

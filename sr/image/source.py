@@ -14,6 +14,8 @@ from sr.image.metadata import Metadata, fitting_icc_profile, upright_exif, uprig
 from sr.image.picture import Frame, MultiImage, Picture
 from sr.image.refusals import decoding, unsupported
 
+REDUCED = "16 bits per channel, reduced to 8 (--depth 8)"
+
 
 @dataclass(frozen=True)
 class OpenedFile:
@@ -25,6 +27,7 @@ class OpenedFile:
         name: how messages call it.
         format: the name of its `FormatSpec`.
         max_pixels: a picture with more is refused before it is decoded.
+        depth: 8 if pictures of 16 bits per channel may be read as such of 8, which need not be rounded.
     """
 
     file: BinaryIO
@@ -32,6 +35,7 @@ class OpenedFile:
     name: str
     format: str
     max_pixels: int
+    depth: int | None = None
 
 
 @dataclass(frozen=True)
@@ -63,7 +67,7 @@ class Source(ABC):
     def __init__(self, opened: OpenedFile) -> None:
         self._file, self._head, self._name = opened.file, opened.head, opened.name
         self.format = opened.format
-        self._max_pixels = opened.max_pixels
+        self._max_pixels, self._depth = opened.max_pixels, opened.depth
 
     def close(self) -> None:  # noqa: B027  most have nothing to free
         """Free what was opened beside the file, which stays open."""

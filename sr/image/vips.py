@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import logging
 import os
 from typing import Any, BinaryIO
@@ -12,18 +13,20 @@ from sr.errors import ImageError, require_extra
 from sr.image.picture import Pixels
 from sr.image.refusals import complaint
 
+REDUCE = "reduce the picture to 8 bits per channel with --depth 8"
+
 _DTYPES = {"uchar": np.uint8, "ushort": np.uint16}
 _INTERPRETATIONS = ("b-w", "grey16", "srgb", "rgb16", "rgb", "multiband")
 
 
-def vips_library(purpose: str) -> Any:
+def vips_library(purpose: str, *, alternative: str = "") -> Any:
     """Import pyvips without its log messages and its cache of operations.
 
     Raises:
         MissingExtraError: it is not installed.
         ImageError: it is installed, but libvips does not load.
     """
-    require_extra("vips", "pyvips", purpose=purpose)
+    require_extra("vips", "pyvips", purpose=purpose, alternative=alternative)
     logging.getLogger("pyvips").addHandler(logging.NullHandler())  # errors come as exceptions
     try:
         import pyvips
@@ -31,13 +34,26 @@ def vips_library(purpose: str) -> Any:
         reason = " ".join(str(error).split())
         raise ImageError(
             f'{purpose} needs libvips, which does not load ({reason}); pip install "srup[vips]"'
+            + (f", or {alternative}" if alternative else "")
         ) from error
     pyvips.cache_set_max(0)
     return pyvips
 
 
+def vips_is_installed() -> bool:
+    """Say whether pyvips can be imported, without doing so."""
+    return importlib.util.find_spec("pyvips") is not None
+
+
 def read_with_vips(
-    file: BinaryIO, name: str, format_name: str, *, loader: str, subject: str, **options: Any
+    file: BinaryIO,
+    name: str,
+    format_name: str,
+    *,
+    loader: str,
+    subject: str,
+    alternative: str = "",
+    **options: Any,
 ) -> tuple[Pixels, Pixels | None]:
     """Read uint8 or uint16 pixels (H, W, 3) or (H, W), and alpha (H, W) or None; not turned upright.
 
@@ -47,13 +63,14 @@ def read_with_vips(
         format_name: e.g. "TIFF".
         loader: libvips' function.
         subject: what is special about the file, e.g. "16 bits per channel".
+        alternative: what to do if pyvips is not installed, for the message.
         options: of the loader.
 
     Raises:
         ImageError: the file is damaged, or of a variant that libvips does not know.
         MissingExtraError: pyvips is not installed.
     """
-    vips = vips_library(f"{name}: reading {subject}")
+    vips = vips_library(f"{name}: reading {subject}", alternative=alternative)
     descriptor = file.fileno()
     position = os.lseek(descriptor, 0, os.SEEK_CUR)  # where the buffer of `file` continues
     os.lseek(descriptor, 0, os.SEEK_SET)

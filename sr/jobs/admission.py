@@ -69,13 +69,13 @@ class Admission:
         """The most pixels that a picture may have to be decoded whole."""
         return self._limits.max_pixels or DEFAULT_MAX_PIXELS
 
-    def header(self, job: FileJob) -> Header:
+    def header(self, job: FileJob, *, depth: int | None = None) -> Header:
         """Read the header of a job's picture.
 
         Raises:
             ImageError: the file is missing, damaged or not a picture.
         """
-        return read_header(job.source, job.stdin)
+        return read_header(job.source, job.stdin, depth=depth)
 
     def route(self, job: FileJob, header: Header) -> Route:
         """Decide how a picture is upscaled.

@@ -153,7 +153,7 @@ class _Pipeline:
         """
         with _memory_errors(job, "decode it"):
             if header is None:
-                header = self._admission.header(job)
+                header = self._admission.header(job, depth=self._options.depth)
                 try:
                     route = self._admission.route(job, header)
                 except NotNowError as error:
@@ -161,7 +161,12 @@ class _Pipeline:
                     raise
                 if route == "bands":
                     return LargePicture(job.source, job.target, header)
-            picture = open_picture(job.source, job.stdin, max_pixels=self._admission.max_pixels)
+            picture = open_picture(
+                job.source,
+                job.stdin,
+                max_pixels=self._admission.max_pixels,
+                depth=self._options.depth,
+            )
             self._check_output(job, picture)
             return picture
 

@@ -35,6 +35,9 @@ FORMATS: dict[str, FormatSpec] = {
 }
 
 
+_OF_ALL_FORMATS = ("depth",)  # options that concern every output
+
+
 def read_suffixes() -> tuple[str, ...]:
     """Return how names of picture files that are read usually end, e.g. ".png"."""
     return tuple(suffix for spec in FORMATS.values() for suffix in spec.read_suffixes)
@@ -71,6 +74,8 @@ def refuse_unconcerned(suffixes: Iterable[str], **given: Any) -> None:
     if not known or len(known) < len(specs):
         return
     for name, value in given.items():
+        if name in _OF_ALL_FORMATS:
+            continue
         if value is not None and not any(name in spec.options for spec in known):
             flag, written = name.replace("_", "-"), _listed(sorted({spec.name for spec in known}), "and")
             raise ImageError(
@@ -83,7 +88,8 @@ def write_options(*suffixes: str, **given: Any) -> WriteOptions:
 
     Args:
         suffixes: of the outputs, if they are known.
-        given: `png_level`, `quality`, `subsampling`, `lossless`, `tiff_compression` ("lzw", ...).
+        given: `png_level`, `quality`, `subsampling`, `lossless`, `tiff_compression` ("lzw", ...),
+            `depth` (8).
 
     Raises:
         ImageError: an option contradicts another, or concerns none of the outputs.
@@ -98,7 +104,7 @@ def write_options(*suffixes: str, **given: Any) -> WriteOptions:
         options = replace(options, jpeg_quality=quality, webp_quality=quality, avif_quality=quality)
     if "tiff_compression" in given:
         options = replace(options, tiff_compression=TIFF_COMPRESSIONS[given["tiff_compression"]])
-    same = {name: given[name] for name in ("png_level", "subsampling") if name in given}
+    same = {name: given[name] for name in ("png_level", "subsampling", "depth") if name in given}
     return replace(options, webp_lossless=given.get("lossless", "quality" not in given), **same)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 # zlib level. Level 1 is made by `sr.image.deflate`, which has its figures. The others are Pillow's: of a
 # bicubic x3 of Kodak's kodim05 (1530x1017), Pillow 13 with zlib-ng, one core, it makes at level 2: 2.16 MB
@@ -36,3 +36,6 @@ class WriteOptions:
     avif_quality: int = DEFAULT_AVIF_QUALITY  # 0 to 100
     subsampling: str = "4:4:4"  # of the chroma in JPEG and AVIF, one of SUBSAMPLINGS
     tiff_compression: str | None = "tiff_lzw"  # or "tiff_adobe_deflate", or None
+    # 8 reduces 16 bits per channel, None keeps them. Not in the text of the options: ledgers of runs before
+    # it was an option hold that.
+    depth: int | None = field(default=None, repr=False)

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import numpy as np
 from PIL.PngImagePlugin import PngImageFile
 
 from sr.image.formats.png_chunks import read_chunks
 from sr.image.metadata import Metadata
 from sr.image.picture import Frame, Picture
 from sr.image.pillow import PillowSource
-from sr.image.source import Header, OpenedFile, upright
-from sr.image.vips import read_with_vips
+from sr.image.source import REDUCED, Header, OpenedFile, upright
+from sr.image.vips import REDUCE, read_with_vips, vips_is_installed
 
 _BITS_AT = 24  # in IHDR, which begins the file
 _COLOUR_TYPE_CHANNELS = {0: 1, 2: 3, 4: 2, 6: 4}
@@ -34,18 +35,37 @@ class PngSource(PillowSource):
 
     def frame(self, index: int) -> Frame:
         """Decode one picture."""
-        if self.png_bits != 16:
-            return super().frame(index)
+        if self.png_bits != 16 or (self._depth == 8 and (self._frames > 1 or not vips_is_installed())):
+            return self._by_pillow(index)
         if self._frames > 1:
-            self.refuse("several frames of 16 bits per channel")
+            self.refuse("several frames of 16 bits per channel", f"convert it first, or {REDUCE}")
         with self.decoding():
             self._image.load()  # checks what libvips does not
         metadata = self.stored_metadata()
         self.reopen()  # what Pillow has made of the pixels is of no use
         pixels, alpha = read_with_vips(
-            self._file, self._name, self.format, loader="pngload_source", subject="16 bits per channel"
+            self._file,
+            self._name,
+            self.format,
+            loader="pngload_source",
+            subject="16 bits per channel",
+            alternative=REDUCE,
         )
         return Frame(upright(Picture(pixels, alpha, metadata, self._notes), turn=True))
+
+    def _by_pillow(self, index: int) -> Frame:
+        """Decode a picture; of 16 bits per channel Pillow gives the higher 8, of grey alone all."""
+        if self.png_bits != 16:
+            return super().frame(index)
+        if "transparency" in self._image.info:
+            self.refuse("a colour of 16 bits per channel that means transparent")
+        if self._image.mode.startswith("I"):
+            with self.decoding():
+                self._image.load()
+            pixels = np.asarray(self._image).astype(np.uint16)
+            return Frame(upright(Picture(pixels, None, self.stored_metadata(), self._notes), turn=True))
+        frame = super().frame(index)
+        return replace(frame, picture=replace(frame.picture, notes=(*frame.picture.notes, REDUCED)))
 
     def header(self) -> Header:
         """Describe the first picture."""

@@ -36,6 +36,7 @@ _COMPRESSION_NAMES = _BYTEWISE | {
     **{34661: "JBIG", 34676: "SGI Log", 34677: "SGI Log", 34712: "JPEG 2000", 34887: "LERC"},
     **{50001: "WebP", 50002: "JPEG XL", 52546: "JPEG XL"},
 }
+_KNOWN_TO_VIPS = frozenset({1, 5, 8, 32773, 32946})  # in all its builds
 _KNOWN_TO_PILLOW = frozenset({*_BYTEWISE, 2, 3, 4, 6, 7, 32771, 32809, 34676, 34677})
 _CENTIMETRES_PER_INCH = 2.54
 _LONG, _RATIONAL = 4, 5
@@ -79,18 +80,21 @@ class TiffPage:
     @property
     def decoder(self) -> Literal["Pillow", "libvips", "raw"]:
         """What reads its pixels right: see `sr.image.formats.tiff_raw` for the last."""
-        bits, plain = max(self.bits, default=1), self.photometric <= _RGB
+        bits = max(self.bits, default=1)
         odd_bits = bits not in (1, 8, 16) and (bits not in (2, 4) or len(self.bits) > 1)
         several_planes = self.separate and len(self.bits) > 1
-        if (
-            plain
-            and self.compression in _BYTEWISE
-            and (odd_bits or several_planes or self.odd_order or self.odd_tiles)
-        ):
+        unknown_to_vips = self.sixteen_bit and self.compression not in _KNOWN_TO_VIPS
+        odd = odd_bits or several_planes or unknown_to_vips or self.odd_order or self.odd_tiles
+        if self.bytewise and odd:
             return "raw"
         if self.sixteen_bit or self.odd_order or self.compression not in _KNOWN_TO_PILLOW:
             return "libvips"
         return "Pillow"
+
+    @property
+    def bytewise(self) -> bool:
+        """Whether `sr.image.formats.tiff_raw` can read it."""
+        return self.photometric <= _RGB and self.compression in _BYTEWISE
 
     @property
     def problem(self) -> str | None:

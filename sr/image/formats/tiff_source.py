@@ -9,7 +9,7 @@ from sr.image.formats.tiff_pages import TiffPage, page_metadata, stored_parts, t
 from sr.image.formats.tiff_raw import page_samples, stored_planes
 from sr.image.picture import Frame, Picture, Pixels
 from sr.image.source import Header, OpenedFile, Source, upright
-from sr.image.vips import read_with_vips
+from sr.image.vips import REDUCE, read_with_vips, vips_is_installed
 
 _RGB, _YCBCR = 2, 6  # photometric interpretation
 
@@ -44,9 +44,12 @@ class TiffSource(Source):
         """Decode a page."""
         page = self._pages[index]
         self._refuse_unfit(page)
-        if page.decoder == "raw":
+        decoder = page.decoder
+        if decoder == "libvips" and self._depth == 8 and page.bytewise and not vips_is_installed():
+            decoder = "raw"
+        if decoder == "raw":
             pixels, alpha = self._raw(page)
-        elif page.decoder == "libvips":
+        elif decoder == "libvips":
             subject = "16 bits per channel" if page.sixteen_bit else f"{page.compression_name} compression"
             pixels, alpha = read_with_vips(
                 self._file,
@@ -54,6 +57,7 @@ class TiffSource(Source):
                 self.format,
                 loader="tiffload_source",
                 subject=subject,
+                alternative=REDUCE if page.sixteen_bit else "",
                 page=page.index,
             )
         else:
