@@ -67,6 +67,11 @@ class SimulatedTensorRT:
     DataType = _DataType
     ILogger = _Logger
 
+    class ProfilingVerbosity(IntEnum):
+        LAYER_NAMES_ONLY = 0
+        NONE = 1
+        DETAILED = 2
+
     class ExecutionContextAllocationStrategy(IntEnum):
         STATIC = 0
         USER_MANAGED = 2
@@ -197,6 +202,7 @@ class Context:
 
     def __init__(self, engine: Engine, kernels: RuntimeCache | None) -> None:
         self._engine, self._kernels = engine, kernels
+        self.nvtx_verbosity = SimulatedTensorRT.ProfilingVerbosity.DETAILED  # as the engine was built
         self._shape: tuple[int, ...] | None = None
         self._partitioned = False  # scratch memory was measured for this shape
         self._scratch = (0, 0)
@@ -231,6 +237,8 @@ class Context:
         return (n,) if name == "finite" else (n, height * scale, width * scale, channels)
 
     def update_device_memory_size_for_shapes(self) -> int:
+        if self._fails("update_device_memory_size_for_shapes"):
+            return 0
         self._partitioned = True
         return self._needed()
 
@@ -255,6 +263,8 @@ class Context:
         stream = cuda.stream_of(handle)
         if stream is None or not stream.device == cuda.device == engine.device:
             return self._refuse("the stream or the current device is not the engine's")
+        if self.nvtx_verbosity != SimulatedTensorRT.ProfilingVerbosity.NONE:
+            cuda.complaints.append("a run marks each layer, which slows the enqueue")
         if shape is None or self._addresses.keys() != engine.types.keys():
             return self._refuse("shapes or addresses are missing")
         if not self._partitioned or self._scratch[1] < self._needed() or not self._scratch[0]:

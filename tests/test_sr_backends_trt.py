@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from threading import Barrier
 from types import ModuleType
 from typing import Any
 
@@ -26,7 +27,7 @@ from sr.backends.tensorrt.backend import TrtBackend, TrtSettings
 from sr.backends.tensorrt.gpus import Gpu
 from sr.backends.tensorrt.kernels import KernelFile
 from sr.backends.tensorrt.opening import fallback_of
-from sr.backends.tensorrt.runtime import Capacity
+from sr.backends.tensorrt.runtime import Calls, Capacity
 from sr.errors import BackendError, OutOfDeviceMemoryError
 from sr.network.modelfile import shipped_onnx, shipped_weights
 from sr.upscale import Upscaler
@@ -777,14 +778,39 @@ def test_every_simulated_name_of_tensorrt_rtx_exists():
 
 def test_the_error_log_is_a_logger_of_the_real_module():
     module = pytest.importorskip("tensorrt_rtx")
-    from sr.backends.tensorrt.runtime import Calls
-
     log = Calls(module, device=0).log
     mark = log.mark()
     log.log(module.ILogger.Severity.ERROR, "an error")
     log.log(module.ILogger.Severity.WARNING, "a warning")
     assert log.since(mark) == ["an error"]
     assert log.since(log.mark()) == []
+
+
+def test_one_log_serves_a_process_and_keeps_threads_and_calls_apart():
+    """TensorRT keeps the first logger of a process; out of memory is recognised by what is logged."""
+    module = SimulatedTensorRT(SimulatedCuda())
+    first, second = Calls(module, device=0), Calls(module, device=1)
+    log = first.log
+    assert second.log is log
+    first.log.log(module.ILogger.ERROR, "out of memory in an earlier call")
+
+    def fails(words: str) -> bool:
+        log.log(module.ILogger.ERROR, words)
+        met.wait()  # until the other thread has failed as well
+        return False
+
+    def call(calls: Calls, words: str) -> BackendError:
+        with pytest.raises(BackendError, match=words) as caught:
+            calls.make("run", fails, words)
+        return caught.value
+
+    met = Barrier(2)
+    with ThreadPoolExecutor(2) as pool:
+        one, two = pool.map(call, (first, second), ("illegal address", "out of memory"))
+    assert isinstance(two, OutOfDeviceMemoryError)
+    assert not isinstance(one, OutOfDeviceMemoryError), "neither an earlier call's nor another thread's"
+    with pytest.raises(BackendError, match="no reason given"):
+        first.make("run", lambda: False)
 
 
 def test_the_real_runtime_takes_the_arguments_that_the_simulated_one_is_given():

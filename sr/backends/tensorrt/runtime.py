@@ -72,6 +72,18 @@ class Calls:
             raise self._failure(what, mark, "no reason given")
         return answer
 
+    def size(self, what: str, function: Any) -> int:
+        """Call a function that answers a number of bytes, or 0 and an error in the log if it fails.
+
+        Raises:
+            OutOfDeviceMemoryError, BackendError: as `make`.
+        """
+        mark = self.log.mark()
+        answer = int(self.ask(what, function))
+        if answer == 0 and self.log.since(mark):
+            raise self._failure(what, mark, "")
+        return answer
+
     def _failure(self, what: str, mark: int, otherwise: str) -> BackendError:
         reason = " ".join("; ".join(self.log.since(mark)).split()) or otherwise
         message = f"GPU {self._device}: {self.module.__name__} failed ({what}): {reason}"
@@ -105,7 +117,7 @@ class Execution:
         if missing := calls.ask("shapes", context.infer_shapes):
             raise BackendError(f"TensorRT does not know the shapes of {', '.join(missing)}")
         output = tuple(calls.ask("shape of the output", context.get_tensor_shape, OUTPUT_NAME))
-        return output, int(calls.ask("memory", context.update_device_memory_size_for_shapes))
+        return output, calls.size("memory", context.update_device_memory_size_for_shapes)
 
     def prepare(self, shape: Shape, scratch: int, size: int) -> None:
         """Get ready to run the shape that was measured last, in `size` bytes at `scratch`."""
@@ -205,6 +217,8 @@ class LoadedEngine:
         if self.captures_graphs:
             how = self._runtime_config(graph)
         context = self._calls.make("execution context", self._engine.create_execution_context, how)
+        # Plans hold names and types of layers for the inspector; markers of them slow each enqueue.
+        context.nvtx_verbosity = self._calls.module.ProfilingVerbosity.NONE
         execution = Execution(self._calls, context, stream)
         self._executions.append(execution)
         return execution
