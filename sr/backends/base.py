@@ -1,4 +1,4 @@
-"""The interface that every backend has, and what a backend says of itself."""
+"""The interface of all backends, and the records that describe an opened one and a request for one."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ from sr.network.modelfile import ModelMetadata, Precision
 if TYPE_CHECKING:
     from sr.backends.tensorrt.request import EngineBuilder
 
-Batch = NDArray[Any]  # uint8, or uint16 where the backend takes that
+Batch = NDArray[Any]  # uint8, or uint16 if the backend takes it
 
-# Largest tile, in lr and in hr pixels a side: beyond them time hardly falls and memory grows; what these
-# take is in benchmarks/results/tiling.json. At x4, tiles of 512 lr px took 745 MiB where 384 take 310.
+# Largest side of a tile, in lr and in hr pixels: larger tiles are hardly faster and take more memory, see
+# benchmarks/results/tiling.json. At x4, tiles of 512 lr px take 745 MiB and tiles of 384 take 310.
 _TILE_LR_PX, _TILE_HR_PX = 512, 1536
 _SMALLEST_TILE = 64
 
-# Allocators round up, and conversions to and from 8 bits are not counted: ONNX Runtime took 1.4 to 2.4
-# times what is counted at x2, 2.8 to 3.8 times at x3 and 3.0 to 3.8 times at x4, PyTorch 1.9 to 2.4 times.
-_TAKEN_PER_COUNTED_BYTE = 4
+# Allocators round up, and the counted bytes leave out conversions to and from 8 bits: ONNX Runtime used 1.4
+# to 2.4 times the counted bytes at x2, 2.8 to 3.8 times at x3, 3.0 to 3.8 times at x4; PyTorch 1.9 to 2.4.
+_USED_PER_COUNTED_BYTE = 4
 
 
 def default_tile(scale: int) -> int:
@@ -36,11 +36,11 @@ def default_tile(scale: int) -> int:
 
 
 def tile_within(memory: int, model: ModelMetadata) -> int:
-    """Return the side in lr pixels of the tile that suits a CPU with `memory` bytes left, by steps of 64.
+    """Return the side in lr pixels of the tile for a CPU with `memory` free bytes, in steps of 64.
 
-    Half of them are for one tile, and half for the pictures.
+    Half of the memory is for one tile, and half for the pictures.
     """
-    per_px = _TAKEN_PER_COUNTED_BYTE * model.activation_bytes_per_lr_px
+    per_px = _USED_PER_COUNTED_BYTE * model.activation_bytes_per_lr_px
     fitting = isqrt(memory // 2 // per_px) // _SMALLEST_TILE * _SMALLEST_TILE
     return min(default_tile(model.scale), max(_SMALLEST_TILE, fitting))
 
@@ -51,12 +51,12 @@ class BackendInfo:
 
     Attributes:
         name: of the backend, as on the command line.
-        device: what runs, in words, e.g. "CPU, 4 threads".
-        model: metadata of the model.
+        device: in words, e.g. "CPU, 4 threads".
+        model: description of the model.
         default_tile: side in lr pixels of the tile that suits the device.
-        default_batch: number of tiles that suits the device.
-        why: why this backend and device were chosen, where they were not named; else empty.
-        fixed_tiles: the backend runs tiles of its largest shape best (see `Upscaler.grid`).
+        default_batch: number of tiles at once that suits the device.
+        why: reason for this backend and device; empty if both were named.
+        fixed_tiles: the backend is fastest with tiles of its largest shape (see `Upscaler.grid`).
         max_tile: largest side of a tile in lr pixels that the backend takes; None is any.
         max_batch: largest number of tiles at once that the backend takes; None is any.
         sixteen_bit: the backend also takes uint16 batches, in [0, 65535], and yields uint16.
@@ -76,15 +76,15 @@ class BackendInfo:
 
 @dataclass(frozen=True)
 class BackendRequest:
-    """What a backend is opened for.
+    """The settings with which a backend is opened.
 
     Attributes:
-        scale: of the shipped model that is taken where `model` is None.
+        scale: of the shipped model; unused if `model` is given.
         device: "auto", "cpu", "cuda", the number of a GPU, or several: "0,1".
         model: model file in place of the shipped one.
-        tile: largest side of a tile in lr pixels that will be run, if that is known.
-        batch: largest number of tiles that will be run at once, if that is known.
-        build_progress: called with phase and share done while an engine is being built; first with why.
+        tile: largest side in lr pixels of the tiles to come, if known.
+        batch: largest number of tiles at once to come, if known.
+        build_progress: called with phase and share done during the build of an engine; first with the reason.
         engine_dir: folder of TensorRT engines; None is the one in the user's cache folder.
         precision: to compute in; None leaves it to the backend and the model.
         builder: builds TensorRT engines that the folder lacks; without one they are an error.
@@ -102,10 +102,10 @@ class BackendRequest:
 
 
 def gpu_indices(device: str) -> tuple[int, ...]:
-    """Return which GPUs a device means: "cuda" is the first, "0,1" are two; none for "cpu".
+    """Return the GPUs of a device: "cuda" is the first, "0,1" are two, "cpu" is none.
 
     Raises:
-        BackendError: it is none of these.
+        BackendError: there is no such device.
     """
     if device == "cpu":
         return ()
@@ -113,9 +113,7 @@ def gpu_indices(device: str) -> tuple[int, ...]:
         return (0,)
     numbers = device.split(",")
     if not all(number.isascii() and number.isdigit() for number in numbers):
-        raise BackendError(
-            f"there is no device {device!r}; it is auto, cpu, cuda, or GPUs by number: 0 or 0,1"
-        )
+        raise BackendError(f"there is no device {device!r}; use auto, cpu, cuda, or GPUs by number: 0 or 0,1")
     indices = tuple(map(int, numbers))
     if len(set(indices)) < len(indices):
         raise BackendError(f"device {device!r} names a GPU twice")
@@ -131,18 +129,18 @@ class Backend(ABC):
     def run(self, batches: Iterable[Batch]) -> Iterator[Batch]:
         """Upscale batches in order; may read ahead.
 
-        Takes uint8 RGB (N, H, W, 3) in [0, 255] and yields uint8 (N, scale*H, scale*W, 3). A batch
-        that was given must not be changed until its result has come. Where `info.sixteen_bit` is true, uint16
-        in [0, 65535] gives uint16.
+        Takes uint8 RGB (N, H, W, 3) in [0, 255] and yields uint8 (N, scale*H, scale*W, 3); with
+        `info.sixteen_bit` also uint16 in [0, 65535]. The caller must not change a batch before its
+        result arrives.
 
         Raises:
-            OutOfDeviceMemoryError: memory ran out; `info` has a smaller largest batch and tile now.
+            OutOfDeviceMemoryError: memory ran out; `info` now has a smaller largest batch or tile.
             BackendError: the device failed.
         """
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What the user should know of what has happened so far, a sentence each."""
+        """Events so far that the user should know of, one sentence each."""
         return ()
 
     def close(self) -> None:  # noqa: B027  most backends have nothing to free

@@ -1,6 +1,6 @@
-"""OpenVINO: the CPU in float32, in bfloat16 where it has that, or in int8.
+"""OpenVINO on the CPU: float32, int8, and bfloat16 on processors that have it.
 
-Owns how OpenVINO is asked to compute, and how tiles follow one another through it.
+Owns the configuration of OpenVINO, and the order in which tiles pass through it.
 """
 
 from __future__ import annotations
@@ -21,13 +21,12 @@ from sr.memory import available_memory
 from sr.network.descriptor import ModelDescriptor, Precision
 from sr.network.modelfile import shipped_onnx
 
-# While one tile is computed by all threads, the next one waits with its memory ready, so that cutting
-# and stitching take no time from the cores. More in flight gain nothing (benchmarks/levers.py).
+# While all threads compute one tile, the next one waits with its memory ready, so that cutting and
+# stitching do not stop the cores. More tiles in flight gain nothing (benchmarks/levers.py).
 IN_FLIGHT = 2
 
-
-# Kernels that are made for a shape are kept for the next of that shape: of 5,000, which is the default, they
-# made a folder of pictures of all sizes grow by 0.7 MiB a picture, and took no less time.
+# OpenVINO keeps kernels by shape, 5,000 of them by default. With pictures of many sizes that took 0.7 MiB
+# more memory for each picture and was no faster.
 KERNELS_KEPT = 32
 
 
@@ -41,16 +40,16 @@ def open_openvino(spec: BackendSpec, request: BackendRequest) -> Backend:
 class OpenVinoBackend(Backend):
     """An ONNX file on OpenVINO.
 
-    In bf16 and int8 a last bit that differs is rounded up to a step of 8 bits, and many such steps
-    up to a level of the output. So tiles overlap by the whole receptive field, and then equal
-    the whole picture bit by bit: OpenVINO's kernels compute a pixel the same way in any tile.
+    In bf16 and int8 a difference in the last bit can grow to a whole step of 8 bits, and many such steps
+    to a level of the output. So tiles overlap by the whole receptive field; then they equal the whole
+    picture bit by bit, because OpenVINO's kernels compute a pixel the same way in any tile.
     """
 
     def __init__(self, model: Path, *, precision: Precision | None = None) -> None:
         """Open `model` to compute in `precision`; None takes the file's own.
 
-        A file in fp32 can be computed in bf16. What of an int8 file is float is computed in bf16
-        where the processor has it, else in float32.
+        A file in fp32 can be computed in bf16. The float parts of an int8 file are computed in bf16 if the
+        processor has it, otherwise in float32.
 
         Raises:
             ModelError: the file is missing, damaged or not ours.
@@ -68,7 +67,7 @@ class OpenVinoBackend(Backend):
             network,
             "CPU",
             {
-                "PERFORMANCE_HINT": "LATENCY",  # all threads share a tile; a picture may have but one
+                "PERFORMANCE_HINT": "LATENCY",  # all threads share a tile; a picture may have only one
                 "INFERENCE_PRECISION_HINT": "bf16" if low and has_bf16 else "f32",
                 "ENABLE_CPU_PINNING": False,  # other threads decode and encode meanwhile
                 "CPU_RUNTIME_CACHE_CAPACITY": KERNELS_KEPT,
@@ -88,7 +87,7 @@ class OpenVinoBackend(Backend):
         )
 
     def run(self, batches: Iterable[Batch]) -> Iterator[Batch]:
-        """Upscale batches in order; the next one is given to OpenVINO before a result is waited for."""
+        """Upscale batches in order; OpenVINO gets the next one before we wait for a result."""
         requests = [self._model.create_infer_request() for _ in range(IN_FLIGHT)]
         in_flight: deque[_Started] = deque()
         try:
@@ -98,7 +97,7 @@ class OpenVinoBackend(Backend):
                 in_flight.append(_Started(self, requests[turn % IN_FLIGHT], batch))
             while in_flight:
                 yield in_flight.popleft().result()
-        finally:  # else OpenVINO would go on in memory that is no longer there
+        finally:  # otherwise OpenVINO would continue in freed memory
             for started in in_flight:
                 with suppress(BackendError):
                     started.result()
@@ -145,14 +144,14 @@ class _Started:
 def _read(core: Any, model: Path) -> tuple[Any, ModelDescriptor]:
     if not model.is_file():
         raise ModelError(f"{model}: no such model file")
-    if model.suffix != ".onnx":  # OpenVINO tries its readers of all formats, and they print what they think
+    if model.suffix != ".onnx":  # OpenVINO's readers of other formats print messages
         raise ModelError(f"{model}: backend openvino runs ONNX files; export it, or use --backend torch")
     try:
         network = core.read_model(model)
     except RuntimeError as error:
         raise ModelError(f"{model}: OpenVINO cannot load it ({one_line(error)})") from error
     notes = network.rt_info
-    said = notes["framework"] if "framework" in notes else {}  # noqa: SIM401  it is no dict; ONNX metadata
+    said = notes["framework"] if "framework" in notes else {}  # noqa: SIM401  not a dict; ONNX metadata
     properties = {name: value.astype(str) for name, value in said.items()}
     return network, ModelDescriptor.from_properties(properties, source=str(model))
 

@@ -1,4 +1,4 @@
-"""PyTorch: the reference, and the way to run weights that have not been exported."""
+"""PyTorch: the reference, and the backend for weights that were not exported."""
 
 from __future__ import annotations
 

@@ -107,7 +107,7 @@ class TrtDevice:
         try:
             self._open(plan, module, host_code, kernel_file)
         except BaseException:
-            with contextlib.suppress(BackendError):  # what failed first is what matters
+            with contextlib.suppress(BackendError):  # the first failure matters
                 self.close()
             raise
 
@@ -187,16 +187,16 @@ class TrtDevice:
         return scratch
 
     def _prepare(self, execution: Execution, shape: Shape) -> None:
-        """Ready a context for a shape. All share the scratch memory: they run one after the other."""
+        """Prepare a context for a shape. Contexts share the scratch memory, because they run in turn."""
         needed = self._measured(execution, shape)
         if needed > self._scratch_size or not self._scratch:
             size = max(needed, self._planned_scratch, 1)
-            self._scratch = int(self._buffers.get("cudaMalloc", size))  # one that was smaller stays in use
+            self._scratch = int(self._buffers.get("cudaMalloc", size))  # the smaller one stays in use
             self._scratch_size = size
         execution.prepare(shape, self._scratch, self._scratch_size)
 
     def _free_slot(self) -> Slot | None:
-        """Return a slot with nothing in flight, a new one if need be; None if there are enough."""
+        """Return a slot with nothing in flight, or a new one; None if all slots are in flight."""
         for slot in self._slots:
             if slot.batch is None:
                 return slot
@@ -270,7 +270,7 @@ class TrtDevice:
         return batch, upscaled, finite
 
     def drain(self) -> list[str]:
-        """Wait until nothing is in flight, and drop what was; return what failed, in words."""
+        """Wait until nothing is in flight, and drop the results; return messages of failures."""
         failures = []
         if any(slot.batch is not None for slot in self._slots):
             for stream in (self._upload, self._compute, self._download):
@@ -284,7 +284,7 @@ class TrtDevice:
         return failures
 
     def _compute_batch(self, slot: Slot, shape: Shape) -> None:
-        """Put a batch on the compute stream: as a graph at the full shape, else plainly."""
+        """Enqueue a batch on the compute stream: as a graph at the full shape, otherwise plainly."""
         if not self._cuda_graph or shape != self.capacity.shape:
             if self._plain.shape != shape:
                 self._cuda.call("cudaStreamSynchronize", self._compute)  # it may be running another
@@ -305,14 +305,14 @@ class TrtDevice:
             self._cuda.call("cudaGraphLaunch", slot.graph, self._compute)
 
     def _captured(self, execution: Execution) -> Any:
-        """Return the executable graph of a run; None, and no graphs from now on, if there is none."""
+        """Return the executable graph of a run; None, and no further graphs, if capturing fails."""
         call, mode = self._cuda.call, self._cuda.cudart.cudaStreamCaptureMode
         try:
             call("cudaStreamBeginCapture", self._compute, mode.cudaStreamCaptureModeThreadLocal)
             try:
                 execution.enqueue(self._compute)
             except BackendError:
-                with contextlib.suppress(BackendError):  # the capture has to end, but holds nothing of use
+                with contextlib.suppress(BackendError):  # end the capture, whose content is useless
                     call("cudaGraphDestroy", call("cudaStreamEndCapture", self._compute))
                 raise
             graph = call("cudaStreamEndCapture", self._compute)
