@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import onnxruntime
 import pytest
+from click.testing import CliRunner
 
 pytest.importorskip("tritonclient")
 
@@ -16,6 +17,7 @@ from tritonclient.grpc import model_config_pb2
 from deploy.triton.plans import CONTAINERS, SUPPORT_MATRIX, served_plans
 from deploy.triton.repository import RepositorySpec, write_repository
 from sr.backends.ort import read_metadata
+from sr.cli import main
 from sr.errors import EngineError, ModelError, TilingError
 from sr.image import DEFAULT_MAX_PIXELS
 from sr.network.descriptor import ModelDescriptor
@@ -238,3 +240,57 @@ def test_all_pictures_have_tiles_of_one_shape(tmp_path):
     sizes = rng.integers(spec.tile, 1000, (50, 2))
     grids = [tile_grid(int(height), int(width), spec) for height, width in sizes]
     assert {(grid.tile_height, grid.tile_width) for grid in grids} == {(spec.tile, spec.tile)}
+
+
+# --- the command ----------------------------------------------------------------------------------
+
+
+def test_the_command_writes_a_repository_and_says_what_the_server_needs(tmp_path):
+    plan = fp16_plan(tmp_path)
+    arguments = ["--scale", "2", "--plan", str(plan), "--tile", "128", "--halo", "exact", "--batch", "2"]
+    result = CliRunner().invoke(main, ["export", "--triton", *arguments, "-o", str(tmp_path / "repo")])
+    assert result.exit_code == 0, result.output
+    models = sorted(path.name for path in (tmp_path / "repo").iterdir())
+    assert models == ["srup_tiled_x2", "srup_x2", "srup_x2_trt"]
+    assert [Path(line.split()[0]).name for line in result.output.splitlines()] == [
+        models[1],
+        models[2],
+        models[0],
+    ]
+    assert "tritonserver:25.10-py3" in result.output
+    text = (tmp_path / "repo" / "srup_tiled_x2" / "config.pbtxt").read_text(encoding="utf-8")
+    given = parameters(text_format.Parse(text, model_config_pb2.ModelConfig()))
+    radius = read_metadata(shipped_onnx(scale=2)).receptive_field_radius
+    assert (given["tile"], given["halo"]) == ("128", str(radius))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "fact"),
+    [
+        (["--triton"], "-o"),
+        (["--triton", "--trt", "-o", "repo"], "--plan"),
+        (["--triton", "--trt-rtx", "-o", "repo"], "--trt-rtx"),
+        (["--triton", "--precision", "fp16", "-o", "repo"], "--precision"),
+        (["--triton", "--io", "float32", "-o", "repo"], "--io"),
+        (["--triton", "--compatible", "-o", "repo"], "--compatible"),
+        (["--onnx", "--plan", "x.plan"], "--triton"),
+        (["--trt", "--halo", "exact"], "--triton"),
+    ],
+)
+def test_options_that_do_not_go_together_are_wrong_usage(arguments, fact, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    result = CliRunner().invoke(main, ["export", *arguments])
+    assert result.exit_code == 2
+    assert fact in result.output
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_plan_of_tensorrt_rtx_is_one_line_with_the_reason(tmp_path):
+    (plan,) = refused_rtx(tmp_path)
+    result = CliRunner().invoke(
+        main, ["export", "--triton", "--plan", str(plan), "-o", str(tmp_path / "repo")]
+    )
+    assert result.exit_code == 1
+    (line,) = result.output.splitlines()
+    assert plan.name in line
+    assert "TensorRT-RTX" in line

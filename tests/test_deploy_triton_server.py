@@ -4,10 +4,15 @@ The server is real; only its ONNX Runtime and TensorRT backends are replaced by 
 """
 
 import io
+import json
 import shutil
+import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from http.client import HTTPConnection
 from pathlib import Path
 from typing import NamedTuple
 
@@ -34,6 +39,7 @@ from sr.network.config import ModelConfig
 from sr.network.model import SRNet
 from sr.upscale import Upscaler
 from tests import triton_server
+from tests.pages import blocks
 from tests.plans import write_plan
 
 pytestmark = [
@@ -179,6 +185,47 @@ def test_a_client_can_send_a_file_and_ask_for_pixels_and_the_other_way_round(ser
     of_pixels = ask(served, "srup_tiled_x2", "upscaled_file", image=pixels)["upscaled_file"]
     with Image.open(io.BytesIO(of_pixels.tobytes())) as picture:
         assert np.array_equal(np.asarray(picture), of_file)
+
+
+def test_the_client_of_the_documentation_works(served, tmp_path):
+    (block,) = blocks("docs/serving.md", "python")
+    scope: dict = {}
+    exec(block.text, scope)
+    content = encoded(photograph(height=50, width=70))
+    answer = scope["upscaled"](served.client, content, format="webp", lossless=True)
+    assert answer == upscaled_by_command(tmp_path, content, "out.webp")
+    target = tmp_path / "by client.jpg"
+    (tmp_path / "a.png").write_bytes(content)
+    port = served.http_port - 1
+    command = [sys.executable, "-c", block.text, f"127.0.0.1:{port}", tmp_path / "a.png", target]
+    subprocess.run(command, check=True)
+    assert target.read_bytes() == upscaled_by_command(tmp_path, content, "out.jpg")
+
+
+def test_http_works_as_grpc_does(served):
+    """What `curl` would send: the answer begins with a JSON header, and the picture follows."""
+    content = encoded(photograph(height=30, width=40))
+    header = {
+        "inputs": [
+            {
+                "name": "file",
+                "shape": [len(content)],
+                "datatype": "UINT8",
+                "parameters": {"binary_data_size": len(content)},
+            }
+        ],
+        "parameters": {"binary_data_output": True, "format": "bmp"},
+    }
+    text = json.dumps(header).encode()
+    connection = HTTPConnection("127.0.0.1", served.http_port, timeout=60)
+    length = "Inference-Header-Content-Length"
+    with closing(connection):
+        connection.request("POST", "/v2/models/srup_tiled_x2/infer", text + content, {length: str(len(text))})
+        answer = connection.getresponse()
+        body = answer.read()
+    assert answer.status == 200, body
+    with Image.open(io.BytesIO(body[int(answer.headers[length]) :])) as picture:
+        assert (picture.format, picture.size) == ("BMP", (80, 60))
 
 
 def test_the_engine_can_be_asked_directly(served):

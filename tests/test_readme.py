@@ -146,6 +146,7 @@ MADE = {
     "docs/upscale.md": ["small.avif", "out/a_x2.webp", "large.png", "map_x4.tif", "holiday_x3/1_x3.jpg"],
     "docs/train.md": ["checkpoints/first/srup_x2_metrics.jsonl", "photographs/drawn/drawn-0011.png"],
     "docs/deploy.md": ["models/small_x3_fp16_uint8.onnx"],
+    "docs/serving.md": ["repository/srup_tiled_x2/config.pbtxt"],
 }
 
 

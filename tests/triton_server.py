@@ -29,7 +29,7 @@ _SERVER = FOLDER / "pytriton" / "tritonserver"
 _STUB = _SERVER / "python_backend_stubs" / f"{sys.version_info[0]}.{sys.version_info[1]}"
 _LIBPYTHON = Path(sysconfig.get_config_var("LIBDIR") or "") / (sysconfig.get_config_var("INSTSONAME") or "-")
 _NOBODY = 65534
-_START_SECONDS, _STOP_SECONDS = 60, 30
+_START_SECONDS, _STOP_SECONDS = 300, 60
 
 
 def missing() -> str:

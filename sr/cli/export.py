@@ -1,4 +1,4 @@
-"""`srup export`: weights to ONNX files and TensorRT engines."""
+"""`srup export`: weights to ONNX files, TensorRT engines and Triton model repositories."""
 
 from __future__ import annotations
 
@@ -8,13 +8,15 @@ from typing import Any, Literal
 import click
 
 from sr.cli import options, options_engine
+from sr.cli.export_triton import check_serving, export_repository, serving
 from sr.cli.help import GroupedCommand
 from sr.errors import require_extra
 
 GROUPS = {
-    "Output": ("onnx", "trt", "trt_rtx", "output"),
+    "Output": ("onnx", "trt", "trt_rtx", "triton", "output"),
     "Network": ("weights", "scales", "precision", "attention", "io", "calibrate"),
     "Engines": ("targets", "tile", "batch", "builder_level", "compatible"),
+    "Triton": ("plans", "halo"),
 }
 EXAMPLES = (
     "srup export --onnx --weights best.safetensors -o models",
@@ -29,7 +31,8 @@ EXAMPLES = (
     default="small",
     show_default=True,
     metavar="CKPT|PRESET",
-    help="A .safetensors file, or the preset whose shipped weights to use; for engines also an ONNX file.",
+    help="A .safetensors file, or a preset whose shipped weights to use; for engines and Triton also an ONNX "
+    "file.",
 )
 @options.scales
 @click.option(
@@ -58,16 +61,19 @@ EXAMPLES = (
     help="frozen: constant gates, folded away; tiles match. dynamic: gates from the picture.",
 )
 @options_engine.building
+@serving
 @click.option(
     "-o",
     "--output",
     type=click.Path(path_type=Path),
-    help="Output folder.  [default: . for ONNX, srup/engines in the user's cache folder for engines]",
+    help="Output folder.  [default: . for ONNX, srup/engines in the user's cache folder for "
+    "engines; Triton needs one]",
 )
 def command(
     onnx: bool,
     trt: bool,
     trt_rtx: bool,
+    triton: bool,
     weights: str,
     scales: tuple[int, ...],
     io: Literal["uint8", "float32"],
@@ -77,15 +83,16 @@ def command(
     output: Path | None,
     **settings: Any,
 ) -> None:
-    """Export trained weights to ONNX (folded and checked), or to TensorRT engines.
+    """Export trained weights to ONNX (folded and checked), to TensorRT engines, or for a Triton server.
 
     Engines of the presets that ship are built without PyTorch; TensorRT-RTX engines without a GPU.
     """
     from sr.cli.report_engines import check_building, export_engines
 
-    if not (onnx or trt or trt_rtx):
-        raise click.UsageError("choose an output: --onnx, --trt or --trt-rtx, or several")
-    check_building(trt=trt, trt_rtx=trt_rtx, settings=settings)
+    if not (onnx or trt or trt_rtx or triton):
+        raise click.UsageError("choose an output: --onnx, --trt or --trt-rtx, or several; or --triton")
+    check_building(trt=trt, trt_rtx=trt_rtx, triton=triton, settings=settings)
+    check_serving(triton=triton, others=(onnx, trt, trt_rtx), precision=precision, output=output)
     if not onnx and (io, attention) != ("uint8", "frozen"):
         raise click.UsageError("engines have uint8 IO and frozen attention; --io and --attention need --onnx")
     if (precision == "int8") != (calibrate is not None):
@@ -99,6 +106,8 @@ def command(
         spec = ExportSpec(precision or "fp32", io, attention, calibrate)
         for path in export_files(weights, scales, output or Path(), spec):
             click.echo(f"{path}  {path.stat().st_size / 1e6:.2f} MB")
+    if triton and output is not None:
+        export_repository(weights, scales, output, settings)
     backends = [name for name, asked in (("trt", trt), ("trt-rtx", trt_rtx)) if asked]
     if backends:
         export_engines(

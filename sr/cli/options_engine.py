@@ -47,12 +47,14 @@ _BUILDING = (
         "engine that serves several GPUs.  [default: the GPUs of this machine]",
     ),
     click.option(
-        "--tile", type=click.IntRange(min=1), help="Largest side of a tile of the engine.  [default: 512]"
+        "--tile",
+        type=click.IntRange(min=1),
+        help="Largest side of a tile in pixels.  [default: 512, for Triton 256]",
     ),
     click.option(
         "--batch",
         type=click.IntRange(min=1),
-        help="Largest number of tiles at once of the engine.  [default: 4]",
+        help="Largest number of tiles at once.  [default: 4, for Triton 8]",
     ),
     click.option(
         "--builder-level", type=click.IntRange(0, 5), help="How long TensorRT searches for fast kernels."

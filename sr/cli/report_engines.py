@@ -29,8 +29,8 @@ def engine_builder() -> EngineBuilder:
     return build_engine
 
 
-def check_building(*, trt: bool, trt_rtx: bool, settings: dict[str, Any]) -> None:
-    """Check that each engine option of `srup export` belongs to a backend that is built.
+def check_building(*, trt: bool, trt_rtx: bool, triton: bool, settings: dict[str, Any]) -> None:
+    """Check that each engine option of `srup export` belongs to an output that is made.
 
     Raises:
         click.UsageError: one does not.
@@ -39,8 +39,10 @@ def check_building(*, trt: bool, trt_rtx: bool, settings: dict[str, Any]) -> Non
         "targets": ("--gpu", trt_rtx, "--trt-rtx; TensorRT builds only for the GPUs of this machine"),
         "builder_level": ("--builder-level", trt, "--trt"),
         "compatible": ("--compatible", trt, "--trt"),
-        "tile": ("--tile", trt or trt_rtx, "--trt or --trt-rtx"),
-        "batch": ("--batch", trt or trt_rtx, "--trt or --trt-rtx"),
+        "tile": ("--tile", trt or trt_rtx or triton, "--trt, --trt-rtx or --triton"),
+        "batch": ("--batch", trt or trt_rtx or triton, "--trt, --trt-rtx or --triton"),
+        "plans": ("--plan", triton, "--triton"),
+        "halo": ("--halo", triton, "--triton"),
     }
     for name, (option, met, need) in needs.items():
         given = settings[name] not in (None, False, ())
