@@ -15,6 +15,8 @@ import sr
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="bin/srup is a bash script")
 
+ROOT = Path(__file__).resolve().parent.parent
+
 # What bin/srup may call; none of them is a Python.
 TOOLS = (
     "bash",
@@ -135,6 +137,28 @@ def test_a_missing_network_is_reported_and_the_next_run_starts_over(
         first, last = answer.stderr.splitlines()
         assert first == "srup: first run, installing into .venv (about a minute)"
         assert last.startswith("srup: pip failed (no network?): ERROR: ")
+
+
+@pytest.mark.parametrize(("given", "passed_on"), [(["--quick", "-x"], "-m not slow -x"), (["-x"], "-x")])
+def test_tests_run_on_every_core_and_quick_ones_leave_out_the_slow(
+    tmp_path: Path, given: list[str], passed_on: str
+) -> None:
+    programs = tmp_path / "venv/bin"
+    programs.mkdir(parents=True)
+    shutil.copytree(ROOT / "bin", tmp_path / "bin")
+    (tmp_path / "bin/_env.sh").write_text(
+        f"root='{tmp_path}' venv='{tmp_path}/venv'; ensure_installed() {{ :; }}\n"
+    )
+    python = programs / "python"
+    python.write_text('#!/bin/sh\nif [ "$1" = -c ]; then echo 3; else echo "$*"; fi\n')
+    python.chmod(0o755)
+    answer = run(tmp_path / "bin/test", *given, env=dict(os.environ))
+    assert answer.stdout.splitlines() == [
+        "-m ruff format --check .",
+        "-m ruff check .",
+        "-m mypy",
+        f"-m pytest --numprocesses 3 --dist loadfile {passed_on}",
+    ]
 
 
 @pytest.fixture
