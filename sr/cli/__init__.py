@@ -17,7 +17,7 @@ COMMANDS = LazyCommands(
         "info": ("sr.cli.info", "Show what is installed, describe a model, or list engines."),
         "export": (
             "sr.cli.export",
-            "Export trained weights to ONNX (folded and checked), or to TensorRT engines.",
+            "Export trained weights to ONNX, to TensorRT engines, or for a Triton server.",
         ),
         "prepare": (
             "sr.cli.prepare",

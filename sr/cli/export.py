@@ -83,9 +83,9 @@ def command(
     output: Path | None,
     **settings: Any,
 ) -> None:
-    """Export trained weights to ONNX (folded and checked), to TensorRT engines, or for a Triton server.
+    """Export trained weights to ONNX, to TensorRT engines, or for a Triton server.
 
-    Engines of the presets that ship are built without PyTorch; TensorRT-RTX engines without a GPU.
+    ONNX files are folded, and checked against the network. Engines of the presets that ship are built without PyTorch; TensorRT-RTX engines without a GPU.
     """
     from sr.cli.report_engines import check_building, export_engines
 
