@@ -85,7 +85,8 @@ def command(
 ) -> None:
     """Export trained weights to ONNX, to TensorRT engines, or for a Triton server.
 
-    ONNX files are folded, and checked against the network. Engines of the presets that ship are built without PyTorch; TensorRT-RTX engines without a GPU.
+    ONNX files are folded and checked. Engines of the presets that ship are built without PyTorch;
+    TensorRT-RTX engines without a GPU.
     """
     from sr.cli.report_engines import check_building, export_engines
 
