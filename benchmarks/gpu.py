@@ -22,7 +22,7 @@ from benchmarks.lib.options import Script
 from benchmarks.lib.paths import ROOT
 from benchmarks.lib.results import store_result
 from benchmarks.lib.timing import interleaved_seconds
-from sr.backends import BackendRequest, open_backend
+from sr.backends import BackendRequest, open_backend, specs
 from sr.backends.available import driver_cuda_version, gpu_names, missing_requirements
 from sr.backends.tensorrt.backend import TrtSettings
 from sr.errors import BackendError
@@ -33,7 +33,9 @@ from sr.upscale import Upscaler
 
 PICTURE = ROOT / "examples" / "kitten.png"
 ROUNDS = 15
-BACKENDS = ("trt", "trt-rtx", "onnx", "torch")
+BACKENDS = tuple(
+    spec.name for spec in sorted(specs.BACKENDS.values(), key=lambda spec: spec.gpu_rank) if spec.gpu_rank
+)
 
 
 def run(*, scales: Sequence[int] = (2, 3, 4), rounds: int = ROUNDS) -> dict[str, Any]:
@@ -91,7 +93,7 @@ def rates(scale: int, image: np.ndarray, rounds: int) -> dict[str, float]:
 
 def variants(name: str) -> list[tuple[str, bool, bool | None]]:
     """Return label, CUDA graphs, and equal tiles (None is what the backend chooses)."""
-    if name not in ("trt", "trt-rtx"):
+    if not specs.BACKENDS[name].needs_engines:
         return [("", True, None)]
     return [
         (f", {'equal' if equal else 'fixed'} tiles, {'graphs' if graph else 'no graphs'}", graph, equal)

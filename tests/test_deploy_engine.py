@@ -390,6 +390,54 @@ def test_tensorrt_rtx_engines_are_found_under_another_system_and_tensorrt_engine
     assert len(builds) == 3
 
 
+MANIFEST_OF_0_1 = """{
+ "format": "srup-engine-1",
+ "identity": {
+  "onnx_sha256": "abababababababababababababababababababababababababababababababab",
+  "module": "tensorrt_rtx",
+  "module_version": "1.7.1.116",
+  "platform": "Linux x86_64",
+  "cuda_major": 13,
+  "scale": 2,
+  "precision": "fp16",
+  "tile": 512,
+  "batch": 4,
+  "builder_level": null,
+  "compatible": false,
+  "gpu": "",
+  "targets": [
+   75,
+   89
+  ]
+ },
+ "onnx_name": "small_x2_fp16_uint8.onnx",
+ "built_by": "1.7.1.116",
+ "srup_version": "0.1.0",
+ "built": "2026-01-01T00:00:00+00:00",
+ "build_seconds": 0.5,
+ "plan_bytes": 3,
+ "plan_sha256": "0000000000000000000000000000000000000000000000000000000000000000",
+ "parity": null
+}
+"""
+
+
+def test_manifests_and_names_of_earlier_versions_are_still_the_same():
+    manifest = engine_manifest.EngineManifest.from_json(MANIFEST_OF_0_1)
+    assert manifest.to_json() == MANIFEST_OF_0_1
+    assert manifest.identity.spec == EngineSpec(2, targets=(75, 89))
+    stem = "small_x2_fp16_tensorrt_rtx_sm75-sm89_b3d91a0dad0eee62"
+    assert manifest.identity.stem(manifest.onnx_name) == stem
+
+
+@pytest.mark.parametrize(
+    ("old", "new"), [('"tile": 512', '"tile": 0'), ('"tile"', '"tiles"'), ('"gpu": "",', "")]
+)
+def test_an_impossible_manifest_is_damaged(old, new):
+    with pytest.raises(ValueError, match="damaged manifest"):
+        engine_manifest.EngineManifest.from_json(MANIFEST_OF_0_1.replace(old, new))
+
+
 def test_an_engine_for_more_gpus_serves_the_one_that_is_here(tmp_path, builds):
     cache, log = store_in(tmp_path), Lines()
     onnx = shipped_onnx(scale=2, precision="fp16")

@@ -13,7 +13,7 @@ from PIL import Image
 
 import sr.backends.tensorrt.opening
 from deploy.verify import difference
-from sr.backends import BackendRequest, open_backend
+from sr.backends import BACKENDS, BackendRequest, open_backend
 from sr.backends.available import driver_gpu_count, missing_requirements
 from sr.backends.ort import OrtBackend
 from sr.backends.parity import MIN_PSNR_DB
@@ -33,7 +33,7 @@ MIN_PSNR = MIN_PSNR_DB["fp16"]
 MAX_RERUN_LEVELS = 1
 
 
-@pytest.fixture(scope="module", params=["trt", "trt-rtx"])
+@pytest.fixture(scope="module", params=[spec.name for spec in BACKENDS.values() if spec.needs_engines])
 def name(request) -> str:
     """Return the backend, if it is installed and supports the GPU that is here."""
     if lack := missing_requirements(request.param):
@@ -195,7 +195,7 @@ def test_onnxruntime_on_cuda(scale, photograph, on_cpu):
 
 
 def test_auto_takes_a_gpu(photograph):
-    if all(missing_requirements(backend) for backend in ("trt", "trt-rtx", "onnx", "torch")):
+    if all(missing_requirements(backend) for backend, spec in BACKENDS.items() if spec.gpu_rank):
         pytest.skip("no backend is installed that can use the GPU")
     with Upscaler(scale=2) as upscaler:
         assert "GPU" in upscaler.backend.info.device

@@ -316,6 +316,26 @@ def test_a_gpu_is_claimed_only_after_the_provider_was_started(monkeypatch):
     assert settings["cudnn_conv_algo_search"] == "HEURISTIC"
 
 
+def test_pytorch_computes_no_tf32_where_float32_is_promised():
+    torch = pytest.importorskip("torch")
+    from sr.backends.pytorch import TorchBackend
+    from sr.network.modelfile import shipped_weights
+
+    allowed = []
+
+    class Network(torch.nn.Module):
+        def forward(self, lr):
+            allowed.append(torch.backends.cudnn.allow_tf32)
+            return lr
+
+    before = torch.backends.cudnn.allow_tf32
+    with TorchBackend(shipped_weights(scale=2), device="cpu") as backend:
+        backend._model = Network()
+        list(backend.run([np.zeros((1, 8, 8, 3), np.uint8)]))
+    assert allowed == [False]
+    assert torch.backends.cudnn.allow_tf32 == before
+
+
 # --- TensorRT by name -----------------------------------------------------------------------------
 
 

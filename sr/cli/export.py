@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import click
 
@@ -81,18 +81,26 @@ def command(
     attention: str,
     calibrate: Path | None,
     output: Path | None,
-    **settings: Any,
+    targets: tuple[int, ...],
+    tile: int | None,
+    batch: int | None,
+    builder_level: int | None,
+    compatible: bool,
+    plans: tuple[Path, ...],
+    halo: int | None,
 ) -> None:
     """Export trained weights to ONNX, to TensorRT engines, or for a Triton server.
 
     ONNX files are folded and checked. Engines of the presets that ship are built without PyTorch;
     TensorRT-RTX engines without a GPU.
     """
-    from sr.cli.report_engines import check_building, export_engines
+    from sr.cli.report_engines import EngineOptions, check_building, export_engines
 
+    options = EngineOptions(targets, tile, batch, builder_level, compatible)
     if not (onnx or trt or trt_rtx or triton):
         raise click.UsageError("choose an output: --onnx, --trt or --trt-rtx, or several; or --triton")
-    check_building(trt=trt, trt_rtx=trt_rtx, triton=triton, settings=settings)
+    served = {"plans": plans, "tile": tile, "batch": batch, "halo": halo}
+    check_building(options, served, trt=trt, trt_rtx=trt_rtx, triton=triton)
     check_serving(triton=triton, others=(onnx, trt, trt_rtx), precision=precision, output=output)
     if not onnx and (io, attention) != ("uint8", "frozen"):
         raise click.UsageError("engines have uint8 IO and frozen attention; --io and --attention need --onnx")
@@ -108,9 +116,9 @@ def command(
         for path in export_files(weights, scales, output or Path(), spec):
             click.echo(f"{path}  {path.stat().st_size / 1e6:.2f} MB")
     if triton and output is not None:
-        export_repository(weights, scales, output, settings)
+        export_repository(weights, scales, output, served)
     backends = [name for name, asked in (("trt", trt), ("trt-rtx", trt_rtx)) if asked]
     if backends:
         export_engines(
-            backends, weights, scales, precision=precision or "fp16", folder=output, settings=settings
+            backends, weights, scales, precision=precision or "fp16", folder=output, options=options
         )

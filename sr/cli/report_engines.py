@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from types import ModuleType
@@ -29,12 +30,38 @@ def engine_builder() -> EngineBuilder:
     return build_engine
 
 
-def check_building(*, trt: bool, trt_rtx: bool, triton: bool, settings: dict[str, Any]) -> None:
-    """Check that each engine option of `srup export` belongs to an output that is made.
+@dataclass(frozen=True)
+class EngineOptions:
+    """The options of `srup export` about engines; None, empty and False mean not given.
+
+    Attributes:
+        targets: compute capabilities, from `--gpu`.
+        tile, batch, builder_level, compatible: as in `EngineSpec`.
+    """
+
+    targets: tuple[int, ...] = ()
+    tile: int | None = None
+    batch: int | None = None
+    builder_level: int | None = None
+    compatible: bool = False
+
+    def spec(self, backend: str, scale: int, precision: Precision) -> EngineSpec:
+        """Return what engine to build for a backend."""
+        usual = EngineSpec(scale, precision, self.tile or EngineSpec.tile, self.batch or EngineSpec.batch)
+        if backend == "trt-rtx":
+            return replace(usual, targets=self.targets)
+        return replace(usual, builder_level=self.builder_level, compatible=self.compatible)
+
+
+def check_building(
+    options: EngineOptions, served: Mapping[str, Any], *, trt: bool, trt_rtx: bool, triton: bool
+) -> None:
+    """Check that each option about engines and serving belongs to an output that is made.
 
     Raises:
         click.UsageError: one does not.
     """
+    values = {**asdict(options), **served}
     needs = {
         "targets": ("--gpu", trt_rtx, "--trt-rtx; TensorRT builds only for the GPUs of this machine"),
         "builder_level": ("--builder-level", trt, "--trt"),
@@ -45,8 +72,7 @@ def check_building(*, trt: bool, trt_rtx: bool, triton: bool, settings: dict[str
         "halo": ("--halo", triton, "--triton"),
     }
     for name, (option, met, need) in needs.items():
-        given = settings[name] not in (None, False, ())
-        if given and not met:
+        if values[name] not in (None, False, ()) and not met:
             raise click.UsageError(f"{option} needs {need}")
 
 
@@ -57,7 +83,7 @@ def export_engines(
     *,
     precision: Precision,
     folder: Path | None,
-    settings: dict[str, Any],
+    options: EngineOptions,
 ) -> None:
     """Build the engines of each backend, scale and kind of GPU; print path and size of each.
 
@@ -70,12 +96,9 @@ def export_engines(
     modules = {backend: load_module(backend) for backend in backends}
     kinds = _kinds(visible_gpus())
     models = engine_models(weights, scales, precision, store.folder)
-    shape = {name: settings[name] for name in ("tile", "batch") if settings[name] is not None}
     for backend, module in modules.items():
-        own = ("targets",) if backend == "trt-rtx" else ("builder_level", "compatible")
-        extra = {name: settings[name] for name in own}
         for scale, onnx in models:
-            spec = EngineSpec(scale, precision=precision, **shape, **extra)
+            spec = options.spec(backend, scale, precision)
             for gpu in _gpus_for(spec.targets, kinds):
                 with engine_progress(f"x{scale}") as progress:
                     engine = store.get(onnx, spec, module, gpu=gpu, progress=progress, log=_log)
