@@ -898,7 +898,7 @@ def test_the_command_lists_what_it_built_and_prunes_what_is_stale(tmp_path):
         (["export"], 2, "--onnx, --trt or --trt-rtx"),
         (["export", "--trt-rtx", "--gpu", "rtx9999"], 2, "unknown GPU 'rtx9999'"),
         (["export", "--trt", "--gpu", "l4"], 2, "--gpu needs --trt-rtx"),
-        (["export", "--onnx", "--tile", "256"], 2, "--tile needs --trt or --trt-rtx"),
+        (["export", "--onnx", "--tile", "256"], 2, "--tile needs --trt, --trt-rtx"),
         (["export", "--trt-rtx", "--gpu", "l4", "--compatible"], 2, "--compatible needs --trt"),
         (["export", "--trt-rtx", "--gpu", "l4", "--builder-level", "3"], 2, "--builder-level needs --trt"),
         (["export", "--trt-rtx", "--gpu", "l4", "--io", "float32"], 2, "engines have uint8 IO"),
