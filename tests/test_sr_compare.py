@@ -433,7 +433,8 @@ def test_skipped_pictures_are_on_the_page(photos, tmp_path):
         picture.rotate(90).save(photos / "new.png")
     result = srup("upscale", photos, "--skip-existing", "--compare", page, "--json")
     assert result.returncode == 0
-    assert [json.loads(line)["source"] for line in result.stdout.splitlines()] == [str(photos / "new.png")]
+    *pictures, _summary = (json.loads(line) for line in result.stdout.splitlines())
+    assert [picture["source"] for picture in pictures] == [str(photos / "new.png")]
     assert result.stderr.splitlines()[-1].startswith(f"{page}: 3 pictures compared")
     seen = Page(page)
     assert seen.alts[0] == "new.png, nearest"
