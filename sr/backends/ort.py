@@ -56,7 +56,7 @@ def gpu_problem() -> str:
 def _start_problem() -> str:
     try:
         _open_session(shipped_onnx(scale=shipped_scales()[0]), "cuda")
-    except BackendError as error:
+    except (BackendError, ModelError) as error:
         return f"CUDA libraries for its CUDA provider ({error})"
     return ""
 
@@ -160,16 +160,20 @@ def _open_session(model: Path, device: str) -> onnxruntime.InferenceSession:
     options = onnxruntime.SessionOptions()
     options.log_severity_level = ERRORS_ONLY
     options.enable_mem_pattern = False  # one is kept for each shape ever run: 1 MiB for a hundred pictures
-    printed = _load_cuda_libraries() if gpus else ""
+    printed = io.StringIO()
+    if gpus:
+        printed.write(_load_cuda_libraries())
     try:
         chosen = (provider, {"device_id": gpus[0], **CUDA_OPTIONS} if gpus else {})
-        session = onnxruntime.InferenceSession(str(model), options, providers=[chosen])
+        # ONNX Runtime prints why a provider fails; standard output may be a picture.
+        with contextlib.redirect_stdout(printed) if gpus else contextlib.nullcontext():
+            session = onnxruntime.InferenceSession(str(model), options, providers=[chosen])
     except Exception as error:  # onnxruntime raises its own, unexported exception classes
         raise ModelError(f"{model}: ONNX Runtime cannot load it ({one_line(error)})") from error
     if (used := session.get_providers()[0]) != provider:
         raise BackendError(
             f"ONNX Runtime could not start {provider} and would run on {used}; {_GPU_BUILD}"
-            + (f" ({printed})" if printed else "")
+            + (f" ({said})" if (said := one_line(printed.getvalue())) else "")
         )
     return session
 
