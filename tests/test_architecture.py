@@ -123,8 +123,8 @@ def modules_of(package: str) -> list[str]:
 def test_the_reader_of_imports_sees_all_kinds() -> None:
     """What follows rests on it."""
     assert "sr.backends.base" in imports("sr.backends.ort", into_functions=False)
-    assert "sr.network.checkpoint" in imports("sr.backends", into_functions=True)
-    assert "sr.network.checkpoint" not in imports("sr.backends", into_functions=False)
+    assert "sr.network.checkpoint" in imports("sr.backends.choice", into_functions=True)
+    assert "sr.network.checkpoint" not in imports("sr.backends.choice", into_functions=False)
     assert "sr.network.model" in imports("train.evaluate", into_functions=False), "under TYPE_CHECKING"
     assert "sr.cli.options" in imports("sr.cli.upscale", into_functions=False), "from sr.cli import options"
 
