@@ -14,6 +14,7 @@ from sr.image import Picture, read_picture
 from sr.jobs.admission import Admission, RunLimits
 from sr.jobs.job import FileJob
 from sr.jobs.setup import UpscalerSetup
+from sr.jobs.shards import Shard
 from sr.jobs.upscaler import Capabilities, PictureUpscaler, Progress
 from sr.sized import UpscalerSettings, Upscaling
 
@@ -138,3 +139,123 @@ def test_stages_between_are_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPa
             monkeypatch,
             working_bytes=lambda height, width, pixel_bytes: 36 * height * width * pixel_bytes,
         )
+
+
+# --- very many files ----------------------------------------------------------------------------
+
+
+@pytest.fixture
+def many(tmp_path: Path) -> Path:
+    """Return a folder of 20 pictures, of which one is damaged."""
+    folder = tmp_path / "many"
+    for number in range(20):
+        (folder / str(number % 3)).mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.full((4, 5, 3), number, np.uint8)).save(folder / f"{number % 3}" / f"{number}.png")
+    (folder / "1" / "7.png").write_bytes(b"damaged")
+    return folder
+
+
+def outputs(folder: Path) -> set[str]:
+    return {path.relative_to(folder).as_posix() for path in folder.rglob("*.png")}
+
+
+def test_shards_share_the_work_and_one_folder(many: Path) -> None:
+    assert upscale(str(many), "-o", str(many.with_name("whole"))).exit_code == 1
+    out, parts = many.with_name("out"), []
+    for shard in ("1/3", "2/3", "3/3"):
+        before = outputs(out)
+        result = upscale(str(many), "-o", str(out), "--shard", shard, "--json")
+        summary = json.loads(result.stdout.splitlines()[-1])["summary"]
+        parts.append(summary["done"] + summary["failed"])
+        assert len(outputs(out) - before) == summary["done"]
+        assert summary["other_shards"] == 20 - parts[-1]
+    assert sum(parts) == 20
+    assert all(parts)
+    assert outputs(out) == outputs(many.with_name("whole"))
+    again = upscale(str(many), "-o", str(out), "--skip-existing", "--json")
+    assert json.loads(again.stdout.splitlines()[-1])["summary"]["skipped"] == 19
+    assert len(list(out.glob(".srup-ledger.*.jsonl"))) == 3, "each shard has its own record"
+
+
+SPLIT = [2, 0, 0, 0, 0, 0, 0, 1]
+
+
+def test_the_split_is_the_same_everywhere() -> None:
+    """Of the name relative to the folder alone: a fixed sample, so that versions agree too."""
+    names = [f"a/{number}.jpg" for number in range(8)]
+    assert [[Shard(i, 3).holds(Path(name)) for i in (1, 2, 3)].index(True) for name in names] == SPLIT
+    counts = [sum(Shard(i, 4).holds(Path(f"{n}.png")) for n in range(4000)) for i in (1, 2, 3, 4)]
+    assert min(counts) > 900
+
+
+def test_a_list_names_files_of_a_folder(many: Path, tmp_path: Path) -> None:
+    listed = tmp_path / "list.txt"
+    listed.write_text(f"0/0.png\n# a remark\n\n{many}/2/5.png\nabsent.png\n../outside.png\n")
+    out = tmp_path / "out"
+    result = upscale(str(many), "--files-from", str(listed), "-o", str(out))
+    assert result.exit_code == 1
+    assert outputs(out) == {"0/0_x2.png", "2/5_x2.png"}
+    assert result.stderr.count("Error: ") == 2
+    nul = CliRunner().invoke(
+        main,
+        ["upscale", str(many), "--files-from", "-", "-0", "-o", str(out), "--skip-existing"],
+        obj=composed,
+        input=b"0/0.png\x002/8.png\0",
+    )
+    assert nul.exit_code == 0, nul.output
+    assert outputs(out) == {"0/0_x2.png", "2/5_x2.png", "2/8_x2.png"}
+
+
+def test_failures_are_listed_and_the_list_can_be_run_again(many: Path, tmp_path: Path) -> None:
+    failures, out = tmp_path / "failed.txt", tmp_path / "out"
+    assert upscale(str(many), "-o", str(out), "--failures", str(failures)).exit_code == 1
+    reason, name = failures.read_text().splitlines()
+    assert reason.startswith("# ")
+    assert "7.png" in reason
+    assert name == "1/7.png"
+    Image.fromarray(np.zeros((4, 5, 3), np.uint8)).save(many / name)
+    words = ["-o", str(out), "--files-from", str(failures), "--failures", str(tmp_path / "again.txt")]
+    assert upscale(str(many), *words).exit_code == 0
+    assert (out / "1" / "7_x2.png").is_file()
+    assert (tmp_path / "again.txt").read_bytes() == b""
+
+
+@pytest.mark.parametrize(("limit", "stops"), [("0", True), ("1", False), ("4%", True), ("5%", False)])
+def test_too_many_failures_end_a_run(many: Path, tmp_path: Path, limit: str, stops: bool) -> None:
+    result = upscale(str(many), "-o", str(tmp_path / "out"), "--max-failures", limit, "--json")
+    summary = json.loads(result.stdout.splitlines()[-1])["summary"]
+    assert result.exit_code == 1
+    assert summary["too_many_failed"] is stops
+    assert (summary["done"] + summary["failed"] < 20) is stops
+
+
+def test_what_another_run_made_meanwhile_is_skipped(many: Path, tmp_path: Path) -> None:
+    out, made = tmp_path / "out", tmp_path / "out" / "2" / "17_x2.png"
+
+    class Meanwhile(Doubling):
+        def picture(self, picture: Picture, *, progress: Progress | None = None) -> Picture:
+            made.parent.mkdir(parents=True, exist_ok=True)
+            made.write_bytes(b"of another run")
+            return super().picture(picture, progress=progress)
+
+    words = ["upscale", str(many), "-o", str(out), "--skip-existing", "--json"]
+    result = CliRunner().invoke(main, words, obj=lambda *_: UpscalerSetup(Meanwhile()))
+    summary = json.loads(result.stdout.splitlines()[-1])["summary"]
+    assert (summary["done"], summary["skipped"], made.read_bytes()) == (18, 1, b"of another run")
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("--shard", "0/3"),
+        ("--shard", "4/3"),
+        ("--shard", "x"),
+        ("--max-failures", "many"),
+        ("-0",),
+        ("--files-from", "list.txt", "second"),
+    ],
+)
+def test_wrong_usage_of_lists_and_shards(many: Path, words: tuple[str, ...]) -> None:
+    result = upscale(str(many), *words)
+    assert result.exit_code == 2
+    assert words[0] in result.stderr or "--null" in result.stderr

@@ -5,8 +5,10 @@ Opening one may build an engine, for minutes; wrong names and options are report
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import click
@@ -15,13 +17,20 @@ from sr.cli.compare import check_page
 from sr.cli.report_engines import build_progress, engine_builder
 from sr.cli.request import UpscaleRequest, image_error_is_wrong_usage
 from sr.cli.streams import check_streams, streamed_worklist
-from sr.cli.types import OutputPath
+from sr.cli.types import STREAM, OutputPath
 from sr.image import WriteOptions, refuse_unconcerned, write_options
 from sr.image.formats.tiff import TIFF
 from sr.jobs.admission import RunLimits
 from sr.jobs.pipeline import RunSettings
 from sr.jobs.setup import UpscalerSetup, open_setup
-from sr.jobs.worklist import OutputRules, Worklist, check_inputs, make_worklist
+from sr.jobs.worklist import (
+    OutputRules,
+    Worklist,
+    check_inputs,
+    listed_worklist,
+    make_worklist,
+    read_list,
+)
 from sr.network.modelkind import check_model_file
 from sr.sized import UpscalerSettings, Upscaling
 
@@ -70,7 +79,7 @@ def plan_run(request: UpscaleRequest) -> PlannedRun:
         model=request.model,
     )
     rules = _output_rules(request, upscaling, written_as)
-    worklist = streamed_worklist(request, rules) or make_worklist(request.files, rules)
+    worklist = _worklist(request, rules)
     with image_error_is_wrong_usage():
         refuse_unconcerned(worklist.suffixes, **_encoding(request))
     if request.low_memory:
@@ -100,6 +109,16 @@ def open_planned(planned: PlannedRun, opener: Opener | None) -> UpscalerSetup:
         return open_setup(planned.upscaling, **settings)
 
 
+def _worklist(request: UpscaleRequest, rules: OutputRules) -> Worklist:
+    if request.files_from is None:
+        return streamed_worklist(request, rules) or make_worklist(request.files, rules)
+    folder = request.folder or Path()
+    if request.files_from == STREAM:
+        return listed_worklist(folder, read_list(sys.stdin.buffer, nul=request.nul), rules)
+    with Path(request.files_from).open("rb") as file:
+        return listed_worklist(folder, read_list(file, nul=request.nul), rules)
+
+
 def _output_rules(request: UpscaleRequest, upscaling: Upscaling, written_as: WriteOptions) -> OutputRules:
     output = request.output
     return OutputRules(
@@ -110,6 +129,7 @@ def _output_rules(request: UpscaleRequest, upscaling: Upscaling, written_as: Wri
         include=request.include,
         exclude=request.exclude,
         existing="skip" if request.skip_existing else "overwrite" if request.overwrite else "refuse",
+        shard=request.shard,
         settings=f"{upscaling.identity} {request.precision} {written_as}"
         + (f" depth {written_as.depth}" if written_as.depth else ""),
     )

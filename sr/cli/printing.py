@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from sr.cli.console import draws_bars, terminal
 from sr.cli.debug import show_traceback
+from sr.cli.failures import FailureList
 from sr.errors import printable
 from sr.jobs.job import FileJob, FileResult
 from sr.jobs.run import RunListener, RunSummary
@@ -23,13 +24,17 @@ if TYPE_CHECKING:
 class ResultPrinter(RunListener):
     """Prints a line for each picture as it is finished: a sentence, or an object of JSON."""
 
-    def __init__(self, description: Description, *, as_json: bool) -> None:
-        self._description, self._as_json = description, as_json
+    def __init__(
+        self, description: Description, *, as_json: bool, failures: FailureList | None = None
+    ) -> None:
+        self._description, self._as_json, self._failures = description, as_json, failures
 
     def finished(self, result: FileResult) -> None:
         """Print what became of a picture."""
         if result.error is not None:
             show_traceback(result.error)
+            if self._failures is not None:
+                self._failures.add(result)
         if self._as_json:
             terminal.result(json_line(result, self._description))
             return
@@ -54,8 +59,15 @@ class BarPrinter(ResultPrinter):
 
     wants_tiles = True
 
-    def __init__(self, bars: Progress, description: Description, *, as_json: bool) -> None:
-        super().__init__(description, as_json=as_json)
+    def __init__(
+        self,
+        bars: Progress,
+        description: Description,
+        *,
+        as_json: bool,
+        failures: FailureList | None = None,
+    ) -> None:
+        super().__init__(description, as_json=as_json, failures=failures)
         self._bars = bars
         self._files = bars.add_task("all", total=None, unit="pictures", rate="", visible=False)
         self._tiles = bars.add_task("", total=None, unit="tiles", rate="")
@@ -84,10 +96,12 @@ class BarPrinter(ResultPrinter):
 
 
 @contextmanager
-def printer(description: Description, *, as_json: bool) -> Iterator[ResultPrinter]:
-    """Yield what prints a run, with bars if stderr is a terminal."""
+def printer(
+    description: Description, *, as_json: bool, failures: FailureList | None = None
+) -> Iterator[ResultPrinter]:
+    """Yield what prints a run, with bars if stderr is a terminal; what fails goes into a list too."""
     if not draws_bars():
-        yield ResultPrinter(description, as_json=as_json)
+        yield ResultPrinter(description, as_json=as_json, failures=failures)
         return
     from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
     from rich.table import Column
@@ -101,7 +115,7 @@ def printer(description: Description, *, as_json: bool) -> Iterator[ResultPrinte
         TimeRemainingColumn(),
     )
     with terminal.bars(*columns) as bars:
-        yield BarPrinter(bars, description, as_json=as_json)
+        yield BarPrinter(bars, description, as_json=as_json, failures=failures)
 
 
 def print_worklist(worklist: Worklist, *, as_json: bool) -> None:
@@ -133,31 +147,35 @@ def print_summary(
 ) -> None:
     """Print the figures of a run, and what failed."""
     finished = len(summary.made) + len(summary.failed)
+    ended = summary.interrupted or summary.too_many_failed
     output = summary.output_pixels / 1e6
     if as_json:
         totals = {
             "done": len(summary.made),
             "failed": len(summary.failed),
             "interrupted": summary.interrupted,
+            "too_many_failed": summary.too_many_failed,
             "output_megapixels": round(output, 4),
             "seconds": round(summary.seconds, 4),
         }
-        terminal.result(json.dumps({"summary": totals | _counts(worklist)}))
-    elif not summary.interrupted:
+        terminal.result(json.dumps({"summary": totals | _counts(worklist, summary.skipped)}))
+    elif not ended:
         why = f"; {description.why}" if description.why else ""
         terminal.result(
             f"{len(summary.made):,} of {pictures(finished)}, {description.label}, "
             f"{output:.2f} megapixels out in {summary.seconds:.1f} s ({output / summary.seconds:.2f} MP/s) "
-            f"on {description.device} (backend {description.backend}{why}){_not_taken(worklist)}"
+            f"on {description.device} (backend {description.backend}{why})"
+            f"{_not_taken(worklist, summary.skipped)}"
         )
         if summary.failed and finished > 1:
             terminal.message(f"{len(summary.failed):,} failed:")
             for result in summary.failed:
                 terminal.message(f"  {printable(result.job.source)}")
-    if summary.interrupted:
+    if ended:
+        why = f"{pictures(len(summary.failed))} failed, " if summary.too_many_failed else ""
         terminal.message(
-            f"stopped: {finished:,} of {pictures(summary.total)} done, no partial file was left; continue "
-            "with --skip-existing"
+            f"stopped: {why}{summary.finished:,} of {pictures(summary.total)} done, no partial file was "
+            "left; continue with --skip-existing"
         )
 
 
@@ -190,14 +208,20 @@ def json_line(result: FileResult, description: Description) -> str:
     return json.dumps(record)
 
 
-def _counts(worklist: Worklist) -> dict[str, object]:
-    return {"skipped": len(worklist.done), "left_out": dict(sorted(worklist.left_out.items()))}
+def _counts(worklist: Worklist, skipped: int = 0) -> dict[str, object]:
+    return {
+        "skipped": len(worklist.done) + skipped,
+        "other_shards": worklist.other_shards,
+        "left_out": dict(sorted(worklist.left_out.items())),
+    }
 
 
-def _not_taken(worklist: Worklist) -> str:
+def _not_taken(worklist: Worklist, skipped: int = 0) -> str:
     """Return which inputs were not upscaled, and why, to be appended to a sentence."""
-    done = f"; {pictures(len(worklist.done))} skipped, their outputs exist" if worklist.done else ""
-    return done + left_out_words(worklist.left_out)
+    skipped += len(worklist.done)
+    done = f"; {pictures(skipped)} skipped, their outputs exist" if skipped else ""
+    others = f"; {pictures(worklist.other_shards)} left to other shards" if worklist.other_shards else ""
+    return done + others + left_out_words(worklist.left_out)
 
 
 def _error_line(result: FileResult) -> str:

@@ -6,13 +6,17 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import click
 
 from sr.cli.types import STREAM, OutputPath
 from sr.errors import ImageError
 from sr.sizing import SizeRequest
+
+if TYPE_CHECKING:
+    from sr.jobs.run import FailureLimit
+    from sr.jobs.shards import Shard
 
 Stream = Literal["-"]
 
@@ -52,6 +56,11 @@ class UpscaleRequest:
     dry_run: bool
     as_json: bool
     compare: Path | None
+    shard: Shard | None
+    files_from: Path | Stream | None
+    nul: bool
+    failures: Path | None
+    max_failures: FailureLimit | None
 
     @property
     def to_stdout(self) -> bool:
@@ -63,6 +72,13 @@ class UpscaleRequest:
         """The inputs that are no stream."""
         return [each for each in self.inputs if isinstance(each, Path)]
 
+    @property
+    def folder(self) -> Path | None:
+        """The folder that files are named relative to, if there is one."""
+        if self.files_from is not None:
+            return self.files[0] if self.files else Path()
+        return self.files[0] if len(self.files) == 1 and self.files[0].is_dir() else None
+
     def check(self) -> None:
         """Check that options go together.
 
@@ -71,6 +87,12 @@ class UpscaleRequest:
         """
         if sum(given is not None for given in (self.scale, self.size, self.long_side)) > 1:
             raise click.UsageError("--scale, --size and --long-side exclude each other")
+        if self.files_from is None and not self.inputs:
+            raise click.UsageError("name a picture or a folder (INPUT), or a list of files (--files-from)")
+        if self.files_from is not None and (len(self.inputs) > 1 or STREAM in self.inputs):
+            raise click.UsageError("--files-from lists files of one folder; name that folder only")
+        if self.nul and self.files_from is None:
+            raise click.UsageError("--null needs --files-from")
         if self.skip_existing and self.overwrite:
             raise click.UsageError("--skip-existing and --overwrite exclude each other")
         if self.compare is not None and self.dry_run:

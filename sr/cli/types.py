@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -10,7 +11,7 @@ from typing import Any, Literal
 import click
 
 from sr.errors import ImageError, SrupError
-from sr.sizing import MAX_FACTOR, SizeRequest
+from sr.sizing import MAX_FACTOR
 
 STREAM: Literal["-"] = "-"  # standard input or output; "./-" is a file of that name
 
@@ -88,6 +89,20 @@ class DeviceName(click.ParamType):
         return value
 
 
+class ParsedText(click.ParamType):
+    """A value of a type that reads it from text, and raises `ImageError` if it cannot."""
+
+    def __init__(self, name: str, parse: Callable[[str], Any]) -> None:
+        self.name, self._parse = name, parse
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Return what was read."""
+        try:
+            return self._parse(value) if isinstance(value, str) else value
+        except ImageError as error:
+            self.fail(str(error), param, ctx)
+
+
 class Factor(click.ParamType):
     """A factor above 0 and at most `sr.sizing.MAX_FACTOR`; whole ones become integers."""
 
@@ -102,16 +117,3 @@ class Factor(click.ParamType):
         if not 0 < factor <= MAX_FACTOR:
             self.fail(f"{value} is not above 0 and at most {MAX_FACTOR}", param, ctx)
         return int(factor) if factor == int(factor) else factor
-
-
-class Size(click.ParamType):
-    """WIDTHxHEIGHT, or one side of it, as a `SizeRequest`."""
-
-    name = "WxH"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> SizeRequest:
-        """Return the request."""
-        try:
-            return value if isinstance(value, SizeRequest) else SizeRequest.parse_size(value)
-        except ImageError as error:
-            self.fail(str(error), param, ctx)

@@ -12,11 +12,13 @@ import click
 from sr.cli import options, options_engine
 from sr.cli.help import GroupedCommand
 from sr.cli.request import UpscaleRequest
-from sr.cli.types import InputPathOrStream, OutputPathOrStream, Size
+from sr.cli.types import InputPathOrStream, OutputPathOrStream, ParsedText
+from sr.sizing import SizeRequest
 
 if TYPE_CHECKING:
     from sr.cli.planning import Opener, PlannedRun
-    from sr.jobs.run import RunSummary
+    from sr.jobs.run import FailureLimit, RunSummary
+    from sr.jobs.shards import Shard
 
 GROUPS = {
     "Options": ("scale", "output", "format_", "backend", "overwrite"),
@@ -30,6 +32,7 @@ GROUPS = {
         "depth",
     ),
     "Folders": ("skip_existing", "suffix", "include", "exclude", "dry_run", "as_json"),
+    "Very many files": ("shard", "files_from", "nul", "failures", "max_failures"),
     "Computation": (
         *("model", "precision", "device", "tile", "halo", "batch"),
         *("low_memory", "max_pixels", "engine_dir"),
@@ -41,8 +44,20 @@ EXAMPLES = (
 )
 
 
+def _shard(text: str) -> Shard:
+    from sr.jobs.shards import Shard
+
+    return Shard.parse(text)
+
+
+def _failure_limit(text: str) -> FailureLimit:
+    from sr.jobs.run import FailureLimit
+
+    return FailureLimit.parse(text)
+
+
 @click.command(cls=GroupedCommand, groups=GROUPS, examples=EXAMPLES)
-@click.argument("inputs", nargs=-1, required=True, type=InputPathOrStream(), metavar="INPUT...")
+@click.argument("inputs", nargs=-1, type=InputPathOrStream(), metavar="INPUT...")
 @click.option(
     "-o",
     "--output",
@@ -52,7 +67,7 @@ EXAMPLES = (
 @options.factor
 @click.option(
     "--size",
-    type=Size(),
+    type=ParsedText("WxH", SizeRequest.parse_size),
     metavar="WxH",
     help="Exact size of the output in pixels; give one side (3840x or x2160) to keep proportions.",
 )
@@ -88,6 +103,31 @@ EXAMPLES = (
 @click.option("--dry-run", is_flag=True, help="List what would be written, and stop.")
 @click.option("--json", "as_json", is_flag=True, help="Print one line of JSON per picture, and a summary.")
 @click.option(
+    "--shard",
+    type=ParsedText("I/N", _shard),
+    metavar="I/N",
+    help="Process part I of N, e.g. 3/16; the same split on every machine, for one output folder.",
+)
+@click.option(
+    "--files-from",
+    type=InputPathOrStream(),
+    metavar="FILE|-",
+    help="Process the files of this list, one a line, relative to INPUT.  [default INPUT: .]",
+)
+@click.option("-0", "--null", "nul", is_flag=True, help="Files of the list end with NUL, not with a line.")
+@click.option(
+    "--failures",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="FILE",
+    help="Write what failed, and why, to this file; --files-from reads it.",
+)
+@click.option(
+    "--max-failures",
+    type=ParsedText("N|P%", _failure_limit),
+    metavar="N|P%",
+    help="Stop when more pictures have failed.  [default: never]",
+)
+@click.option(
     "--compare",
     type=click.Path(path_type=Path),
     metavar="FILE.html",
@@ -119,6 +159,7 @@ def command(request: UpscaleRequest) -> None:
 def _upscale(request: UpscaleRequest, planned: PlannedRun, opener: Opener | None) -> RunSummary:
     """Run what is planned, and print what happens; `opener` replaces the networks that ship."""
     from sr.cli.comparison import print_comparison
+    from sr.cli.failures import written_failures
     from sr.cli.planning import open_planned
     from sr.cli.printing import print_summary, printer
     from sr.cli.streams import reserved_stdout
@@ -126,8 +167,17 @@ def _upscale(request: UpscaleRequest, planned: PlannedRun, opener: Opener | None
 
     with reserved_stdout() if request.to_stdout else nullcontext():
         with open_planned(planned, opener) as setup:
-            with printer(setup.description, as_json=request.as_json) as listener:
-                summary = run_worklist(planned.worklist, setup, planned.run_settings, listener)
+            with (
+                written_failures(request.failures, folder=request.folder) as failures,
+                printer(setup.description, as_json=request.as_json, failures=failures) as listener,
+            ):
+                summary = run_worklist(
+                    planned.worklist,
+                    setup,
+                    planned.run_settings,
+                    listener,
+                    most_failures=request.max_failures,
+                )
             print_summary(planned.worklist, summary, setup.description, as_json=request.as_json)
         if request.compare is not None and not summary.interrupted:
             print_comparison(request.compare, planned, summary, setup.description, as_json=request.as_json)

@@ -5,12 +5,14 @@ The run prints nothing: whoever started it listens to its events.
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from sr.errors import ImageError
 from sr.files import remove_left_over
 from sr.jobs.interrupt import second_interrupt_stops_at_once
 from sr.jobs.job import FileJob, FileResult
@@ -50,7 +52,9 @@ class RunSummary:
         failed: results of those that failed.
         output_pixels: of all outputs, frames counted.
         seconds: the run took.
+        skipped: pictures that another run made meanwhile.
         interrupted: Ctrl-C ended it.
+        too_many_failed: more pictures failed than allowed, which ended it.
     """
 
     total: int = 0
@@ -58,7 +62,14 @@ class RunSummary:
     failed: list[FileResult] = field(default_factory=list)
     output_pixels: int = 0
     seconds: float = 0.0
+    skipped: int = 0
     interrupted: bool = False
+    too_many_failed: bool = False
+
+    @property
+    def finished(self) -> int:
+        """How many pictures have been dealt with."""
+        return len(self.made) + len(self.failed) + self.skipped
 
     def add(self, result: FileResult) -> None:
         """Count a result."""
@@ -71,8 +82,42 @@ class RunSummary:
             self.output_pixels += width * height * result.frames
 
 
+@dataclass(frozen=True)
+class FailureLimit:
+    """How many pictures may fail before a run ends: a number, or a share of all.
+
+    Attributes:
+        number: pictures, or percent of all.
+        percent: what `number` is.
+    """
+
+    number: float
+    percent: bool = False
+
+    @staticmethod
+    def parse(text: str) -> FailureLimit:
+        """Read "20" or "5%".
+
+        Raises:
+            ImageError: it is neither.
+        """
+        match = re.fullmatch(r"(\d+)|(\d+(?:\.\d+)?)%", text.strip())
+        if match is None:
+            raise ImageError(f"{text!r} is neither a number of pictures nor a percentage, e.g. 20 or 5%")
+        return FailureLimit(float(match[1] or match[2]), percent=match[1] is None)
+
+    def exceeded(self, failed: int, total: int) -> bool:
+        """Say whether so many failures, of so many pictures, are too many."""
+        return failed > (self.number * total / 100 if self.percent else self.number)
+
+
 def run_worklist(
-    worklist: Worklist, setup: UpscalerSetup, settings: RunSettings, listener: RunListener
+    worklist: Worklist,
+    setup: UpscalerSetup,
+    settings: RunSettings,
+    listener: RunListener,
+    *,
+    most_failures: FailureLimit | None = None,
 ) -> RunSummary:
     """Upscale what a worklist names, in order.
 
@@ -84,6 +129,7 @@ def run_worklist(
         setup: what upscales them; it stays open.
         settings: of the run.
         listener: hears each event, on the calling thread.
+        most_failures: that may happen before the run ends early; None is any number.
     """
     started = time.perf_counter()
     summary = RunSummary(total=len(worklist.jobs) + len(worklist.refused))
@@ -103,8 +149,13 @@ def run_worklist(
     listener.started(summary.total)
     for refused in worklist.refused:
         take(refused)
+
+    def too_many() -> bool:
+        failed = len(summary.failed)
+        return most_failures is not None and most_failures.exceeded(failed, summary.total)
+
     files = upscale_files(
-        worklist.jobs,
+        _begun(worklist, records, summary),
         setup.upscaler,
         capabilities=setup.capabilities,
         settings=settings,
@@ -114,8 +165,11 @@ def run_worklist(
         try:
             for result in files:
                 take(result)
+                if too_many():
+                    raise _TooManyFailed
         except KeyboardInterrupt as interrupt:
-            summary.interrupted = True
+            summary.too_many_failed = isinstance(interrupt, _TooManyFailed)
+            summary.interrupted = not summary.too_many_failed
             for result in _being_written(files, interrupt):
                 take(result)
             for kept in interrupt.args:
@@ -124,6 +178,20 @@ def run_worklist(
         listener.warned(note)
     summary.seconds = time.perf_counter() - started
     return summary
+
+
+class _TooManyFailed(KeyboardInterrupt):
+    """Ends a run as Ctrl-C does: what is being written is finished."""
+
+
+def _begun(worklist: Worklist, records: _Records, summary: RunSummary) -> Iterator[FileJob]:
+    """Yield jobs as their turn comes, put on record; those that another run has done are skipped."""
+    for job in worklist.jobs:
+        if worklist.was_done_meanwhile(job):
+            summary.skipped += 1
+            continue
+        records.begin(job)
+        yield job
 
 
 def _being_written(
@@ -140,9 +208,12 @@ class _Records:
 
     def __init__(self, worklist: Worklist, listener: RunListener) -> None:
         self._ledgers, self._listener, self._failed = worklist.ledgers, listener, False
-        for folder, ledger in worklist.ledgers.items():
-            with self._warning(folder):
-                ledger.begin(job for job in worklist.jobs if job.ledger == folder)
+
+    def begin(self, job: FileJob) -> None:
+        """Note the state of a picture before it is read."""
+        if job.ledger is not None:
+            with self._warning(job.ledger):
+                self._ledgers[job.ledger].begin([job])
 
     def add(self, job: FileJob) -> None:
         """Record a picture that has been written."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatch
 from pathlib import Path, PurePath
@@ -15,6 +15,7 @@ from sr.image import format_of_suffix, suffix_for_several
 from sr.jobs.find import OUTPUT, count_left_out, find_pictures, name_after_source
 from sr.jobs.job import FileJob, FileResult
 from sr.jobs.ledger import Ledger
+from sr.jobs.shards import Shard
 
 DEFAULT_FORMAT = ".png"  # lossless: nothing that was computed is thrown away
 
@@ -37,6 +38,7 @@ class OutputRules:
         exclude: globs of those to leave out.
         existing: what to do where an output exists.
         settings: what the pixels depend on besides the input, for `sr.jobs.ledger`.
+        shard: the part of all files to take; None is all.
     """
 
     output: Path | None = None
@@ -47,6 +49,12 @@ class OutputRules:
     exclude: tuple[str, ...] = ()
     existing: Existing = "refuse"
     settings: str = ""
+    shard: Shard | None = None
+
+    @property
+    def writer(self) -> str:
+        """Who writes the record of an output folder, see `sr.jobs.ledger`."""
+        return "" if self.shard is None else self.shard.label
 
 
 @dataclass
@@ -60,6 +68,9 @@ class Worklist:
         left_out: how many files in folders are no inputs, by kind.
         warnings: what of the inputs could not be looked at, in words.
         ledgers: records of the output folders of folders, by folder.
+        other_shards: how many files belong to other parts of a split.
+        skips: existing outputs are skipped.
+        outdated: jobs whose outputs existed when the list was made, and are to be made again.
     """
 
     jobs: list[FileJob] = field(default_factory=list)
@@ -68,6 +79,13 @@ class Worklist:
     left_out: Counter[str] = field(default_factory=Counter)
     warnings: list[str] = field(default_factory=list)
     ledgers: dict[Path, Ledger] = field(default_factory=dict)
+    other_shards: int = 0
+    skips: bool = False
+    outdated: set[FileJob] = field(default_factory=set)
+
+    def was_done_meanwhile(self, job: FileJob) -> bool:
+        """Say whether another run has made an output since the list was made, so that it can be skipped."""
+        return self.skips and job not in self.outdated and os.path.lexists(job.target)
 
     @property
     def suffixes(self) -> set[str]:
@@ -115,8 +133,60 @@ def make_worklist(inputs: Sequence[Path], rules: OutputRules) -> Worklist:
             raise ImageError(empty[0])
         worklist.warnings += empty
     _tell_apart(worklist, rules)
+    _take_shard(worklist, rules.shard, folder=inputs[0] if len(inputs) == 1 and not one_picture else None)
     _settle_existing(worklist, rules)
     return worklist
+
+
+def listed_worklist(folder: Path, files: Iterable[Path], rules: OutputRules) -> Worklist:
+    """Return a job for each file of a list; outputs go where those of the whole folder would go.
+
+    Args:
+        folder: that the files are in.
+        files: relative to `folder`, or absolute.
+        rules: as in `make_worklist`; `include` and `exclude` hold too.
+
+    Raises:
+        ImageError: an output exists and `rules.existing` is "refuse".
+    """
+    worklist, resolved = Worklist(), folder.resolve()
+    root = rules.output or resolved.with_name(f"{resolved.name}{rules.suffix}")
+    worklist.ledgers[root] = Ledger(root, settings=rules.settings, writer=rules.writer)
+    for file in files:
+        relative = Path(os.path.relpath(file, folder)) if file.is_absolute() else file
+        source = folder / relative
+        if ".." in relative.parts:
+            error = ImageError(f"{printable(file)}: is not in {printable(folder)}; name its own folder")
+            worklist.refused.append(FileResult(FileJob(source, source), error=error))
+        elif _is_taken(relative, rules):
+            target = root / relative.parent / _named(source, rules, source.stem)
+            worklist.jobs.append(FileJob(source, target, ledger=root))
+    _tell_apart(worklist, rules)
+    _take_shard(worklist, rules.shard, folder=folder)
+    _settle_existing(worklist, rules)
+    return worklist
+
+
+def read_list(file: BinaryIO, *, nul: bool) -> Iterator[Path]:
+    """Yield the paths of a list: one a line, where empty lines and those that begin with # say nothing.
+
+    Args:
+        file: the list.
+        nul: paths end with NUL instead, and may hold anything.
+    """
+    rest = b""
+    separator = b"\0" if nul else b"\n"
+    for chunk in iter(lambda: file.read(1 << 16), b""):
+        *whole, rest = (rest + chunk).split(separator)
+        yield from _paths(whole, nul=nul)
+    yield from _paths([rest], nul=nul)
+
+
+def _paths(lines: Iterable[bytes], *, nul: bool) -> Iterator[Path]:
+    for line in lines:
+        name = line if nul else line.removesuffix(b"\r")
+        if name and (nul or not name.startswith(b"#")):
+            yield Path(os.fsdecode(name))
 
 
 def stream_worklist(
@@ -165,7 +235,7 @@ def _add_folder(worklist: Worklist, folder: Path, rules: OutputRules) -> str:
         for error in found.unlisted
     ]
     taken = [path for path in found.pictures if _is_taken(path.relative_to(folder), rules)]
-    worklist.ledgers[root] = Ledger(root, settings=rules.settings)
+    worklist.ledgers[root] = Ledger(root, settings=rules.settings, writer=rules.writer)
     worklist.jobs += [
         FileJob(
             path,
@@ -231,6 +301,20 @@ def _tell_apart(worklist: Worklist, rules: OutputRules) -> None:
         worklist.refused.append(FileResult(job, error=error))
 
 
+def _take_shard(worklist: Worklist, shard: Shard | None, *, folder: Path | None) -> None:
+    """Leave to others what does not belong to a shard; names have been told apart over all files."""
+    if shard is None:
+        return
+
+    def holds(source: Path) -> bool:
+        return shard.holds(source if folder is None else source.relative_to(folder))
+
+    everything = len(worklist.jobs) + len(worklist.refused)
+    worklist.jobs = [job for job in worklist.jobs if holds(job.source)]
+    worklist.refused = [result for result in worklist.refused if holds(result.job.source)]
+    worklist.other_shards = everything - len(worklist.jobs) - len(worklist.refused)
+
+
 def _clashing(jobs: Sequence[FileJob], resolve: Callable[[Path], str]) -> set[Path]:
     names = Counter(resolve(job.target) for job in jobs)
     return {job.target for job in jobs if names[resolve(job.target)] > 1}
@@ -263,6 +347,8 @@ def _settle_existing(worklist: Worklist, rules: OutputRules) -> None:
             f"{existing[0].target}{more}: exists already; --overwrite replaces it, --skip-existing keeps it"
         )
     if rules.existing == "skip":
+        worklist.skips = True
         done = {job for job in existing if job.ledger is None or worklist.ledgers[job.ledger].is_done(job)}
         worklist.done = [job for job in worklist.jobs if job in done]
         worklist.jobs = [job for job in worklist.jobs if job not in done]
+        worklist.outdated = set(existing) - done
