@@ -22,6 +22,7 @@ from benchmarks.lib.options import Script
 from benchmarks.lib.paths import ROOT
 from benchmarks.lib.results import store_result
 from benchmarks.lib.timing import interleaved_seconds
+from deploy.engines.build import build_engine
 from sr.backends import BackendRequest, open_backend, specs
 from sr.backends.available import driver_cuda_version, gpu_names, missing_requirements
 from sr.backends.tensorrt.backend import TrtSettings
@@ -107,7 +108,7 @@ def opened(name: str, scale: int, *, graph: bool) -> sr.backends.Backend:
     usual = sr.backends.tensorrt.opening.TrtSettings
     sr.backends.tensorrt.opening.TrtSettings = lambda **given: TrtSettings(**given, cuda_graph=graph)  # type: ignore[assignment, misc]
     try:
-        return open_backend(name, BackendRequest(scale, device="cuda"))
+        return open_backend(name, BackendRequest(scale, device="cuda", builder=build_engine))
     finally:
         sr.backends.tensorrt.opening.TrtSettings = usual  # type: ignore[misc]
 

@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 from benchmarks.lib.options import Script, store_option
 from benchmarks.lib.paths import EXAMPLES
 from benchmarks.lib.results import store_result
+from deploy.engines.build import build_engine
 from deploy.verify import MAX_LOSS_DB, Difference, difference, tiles_match
 from sr.backends import BACKENDS, BackendRequest, open_backend
 from sr.backends.parity import MIN_PSNR_DB
@@ -85,7 +86,9 @@ class Case:
         Raises:
             SrupError: the case cannot run here.
         """
-        request = BackendRequest(scale, device=self.device, precision=self.precision, tile=tile)  # type: ignore[arg-type]
+        request = BackendRequest(
+            scale, device=self.device, precision=self.precision, tile=tile, builder=build_engine
+        )  # type: ignore[arg-type]
         return Upscaler(backend=open_backend(self.backend, request), tile=tile)
 
 

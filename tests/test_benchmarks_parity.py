@@ -12,9 +12,11 @@ pytest.importorskip("torch")
 pytest.importorskip("safetensors")
 
 from benchmarks import parity
+from deploy.engines.build import build_engine
 from deploy.verify import MAX_LOSS_DB
 from sr.backends.available import driver_gpu_count
 from sr.backends.parity import MIN_PSNR_DB
+from sr.errors import BackendError
 from sr.image import read_picture
 from sr.resize import bicubic_resize
 from sr.upscale import Upscaler
@@ -135,6 +137,20 @@ def test_a_list_of_sizes_that_do_not_fit_is_refused(tmp_path):
     result = measured(tmp_path / "list.json")
     assert result.exit_code == 1
     assert result.stderr.startswith(f"Error: {tmp_path / 'hr.png'}: ")
+
+
+def test_missing_engines_are_built(monkeypatch):
+    """Without a builder in the request, a missing engine would be an error."""
+    requests = []
+
+    def refusing(name, request):
+        requests.append(request)
+        raise BackendError(name)
+
+    monkeypatch.setattr(parity, "open_backend", refusing)
+    with pytest.raises(BackendError):
+        parity.Case("trt", "cuda", "fp16").open(2, 128)
+    assert [request.builder for request in requests] == [build_engine]
 
 
 @pytest.mark.gpu

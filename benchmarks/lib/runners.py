@@ -99,6 +99,7 @@ def open_runner(name: str, case: Case) -> Iterator[Runner]:
 
 @contextmanager
 def _open_srup(backend: str, case: Case) -> Iterator[Runner]:
+    from deploy.engines.build import build_engine
     from sr.upscale import Upscaler
 
     if backend == "torch" and case.precision != "fp32":
@@ -107,7 +108,7 @@ def _open_srup(backend: str, case: Case) -> Iterator[Runner]:
     if case.batch > 1:
         settings["batch"] = case.batch
     model = shipped_weights(scale=case.scale, preset=case.preset) if backend == "torch" else case.model()
-    with Upscaler(**settings, model=model) as upscaler:
+    with Upscaler(**settings, model=model, builder=build_engine) as upscaler:
         yield lambda pictures: np.stack([upscaler(picture) for picture in pictures])
 
 
