@@ -8,10 +8,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from sr.cli import main
 from sr.image import FORMATS, Metadata, Picture, open_picture, read_picture, write_picture
 from sr.image.claims import without_claims
 from sr.image.geo import GEO_TAGS
@@ -287,6 +289,21 @@ def test_a_picture_stated_late_in_a_png_is_turned_in_every_way(tmp_path: Path) -
     assert (picture.height, picture.width) == (2, 3)
     header = read_header(tmp_path / "in.png")
     assert upright_metadata(header.metadata, grey=False)[1] == 6
+
+
+def test_low_memory_turns_what_late_exif_data_turn(tmp_path: Path) -> None:
+    pytest.importorskip("pyvips")
+    late = png_chunk(b"eXIf", exif_block(6).removeprefix(b"Exif\0\0"))
+    rows = [np.random.default_rng(n).bytes(3 * 20) for n in range(30)]
+    (tmp_path / "in.png").write_bytes(png(rows, width=20, bits=8, colour=PNG_RGB, after=late))
+    arguments = ["upscale", str(tmp_path / "in.png"), "--overwrite", "-o", str(tmp_path / "out.tif")]
+    outputs = []
+    for more in ([], ["--low-memory"]):
+        result = CliRunner().invoke(main, [*arguments, *more])
+        assert result.exit_code == 0, result.output
+        outputs.append(read_picture(tmp_path / "out.tif").pixels)
+    assert outputs[0].shape == (40, 60, 3)
+    np.testing.assert_array_equal(*outputs)
 
 
 def test_a_picture_is_opened_from_memory_too() -> None:

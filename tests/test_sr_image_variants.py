@@ -12,7 +12,7 @@ from PIL import Image
 
 from sr.errors import ImageError
 from sr.image import Picture, identify, read_picture
-from tests.pictures import encoded, tiff
+from tests.pictures import avif_with_aperture, encoded, tiff
 
 RANDOM = np.random.default_rng(0)
 RGB: NDArray[np.uint8] = RANDOM.integers(0, 256, (32, 48, 3), np.uint8)
@@ -77,6 +77,25 @@ def test_separate_planes(tmp_path: Path, samples: NDArray, order: str) -> None:
     tags = TILED | {284: (3, [2]), 258: (3, [8 * samples.itemsize] * 3)}
     parts = [tile for n in range(3) for tile in tiles(samples[..., n], order)]
     np.testing.assert_array_equal(read(tmp_path, tiff(tags, parts, order=order, offsets=324)).pixels, samples)
+
+
+@pytest.mark.parametrize("photometric", [0, 1])
+@pytest.mark.parametrize("channels", [1, 2])
+@pytest.mark.parametrize("samples", [RGB, RGB16], ids=["8", "16"])
+def test_planes_of_several_strips(tmp_path: Path, samples: NDArray, channels: int, photometric: int) -> None:
+    bits, limit = 8 * samples.itemsize, int(np.iinfo(samples.dtype).max)
+    tags = TAGS | {258: (3, [bits] * channels), 262: (3, [photometric]), 277: (3, [channels])}
+    tags |= {278: (4, [7]), 284: (3, [2])} | ({338: (3, [2])} if channels == 2 else {})
+    parts = [
+        np.ascontiguousarray(samples[top : top + 7, :, n]).astype(f">u{samples.itemsize}").tobytes()
+        for n in range(channels)
+        for top in range(0, 32, 7)
+    ]
+    picture = read(tmp_path, tiff(tags, parts))
+    expected = limit - samples[..., 0] if photometric == 0 else samples[..., 0]
+    np.testing.assert_array_equal(picture.pixels, expected)
+    if channels == 2:
+        np.testing.assert_array_equal(picture.alpha, samples[..., 1])
 
 
 @pytest.mark.parametrize("photometric", [0, 1])
@@ -195,3 +214,19 @@ def test_a_mistake_of_ours_stays_a_traceback(tmp_path: Path, monkeypatch: pytest
     monkeypatch.setattr("sr.image.pillow.arrays", mistaken)
     with pytest.raises(ValueError, match="broadcast"):
         read_picture(tmp_path / "in.png")
+
+
+def test_an_avif_is_cut_to_its_clean_aperture(tmp_path: Path) -> None:
+    ramp = np.dstack(
+        [np.add.outer(np.arange(32) * a, np.arange(48) * b) for a, b in ((3, 2), (5, 1), (1, 4))]
+    )
+    content = encoded(ramp.astype(np.uint8), "AVIF", quality=100, subsampling="4:4:4")
+    part = {"left": 6, "top": 3, "height": 20, "width": 30}
+    (tmp_path / "in.avif").write_bytes(avif_with_aperture(content, **part, size=(32, 48)))
+    picture = read_picture(tmp_path / "in.avif")
+    assert picture.pixels.shape == (20, 30, 3)
+    assert np.abs(picture.pixels.astype(int) - ramp[3:23, 6:36]).max() <= 4
+    part["height"] = 60
+    (tmp_path / "in.avif").write_bytes(avif_with_aperture(content, **part, size=(32, 48)))
+    with pytest.raises(ImageError, match="damaged"):
+        read_picture(tmp_path / "in.avif")

@@ -147,7 +147,11 @@ class PillowSource(Source):
         picture = Picture(pixels, alpha, metadata, self._notes + notes)
         if self._frames > 1 and not picture.transparent:  # decoders of animations add it in any case
             picture = replace(picture, alpha=None)
-        return Frame(upright(picture, turn=True), float(image.info.get("duration") or 0))
+        return Frame(upright(self.shown(picture), turn=True), float(image.info.get("duration") or 0))
+
+    def shown(self, picture: Picture) -> Picture:
+        """Return the part of the stored pixels that is the picture: all."""
+        return picture
 
     def header(self) -> Header:
         """Describe the first picture."""

@@ -24,13 +24,9 @@ def _holds_several(_: BinaryIO, head: bytes) -> bool:
 
 
 def _read(opened: OpenedFile) -> Source:
-    from PIL.AvifImagePlugin import AvifImageFile
+    from sr.image.formats.avif_source import AvifSource
 
-    from sr.image.formats.avif_boxes import avif_notes
-    from sr.image.pillow import PillowSource
-
-    notes = avif_notes(opened.file, opened.name)
-    return PillowSource(opened, AvifImageFile, notes=notes)
+    return AvifSource(opened)
 
 
 def _arguments(options: WriteOptions, *, grey: bool) -> dict[str, Any]:

@@ -1,12 +1,16 @@
-"""What an AVIF file says of its samples, which Pillow reads as 8-bit RGB whatever they are.
+"""What the boxes of an AVIF file say of its pixels, beside what Pillow tells.
 
-Boxes: ISO 14496-12; av1C: AV1 Codec ISO Media File Format Binding, section 2.3; nclx: ITU-T H.273.
+Pillow gives 8-bit RGB whatever the depth, and the whole picture where a part of it is meant. Boxes:
+ISO 14496-12, sections 8.11 and 12.1.4; av1C: AV1 Codec ISO Media File Format Binding, section 2.3; nclx:
+ITU-T H.273.
 """
 
 from __future__ import annotations
 
 import struct
-from typing import BinaryIO
+from collections.abc import Iterator
+from fractions import Fraction
+from typing import BinaryIO, NamedTuple
 
 from sr.errors import ImageError
 
@@ -16,14 +20,22 @@ _PQ, _HLG = 16, 18  # transfer characteristics
 _SRGB_PRIMARIES = (1, 2)  # BT.709, and unspecified
 
 
+class CleanAperture(NamedTuple):
+    """The part of the stored pixels that is the picture."""
+
+    top: int
+    left: int
+    height: int
+    width: int
+
+
 def avif_notes(file: BinaryIO, name: str) -> tuple[str, ...]:
     """Say what of a file is reduced.
 
     Raises:
         ImageError: it has a high dynamic range, of which 8 bits show nothing sensible.
     """
-    file.seek(0)
-    header = file.read(_MOST_HEADER_BYTES).partition(b"mdat")[0]
+    header = _header(file).partition(b"mdat")[0]
     notes: list[str] = []
     bits = 8
     for box in header.split(b"av1C")[1:]:
@@ -39,3 +51,78 @@ def avif_notes(file: BinaryIO, name: str) -> tuple[str, ...]:
         if primaries not in _SRGB_PRIMARIES and b"colrprof" not in header and b"colrrICC" not in header:
             notes.append(f"colours with the primaries {primaries} of H.273, taken for sRGB")
     return tuple(notes)
+
+
+def clean_aperture(file: BinaryIO, *, height: int, width: int) -> CleanAperture | None:
+    """Return the part of the primary picture that is meant; None if it is the whole.
+
+    Args:
+        file: the content.
+        height: rows as stored.
+        width: columns as stored.
+
+    Raises:
+        ValueError: it is not within the stored pixels, or boxes are damaged.
+    """
+    boxes = {kind: data for kind, data in _boxes(_header(file)) if kind == b"meta"}
+    meta = dict(_boxes(boxes.get(b"meta", b"")[4:]))
+    properties = dict(_boxes(meta.get(b"iprp", b"")))
+    found = list(_boxes(properties.get(b"ipco", b"")))
+    wanted = [
+        found[index - 1][1]
+        for index in _properties_of(meta.get(b"pitm", b""), properties.get(b"ipma", b""))
+        if 1 <= index <= len(found) and found[index - 1][0] == b"clap"
+    ]
+    if not wanted:
+        return None
+    try:
+        numbers = struct.unpack_from(">IIIIiIiI", wanted[0])
+        part_width, part_height, across, down = (Fraction(*numbers[at : at + 2]) for at in (0, 2, 4, 6))
+    except (struct.error, ZeroDivisionError) as error:
+        raise ValueError("the clean aperture is damaged") from error
+    left, top = across + (width - part_width) / 2, down + (height - part_height) / 2
+    aperture = CleanAperture(round(top), round(left), round(part_height), round(part_width))
+    if min(aperture) < 0 or not aperture.height or not aperture.width:
+        raise ValueError("the clean aperture is empty, or begins outside the picture")
+    if aperture.top + aperture.height > height or aperture.left + aperture.width > width:
+        raise ValueError("the clean aperture ends outside the picture")
+    return None if (aperture.height, aperture.width) == (height, width) else aperture
+
+
+def _header(file: BinaryIO) -> bytes:
+    file.seek(0)
+    return file.read(_MOST_HEADER_BYTES)
+
+
+def _boxes(data: bytes) -> Iterator[tuple[bytes, bytes]]:
+    """Yield kind and content of boxes, as far as they are whole."""
+    at = 0
+    while at + 8 <= len(data):
+        size, kind = struct.unpack_from(">I4s", data, at)
+        if size < 8 or at + size > len(data):  # 64-bit sizes, and up to the end: only of pixels
+            return
+        yield kind, data[at + 8 : at + size]
+        at += size
+
+
+def _properties_of(primary: bytes, associations: bytes) -> list[int]:
+    """Return the numbers of the properties of the primary item, counted from 1."""
+    if len(primary) < 6 or len(associations) < 8:
+        return []
+    item = int.from_bytes(primary[4 : 6 if primary[0] == 0 else 8], "big")
+    id_bytes = 2 if associations[0] == 0 else 4
+    index_bytes = 2 if associations[3] & 1 else 1
+    at = 8
+    for _ in range(int.from_bytes(associations[4:8], "big")):
+        if at + id_bytes >= len(associations):
+            break
+        found = int.from_bytes(associations[at : at + id_bytes], "big")
+        count, at = associations[at + id_bytes], at + id_bytes + 1
+        rest, at = associations[at : at + count * index_bytes], at + count * index_bytes
+        if found == item:
+            mask = (1 << (8 * index_bytes - 1)) - 1  # the highest bit says how important it is
+            return [
+                int.from_bytes(rest[n : n + index_bytes], "big") & mask
+                for n in range(0, len(rest), index_bytes)
+            ]
+    return []

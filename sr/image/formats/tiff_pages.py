@@ -75,16 +75,15 @@ class TiffPage:
     @property
     def sixteen_bit(self) -> bool:
         """Whether it is grey or RGB of more than 8 bits per channel."""
-        return max(self.bits, default=1) > 8 and self.photometric <= _RGB and self.problem is None
+        return max(self.bits) > 8 and self.photometric <= _RGB and self.problem is None
 
     @property
     def decoder(self) -> Literal["Pillow", "libvips", "raw"]:
         """What reads its pixels right: see `sr.image.formats.tiff_raw` for the last."""
-        bits = max(self.bits, default=1)
+        bits = max(self.bits)
         odd_bits = bits not in (1, 8, 16) and (bits not in (2, 4) or len(self.bits) > 1)
-        several_planes = self.separate and len(self.bits) > 1
         unknown_to_vips = self.sixteen_bit and self.compression not in _KNOWN_TO_VIPS
-        odd = odd_bits or several_planes or unknown_to_vips or self.odd_order or self.odd_tiles
+        odd = odd_bits or self.separate or unknown_to_vips or self.odd_order or self.odd_tiles
         if self.bytewise and odd:
             return "raw"
         if self.sixteen_bit or self.odd_order or self.compression not in _KNOWN_TO_PILLOW:
@@ -107,7 +106,7 @@ class TiffPage:
             return "signed or floating-point channels"
         if 0 in self.extra or len(self.extra) > 1:
             return "extra channels that are neither colour nor transparency"
-        if max(self.bits, default=1) > 8 and self.photometric > _RGB:
+        if max(self.bits) > 8 and self.photometric > _RGB:
             return f"{max(self.bits)} bits per channel that are neither grey nor RGB"
         return None
 
@@ -116,7 +115,7 @@ class TiffPage:
         """What no decoder here knows, or None if one should."""
         if self.compression == 1 and self.photometric == _YCBCR and self.subsampling not in ((), (1, 1)):
             return "subsampled colour that is not compressed"
-        if self.compression not in _BYTEWISE and max(self.bits, default=1) not in (1, 2, 4, 8, 16):
+        if self.compression not in _BYTEWISE and max(self.bits) not in (1, 2, 4, 8, 16):
             return f"{max(self.bits)} bits per channel in this compression"
         return None
 
@@ -148,7 +147,7 @@ def _page(reader: TiffReader, index: int, offset: int) -> TiffPage:
         offset=offset,
         height=number(_LENGTH, 0),
         width=number(_WIDTH, 0),
-        bits=reader.numbers(tags.get(_BITS)),
+        bits=reader.numbers(tags.get(_BITS)) or (1,),
         formats=reader.numbers(tags.get(_SAMPLE_FORMAT)),
         extra=reader.numbers(tags.get(_EXTRA_SAMPLES)),
         photometric=number(_PHOTOMETRIC, 1),
