@@ -17,15 +17,14 @@ from typing import Any
 import click
 import numpy as np
 
-import sr.backends.tensorrt.opening
 from benchmarks.lib.options import Script
 from benchmarks.lib.paths import ROOT
 from benchmarks.lib.results import store_result
 from benchmarks.lib.timing import interleaved_seconds
 from deploy.engines.build import build_engine
-from sr.backends import BackendRequest, open_backend, specs
+from sr.backends import Backend, BackendRequest, open_backend, specs
 from sr.backends.available import driver_cuda_version, gpu_names, missing_requirements
-from sr.backends.tensorrt.backend import TrtSettings
+from sr.backends.tensorrt.opening import open_trt
 from sr.errors import BackendError
 from sr.image import read_picture
 from sr.resize import bicubic_resize
@@ -103,14 +102,10 @@ def variants(name: str) -> list[tuple[str, bool, bool | None]]:
     ]
 
 
-def opened(name: str, scale: int, *, graph: bool) -> sr.backends.Backend:
-    """Open a backend on the first GPU; with the usual engine, built if need be."""
-    usual = sr.backends.tensorrt.opening.TrtSettings
-    sr.backends.tensorrt.opening.TrtSettings = lambda **given: TrtSettings(**given, cuda_graph=graph)  # type: ignore[assignment, misc]
-    try:
-        return open_backend(name, BackendRequest(scale, device="cuda", builder=build_engine))
-    finally:
-        sr.backends.tensorrt.opening.TrtSettings = usual  # type: ignore[misc]
+def opened(name: str, scale: int, *, graph: bool) -> Backend:
+    """Open a backend on the first GPU; build its usual engine if it is missing."""
+    spec, request = specs.BACKENDS[name], BackendRequest(scale, device="cuda", builder=build_engine)
+    return open_trt(spec, request, cuda_graph=graph) if spec.needs_engines else open_backend(name, request)
 
 
 if __name__ == "__main__":

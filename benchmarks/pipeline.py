@@ -27,6 +27,7 @@ from benchmarks.lib.options import Script, store_option
 from benchmarks.lib.pictures import photographs, save_inputs
 from benchmarks.lib.results import store_result
 from benchmarks.lib.timing import Spent, spent
+from deploy.engines.build import build_engine
 from sr.image import Picture, read_picture, write_options, write_picture
 from sr.jobs.pipeline import FileJob, RunSettings, upscale_files
 from sr.processor import available_cores
@@ -67,7 +68,8 @@ def run(
     """
     spec = spec or PipelineSpec()
     pictures = photographs(folder, count=spec.count, long_side=spec.long_side)
-    with Upscaler(scale=spec.scale, backend=spec.backend, device=spec.device) as upscaler:
+    settings = {"backend": spec.backend, "device": spec.device, "builder": build_engine}
+    with Upscaler(scale=spec.scale, **settings) as upscaler:
         info = upscaler.backend.info
         rows = []
         for suffix in formats:

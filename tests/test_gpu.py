@@ -11,13 +11,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-import sr.backends.tensorrt.opening
+from deploy.engines.build import build_engine
 from deploy.verify import difference
-from sr.backends import BACKENDS, BackendRequest, open_backend
+from sr.backends import BACKENDS, BackendRequest
 from sr.backends.available import driver_gpu_count, missing_requirements
 from sr.backends.ort import OrtBackend
 from sr.backends.parity import MIN_PSNR_DB
-from sr.backends.tensorrt.backend import TrtBackend, TrtSettings
+from sr.backends.tensorrt.backend import TrtBackend
+from sr.backends.tensorrt.opening import open_trt
 from sr.backends.tensorrt.runtime import Capacity
 from sr.errors import BackendError
 from sr.network.modelfile import shipped_onnx
@@ -66,15 +67,16 @@ def on_cpu(photograph) -> Any:
     return upscaled
 
 
-def opened(name: str, scale: int, engine_dir: Path, **request: Any) -> TrtBackend:
+def opened(
+    name: str, scale: int, engine_dir: Path, *, cuda_graph: bool = True, **settings: Any
+) -> TrtBackend:
+    request = BackendRequest(scale, engine_dir=engine_dir, builder=build_engine, **settings)
     try:
-        backend = open_backend(name, BackendRequest(scale, engine_dir=engine_dir, **request))
+        return open_trt(BACKENDS[name], request, cuda_graph=cuda_graph)
     except BackendError as error:
         if "does not support" in str(error):
             pytest.skip(str(error))
         raise
-    assert isinstance(backend, TrtBackend)
-    return backend
 
 
 def runtime() -> Any:
@@ -111,13 +113,12 @@ def test_odd_sizes(name, engine_dir, photograph, height, width):
         assert difference(upscaled, upscaler(image)).max_levels <= 4
 
 
-def test_with_and_without_cuda_graphs(name, engine_dir, photograph, monkeypatch):
+def test_with_and_without_cuda_graphs(name, engine_dir, photograph):
     image = np.tile(photograph, (3, 3, 1))  # enough full batches for every slot to replay its graph
     results = []
     for graph in (True, False):
-        settings = functools.partial(TrtSettings, cuda_graph=graph)
-        monkeypatch.setattr(sr.backends.tensorrt.opening, "TrtSettings", settings)
-        with Upscaler(backend=opened(name, 2, engine_dir, tile=256), tile=256) as upscaler:
+        backend = opened(name, 2, engine_dir, tile=256, cuda_graph=graph)
+        with Upscaler(backend=backend, tile=256) as upscaler:
             upscaler.spec = upscaler.spec.__class__(tile=256, halo=upscaler.spec.halo)
             grid = upscaler.grid(*image.shape[:2])
             results.append(upscaler(image))
