@@ -207,15 +207,19 @@ def test_onnx_runtime_computes_what_pytorch_does(scale):
     assert found.share <= 1e-3
 
 
-@pytest.fixture(scope="module")
-def local_weights(tmp_path_factory) -> Path:
+@pytest.fixture(scope="module", params=[False, True], ids=["last block", "fusion"])
+def local_weights(tmp_path_factory, request) -> Path:
     """Return a weights file of a network whose gates depend on each pixel."""
     torch.manual_seed(3)
-    config = ModelConfig(scale=2, num_feats=8, num_blocks=2, attention="local", residual_scale=0.3)
+    config = ModelConfig(
+        scale=2, num_feats=8, num_blocks=2, attention="local", residual_scale=0.3, fusion=request.param
+    )
     model = SRNet(config)
     for module in model.modules():
         if isinstance(module, LocalGate):
             torch.nn.init.normal_(module.conv.weight, std=0.3)
+    if model.fuse is not None:
+        torch.nn.init.normal_(model.fuse.weight, std=0.3)
     path = tmp_path_factory.mktemp("weights") / "local.safetensors"
     save_weights(path, Weights(config, model.state_dict()))
     return path

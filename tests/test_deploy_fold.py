@@ -18,6 +18,7 @@ SHAPES: dict[str, dict[str, Any]] = {
     "3x3": {"asymmetric": False},
     "1x5-lo": {"asym_width": "lo"},
     "1x5-geometric": {"asym_width": "geometric"},
+    "1x5-fusion": {"fusion": True},
 }
 COMBINATIONS = [
     pytest.param(

@@ -34,6 +34,7 @@ SWITCHES: dict[str, dict[str, Any]] = {
     "norm batch": {"norm": "batch"},
     "norm none": {"norm": "none"},
     "asymmetric off": {"asymmetric": False},
+    "fusion": {"fusion": True},
     "asym_width lo": {"asym_width": "lo"},
     "asym_width geometric": {"asym_width": "geometric"},
     "wide activation off": {"wa_rate": 1.0},

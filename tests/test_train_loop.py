@@ -517,9 +517,11 @@ def test_weights_of_another_network_are_refused(
     [
         {},
         {"norm": "none", "attention": "local"},
+        {"norm": "none", "fusion": True},
+        {"norm": "weight", "fusion": True},
         {"norm": "batch", "attention": "none", "asymmetric": False},
     ],
-    ids=["weight norm", "local", "batch norm"],
+    ids=["weight norm", "local", "fusion", "fusion, weight norm", "batch norm"],
 )
 def test_deeper_network_starts_as_the_shallower_one_and_all_of_it_learns(
     config: TrainConfig, model: dict[str, Any]

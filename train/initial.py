@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from sr.errors import TrainingError
 from sr.network.checkpoint import Weights, load_weights
@@ -70,6 +70,8 @@ def _take(model: SRNet, weights: Weights) -> None:
     old, new = weights.config.num_blocks, model.config.num_blocks
     places = [index * new // old for index in range(old)] if old <= new else list(range(old))
     state = {_moved(name, places): value for name, value in state.items()}
+    if new > old:
+        state = {name: _widened(name, value, places, new) for name, value in state.items()}
     added = [index for index in range(new) if index not in places]
     needed = {name: value for name, value in needed.items() if _block_of(name) not in added}
     if state.keys() != needed.keys():
@@ -94,6 +96,17 @@ def _moved(name: str, places: list[int]) -> str:
     if block is None:
         return name
     return f"blocks.{places[block]}.{name.split('.', 2)[2]}"
+
+
+def _widened(name: str, value: Tensor, places: list[int], blocks: int) -> Tensor:
+    """Give the kernel that joins the blocks' outputs zeros for new blocks, of which it knows nothing."""
+    if not name.startswith("fuse.") or value.ndim < 2 or value.shape[1] == 1:
+        return value
+    channels = value.shape[1] // len(places)
+    wide = value.new_zeros(value.shape[0], channels * blocks, *value.shape[2:])
+    for old, new in enumerate(places):
+        wide[:, new * channels : (new + 1) * channels] = value[:, old * channels : (old + 1) * channels]
+    return wide
 
 
 @torch.no_grad()

@@ -60,6 +60,14 @@ _NETWORK = (
         off="--square",
     ),
     _network("asym_width", AsymWidth, _PLAIN.asym_width, "Channels between the 1x5 and the 5x1."),
+    _network(
+        "fusion",
+        bool,
+        _PLAIN.fusion,
+        "Join the outputs of all blocks before the upsampler, or take the last one alone.",
+        said="last",
+        off="--last-block",
+    ),
     _network("residual_scale", float, _PLAIN.residual_scale, "Factor on residual branches."),
     _network("colour", Colour, _PLAIN.colour, "What the network sees; the exported file always takes RGB."),
 )

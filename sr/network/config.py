@@ -40,6 +40,8 @@ class ModelConfig:
         norm: "weight" (every convolution), "batch" (convolutions of the blocks) or "none".
         asymmetric: 1x5 followed by 5x1 in place of the block's first 3x3.
         asym_width: channels between the 1x5 and the 5x1: "lo" or "geometric", sqrt(lo * hi).
+        fusion: a 1x1 convolution joins the outputs of all blocks before the upsampler (after IMDN,
+            arXiv 1909.11856, section 3.1); without it the upsampler sees the last block alone.
         colour: what the channels are: "RGB", or "YCbCr" or its luma "Y" as `sr.network.colour` makes them.
     """
 
@@ -53,6 +55,7 @@ class ModelConfig:
     norm: Norm = "weight"
     asymmetric: bool = True
     asym_width: AsymWidth = "geometric"
+    fusion: bool = False
     colour: Colour = "RGB"
 
     def __post_init__(self) -> None:

@@ -31,6 +31,8 @@ def fold(model: SRNet) -> SRNet:
     _copy_conv(model.base, plain.base)
     _copy_conv(model.upsampler.widen, plain.upsampler.widen)
     _copy_conv(model.upsampler.refine, plain.upsampler.refine)
+    if model.fuse is not None and plain.fuse is not None:
+        _copy_conv(model.fuse, plain.fuse)
     for block, plain_block in zip(_blocks(model), _blocks(plain), strict=True):
         _fold_block(block, plain_block)
     return plain.eval()

@@ -141,18 +141,41 @@ class SRNet(nn.Module):
         self.config = config
         self.base = _conv(config.img_channels, config.lo, (3, 3), norm=_without_batch(config.norm))
         self.blocks = nn.Sequential(*(ResidualBlock(config) for _ in range(config.num_blocks)))
+        self.fuse = _fusion(config) if config.fusion else None
         self.upsampler = Upsampler(config)
+
+    def trunk(self, x: Tensor) -> Tensor:
+        """Map mid-grey-centred images (N, C, H, W) to features (N, lo, H, W)."""
+        x = self.base(x)
+        if self.fuse is None:
+            return cast(Tensor, self.blocks(x))
+        outputs = []
+        for block in self.blocks:
+            x = block(x)
+            outputs.append(x)
+        return cast(Tensor, self.fuse(torch.cat(outputs, 1)))  # (N, lo * num_blocks, H, W) -> lo
 
     def body(self, x: Tensor) -> Tensor:
         """Map mid-grey-centred images (N, C, H, W) to centred ones (N, C, scale*H, scale*W).
 
         This is the part that may run in half precision.
         """
-        return cast(Tensor, self.upsampler(self.blocks(self.base(x))))
+        return cast(Tensor, self.upsampler(self.trunk(x)))
 
     def forward(self, lr: Tensor) -> Tensor:
         """Upscale `lr`, (N, C, H, W) in [0, 1], to (N, C, scale*H, scale*W), not clipped."""
         return self.body(lr - MID_GREY) + MID_GREY
+
+
+def _fusion(config: ModelConfig) -> nn.Conv2d:
+    """Make the convolution that joins the blocks' outputs; it begins as the output of the last one."""
+    conv = _conv(config.lo * config.num_blocks, config.lo, (1, 1), norm="none")
+    with torch.no_grad():
+        conv.weight.zero_()
+        conv.weight[:, -config.lo :, 0, 0] = torch.eye(config.lo)
+    if config.norm == "weight":
+        parametrizations.weight_norm(conv)
+    return conv
 
 
 def frozen_attention(model: SRNet) -> SRNet:
@@ -216,7 +239,10 @@ def model_cost(config: ModelConfig) -> ModelCost:
         positions = config.scale**2 if name.endswith("refine") else 1
         macs += conv.weight.numel() * positions
     hr_channels = 3 * config.scale**2  # RGB at the end, whatever the network's channels are
-    alive = max(config.lo + config.mid + config.hi, 2 * config.lo + config.hi, 3 * hr_channels)
+    alive = max(config.lo + config.mid + config.hi, 2 * config.lo + config.hi)
+    if config.fusion:  # the outputs of the blocks before stay alive; joining them takes a copy
+        alive = max(alive + config.lo * (config.num_blocks - 1), 2 * config.lo * config.num_blocks)
+    alive = max(alive, 3 * hr_channels)
     return ModelCost(params=params, macs_per_lr_px=macs, activation_bytes_per_lr_px=4 * alive)
 
 
