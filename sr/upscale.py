@@ -15,14 +15,16 @@ from typing import TYPE_CHECKING, Self
 import numpy as np
 
 from sr.backends import open_backend, open_sixteen_bit_backend
-from sr.backends.base import Backend, BackendRequest, Batch
+from sr.backends.base import Backend, BackendRequest, Batch, tile_memory
 from sr.errors import BackendError, OutOfDeviceMemoryError, TilingError
+from sr.fitting import fitted, fitted_grid
 from sr.image.picture import Pixels
 from sr.memory import available_memory
 from sr.network.descriptor import Precision
+from sr.network.ends import Conventions
 from sr.network.modelfile import DEFAULT_SCALE
 from sr.objects import ImageUpscaler
-from sr.tiling import MIN_HALOS_PER_TILE, Span, Tile, TileGrid, TileSpec, tile_grid
+from sr.tiling import MIN_HALOS_PER_TILE, Span, Tile, TileGrid, TileSpec
 
 if TYPE_CHECKING:
     from sr.backends.tensorrt.request import EngineBuilder
@@ -67,6 +69,7 @@ class Upscaler(ImageUpscaler):
         engine_dir: str | PathLike[str] | None = None,
         precision: Precision | None = None,
         builder: EngineBuilder | None = None,
+        conventions: Conventions | None = None,
     ) -> None:
         """Open the backend.
 
@@ -83,6 +86,7 @@ class Upscaler(ImageUpscaler):
             precision: "fp32", "fp16", "bf16" or "int8"; None lets the backend and the model decide.
             builder: builds TensorRT engines that the folder lacks, e.g. `deploy.engines.build.build_engine`;
                 without one a missing engine is an error that says how to build it.
+            conventions: of a model file that is not ours, where its small runs do not tell them.
 
         Raises:
             BackendError: the backend or device is not available.
@@ -101,6 +105,7 @@ class Upscaler(ImageUpscaler):
             engine_dir=None if engine_dir is None else Path(engine_dir),
             precision=precision,
             builder=builder,
+            conventions=conventions,
         )
         self._request = request
         # One picture at a time: a device is no faster with two, engines run batches one after the other, and
@@ -120,10 +125,14 @@ class Upscaler(ImageUpscaler):
         self.scale = info.model.scale
         if scale is not None and scale != self.scale:
             raise TilingError(f"the model upscales by {self.scale}, not by {scale}; drop --scale or --model")
-        radius = info.model.receptive_field_radius
-        halo = info.model.halo if halo is None else radius if halo < 0 else halo
-        default_tile = max(info.default_tile, MIN_HALOS_PER_TILE * halo)
-        self.spec = TileSpec(tile=default_tile if tile is None else tile, halo=halo)
+        model = info.model
+        halo = model.halo if halo is None else model.receptive_field_radius if halo < 0 else halo
+        if model.ends.size is not None:  # the network takes tiles of one size
+            side = min(model.ends.size)
+            self.spec = TileSpec(tile=side, halo=min(halo, side // MIN_HALOS_PER_TILE))
+        else:
+            default_tile = max(info.default_tile, MIN_HALOS_PER_TILE * halo)
+            self.spec = TileSpec(tile=default_tile if tile is None else tile, halo=halo)
         self.batch = info.default_batch if batch is None else batch
         self.shrink_to_limits()
 
@@ -139,7 +148,10 @@ class Upscaler(ImageUpscaler):
     @property
     def warning(self) -> str | None:
         """A warning about this model for the user, or None."""
-        if not self.backend.info.model.tiles_exact:
+        model = self.backend.info.model
+        if model.notes:
+            return "; ".join(model.notes)
+        if not model.tiles_exact:
             return (
                 "each output pixel of this model depends on the whole picture, so tiles do not match; "
                 "pictures are upscaled whole where memory allows"
@@ -203,16 +215,17 @@ class Upscaler(ImageUpscaler):
 
     def grid(self, height: int, width: int) -> TileGrid:
         """Return the tiles for a picture of this size."""
-        whole = not self.backend.info.model.tiles_exact and self._fits_whole(height, width)
+        model = self.backend.info.model
+        whole = not model.tiles_exact and model.ends.size is None and self._fits_whole(height, width)
         spec = replace(self.spec, tile=max(height, width, self.spec.tile)) if whole else self.spec
-        grid = tile_grid(height, width, spec)
+        grid = fitted_grid(height, width, spec, model)
         if self.backend.info.fixed_tiles:
-            fixed = tile_grid(height, width, replace(spec, equalise=False))
+            fixed = fitted_grid(height, width, replace(spec, equalise=False), model)
             return fixed if fixed.work <= FIXED_TILES_WORK * grid.work else grid
         return grid
 
     def _fits_whole(self, height: int, width: int) -> bool:
-        needed = height * width * self.backend.info.model.activation_bytes_per_lr_px
+        needed = tile_memory(self.backend.info.model, height * width)
         return needed <= WHOLE_PICTURE_MEMORY_SHARE * available_memory()
 
     def _upscale_items(self, items: Sequence[Pixels], progress: Progress | None = None) -> list[Pixels]:
@@ -305,9 +318,9 @@ class Upscaler(ImageUpscaler):
     def _run_items(self, items: Sequence[Pixels], progress: Progress | None) -> list[Pixels]:
         height, width = items[0].shape[:2]
         grid = self.grid(height, width)
-        outputs = [
-            np.empty((height * self.scale, width * self.scale, *item.shape[2:]), item.dtype) for item in items
-        ]
+        items = [fitted(item, self.backend.info.model) for item in items]
+        full_height, full_width = (size * self.scale for size in items[0].shape[:2])
+        outputs = [np.empty((full_height, full_width, *item.shape[2:]), item.dtype) for item in items]
         done = 0
         with closing(
             self._results(grid, items[0], lambda rows: [_rows(each, rows) for each in items])
@@ -318,7 +331,7 @@ class Upscaler(ImageUpscaler):
                 done += len(batch)
                 if progress is not None:
                     progress(done, len(grid) * len(items))
-        return outputs
+        return [output[: height * self.scale, : width * self.scale] for output in outputs]
 
     def close(self) -> None:
         """Free the backend once the current picture is done; closing twice does nothing."""

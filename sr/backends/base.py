@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any, Self
 from numpy.typing import NDArray
 
 from sr.errors import BackendError
-from sr.network.modelfile import ModelMetadata, Precision
+from sr.network.descriptor import ModelDescriptor, Precision
+from sr.network.ends import Conventions
 
 if TYPE_CHECKING:
     from sr.backends.tensorrt.request import EngineBuilder
@@ -35,14 +36,18 @@ def default_tile(scale: int) -> int:
     return min(_TILE_LR_PX, max(_SMALLEST_TILE, _TILE_HR_PX // scale))
 
 
-def tile_within(memory: int, model: ModelMetadata) -> int:
+def tile_within(memory: int, model: ModelDescriptor) -> int:
     """Return the side in lr pixels of the tile for a CPU with `memory` free bytes, in steps of 64.
 
     Half of the memory is for one tile, and half for the pictures.
     """
-    per_px = _USED_PER_COUNTED_BYTE * model.activation_bytes_per_lr_px
-    fitting = isqrt(memory // 2 // per_px) // _SMALLEST_TILE * _SMALLEST_TILE
+    fitting = isqrt(memory // 2 // tile_memory(model, 1)) // _SMALLEST_TILE * _SMALLEST_TILE
     return min(default_tile(model.scale), max(_SMALLEST_TILE, fitting))
+
+
+def tile_memory(model: ModelDescriptor, pixels: int) -> int:
+    """Return about how many bytes a runtime on the CPU uses for a tile of so many lr pixels."""
+    return _USED_PER_COUNTED_BYTE * model.activation_bytes_per_lr_px * pixels
 
 
 @dataclass(frozen=True)
@@ -64,7 +69,7 @@ class BackendInfo:
 
     name: str
     device: str
-    model: ModelMetadata
+    model: ModelDescriptor
     default_tile: int
     default_batch: int
     why: str = ""
@@ -88,6 +93,7 @@ class BackendRequest:
         engine_dir: folder of TensorRT engines; None is the one in the user's cache folder.
         precision: to compute in; None leaves it to the backend and the model.
         builder: builds TensorRT engines that the folder lacks; without one they are an error.
+        conventions: of a model file that is not ours, as the user states them.
     """
 
     scale: int
@@ -99,6 +105,7 @@ class BackendRequest:
     engine_dir: Path | None = None
     precision: Precision | None = None
     builder: EngineBuilder | None = None
+    conventions: Conventions | None = None
 
 
 def gpu_indices(device: str) -> tuple[int, ...]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import io
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -26,7 +26,8 @@ from sr.backends.specs import BackendSpec
 from sr.errors import BackendError, ModelError, one_line
 from sr.memory import available_memory
 from sr.network.descriptor import ModelDescriptor
-from sr.network.ends import FINITE_NAME
+from sr.network.ends import FINITE_NAME, Conventions
+from sr.network.foreign.describe import foreign_descriptor, is_foreign
 from sr.network.modelfile import shipped_onnx, shipped_scales
 from sr.processor import available_cores
 
@@ -42,7 +43,9 @@ def open_ort(spec: BackendSpec, request: BackendRequest) -> Backend:
     """Open the requested model, or the shipped one in the requested precision."""
     precision = request.precision or spec.precisions[0]
     model = request.model or shipped_onnx(scale=request.scale, precision=precision)
-    return OrtBackend(model, device=request.device)
+    return OrtBackend(
+        model, device=request.device, stated=request.conventions, progress=request.build_progress
+    )
 
 
 def gpu_problem() -> str:
@@ -74,23 +77,41 @@ def _load_cuda_libraries() -> str:
 class OrtBackend(Backend):
     """An ONNX file on ONNX Runtime.
 
-    Takes our files; those with float32 IO run pictures of 8 and of 16 bits per channel. The provider
-    that runs is checked, because ONNX Runtime falls back to the CPU without an error.
+    Runs our files, and those of others as `sr.network.foreign` describes them; files with float IO take
+    8 and 16 bits per channel. The provider that runs is checked, because ONNX Runtime falls back to the
+    CPU without an error.
     """
 
-    def __init__(self, model: Path, *, device: str) -> None:
+    def __init__(
+        self,
+        model: Path,
+        *,
+        device: str,
+        stated: Conventions | None = None,
+        progress: Callable[[str, float], None] | None = None,
+    ) -> None:
         """Open `model` on `device`: "cpu", "cuda", or a GPU by its number.
 
+        Args:
+            model: ONNX file.
+            device: as above.
+            stated: conventions of a file that is not ours, where they are not to be found out.
+            progress: called with phase and share done while a file that is not ours is probed.
+
         Raises:
-            ModelError: the file is missing, damaged or not ours.
+            ModelError: the file is missing or damaged, or does not upscale pictures.
             BackendError: the device is not available to this ONNX Runtime.
         """
+        metadata = None
+        if is_foreign(model):  # before it is loaded: what must not be run is refused
+            metadata = foreign_descriptor(model, stated=stated, progress=progress)
         self._session = _open_session(model, device)
         self._gpu = next(iter(gpu_indices(device)), None)
-        properties = self._session.get_modelmeta().custom_metadata_map
-        metadata = ModelDescriptor.from_properties(properties, source=str(model))
+        if metadata is None:
+            metadata = _own_descriptor(self._session, model)
         self._ends = metadata.ends
-        self._outputs = [output.name for output in self._session.get_outputs()]
+        outputs = [output.name for output in self._session.get_outputs()]
+        self._outputs = outputs if metadata.ours else [self._ends.output_name]
         self.info = BackendInfo(
             name="onnx",
             device=_describe(device),
@@ -99,7 +120,8 @@ class OrtBackend(Backend):
             if self._gpu is None
             else default_tile(metadata.scale),
             default_batch=1 if self._gpu is None else 4,
-            sixteen_bit=self._ends.floats and metadata.precision == "fp32",
+            max_batch=self._ends.batch,
+            sixteen_bit=self._ends.floats and (metadata.precision == "fp32" or not metadata.ours),
         )
 
     def run(self, batches: Iterable[Batch]) -> Iterator[Batch]:
@@ -107,21 +129,26 @@ class OrtBackend(Backend):
         for batch in batches:
             fed = self._ends.tensor_from_batch(batch)
             try:
-                if self._gpu is None:
-                    results = self._session.run(self._outputs, {self._ends.input_name: fed})
-                else:
-                    results = self._run_bound(fed, "cuda", self._gpu)
+                result = self._ends.in_batches(self._run, fed)
+            except BackendError:
+                raise
             except Exception as error:  # onnxruntime raises its own, unexported exception classes
                 raise BackendError(
                     f"ONNX Runtime failed on a batch of shape {batch.shape}: {one_line(error)}; "
                     "if memory ran out, use a smaller --tile"
                 ) from error
-            by_name = dict(zip(self._outputs, results, strict=True))
-            if FINITE_NAME in by_name and not np.all(by_name[FINITE_NAME]):
-                raise BackendError(
-                    "the network's output is not finite in fp16; use the fp32 file of this model"
-                )
-            yield self._ends.batch_from_tensor(by_name[self._ends.output_name], batch.dtype)
+            yield self._ends.batch_from_tensor(result, batch.dtype)
+
+    def _run(self, fed: NDArray) -> NDArray:
+        """Run a tensor; return the images, after a look at whether they are finite."""
+        if self._gpu is None:
+            results = self._session.run(self._outputs, {self._ends.input_name: fed})
+        else:
+            results = self._run_bound(fed, "cuda", self._gpu)
+        by_name = dict(zip(self._outputs, results, strict=True))
+        if FINITE_NAME in by_name and not np.all(by_name[FINITE_NAME]):
+            raise BackendError("the network's output is not finite in fp16; use the fp32 file of this model")
+        return by_name[self._ends.output_name]
 
     def _run_bound(self, fed: NDArray, device: str, index: int) -> list[NDArray]:
         """Run with input and outputs bound to a device: one copy there, one back, none in between."""
@@ -138,13 +165,20 @@ class OrtBackend(Backend):
         self._session = None
 
 
-def read_metadata(model: Path) -> ModelDescriptor:
-    """Return what an ONNX file says of itself.
+def read_metadata(
+    model: Path, *, progress: Callable[[str, float], None] | None = None, stated: Conventions | None = None
+) -> ModelDescriptor:
+    """Describe an ONNX file: by its metadata, or where it has none of ours by small runs.
 
     Raises:
-        ModelError: the file is missing, damaged or not ours.
+        ModelError: the file is missing or damaged, or does not upscale pictures.
     """
-    session = _open_session(model, "cpu")
+    if is_foreign(model):
+        return foreign_descriptor(model, progress=progress, stated=stated)
+    return _own_descriptor(_open_session(model, "cpu"), model)
+
+
+def _own_descriptor(session: onnxruntime.InferenceSession, model: Path) -> ModelDescriptor:
     return ModelDescriptor.from_properties(session.get_modelmeta().custom_metadata_map, source=str(model))
 
 

@@ -7,11 +7,13 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from sr.cli.progress import phase_lines
 from sr.errors import require_extra
 from sr.network.descriptor import ModelDescriptor
 from sr.network.modelfile import shipped_onnx, shipped_scales
 
 _LABEL_WIDTH, _WIDTH = 30, 80
+_NO_LICENCE = "none stated"
 _NOT_SHOWN = ("started_from", "device", "steps", "hours")  # or shown as sums
 
 
@@ -40,7 +42,38 @@ def _row(label: str, values: Sequence[str]) -> Iterator[str]:
     yield f"{label:{_LABEL_WIDTH}}{''.join(f'{value:<{width}}' for value in shown)}".rstrip()
 
 
+def _foreign_rows(model: ModelDescriptor) -> Iterator[tuple[str, Any]]:
+    """Yield what small runs found about a network that is not ours."""
+    ends = model.ends
+    yield "model", f"{model.name} x{model.scale}"
+    yield "input and output", f"{ends.dtype} {ends.layout}"
+    colours = ends.order if ends.channels == 3 else "one at a time"
+    yield "channels, range", f"{colours}, {ends.black:g} to {ends.white:g}"
+    yield "sizes", _sizes(model)
+    yield "pictures at once", "any" if ends.batch is None else ends.batch
+    if ends.border:
+        yield "border that it crops, lr px", ends.border
+    yield "halo of tiles, lr px", model.halo
+    yield "tiles equal the whole picture", "yes" if model.tiles_exact else "no"
+    yield "precision", model.precision
+    yield "licence of the weights", model.licence or _NO_LICENCE
+    yield "sha256 of the file", model.weights_sha256[:12]
+    for note in model.notes:
+        yield "note", note
+
+
+def _sizes(model: ModelDescriptor) -> str:
+    if model.ends.size is not None:
+        height, width = model.ends.size
+        return f"{width}x{height} only; pictures are cut into tiles, or continued"
+    multiple = "any" if model.multiple == 1 else f"multiples of {model.multiple}"
+    return multiple if model.minimum <= model.multiple else f"{multiple}, at least {model.minimum}"
+
+
 def _rows(model: ModelDescriptor) -> Iterator[tuple[str, Any]]:
+    if not model.ours:
+        yield from _foreign_rows(model)
+        return
     yield "model", f"{model.name} x{model.scale}"
     yield "parameters", f"{model.params:,}"
     yield "multiply-adds per lr pixel", f"{model.macs_per_lr_px:,}"
@@ -49,7 +82,7 @@ def _rows(model: ModelDescriptor) -> Iterator[tuple[str, Any]]:
         yield "default halo, lr px", model.halo
         yield "precision, IO, colours", f"{model.precision}, {model.io}, {model.colour}"
         yield "attention", model.attention
-        yield "licence of the weights", model.licence
+        yield "licence of the weights", model.licence or _NO_LICENCE
         yield "sha256 of the weights", model.weights_sha256[:12]
     yield from _training_rows(model.training)
 
@@ -92,4 +125,4 @@ def _described(name: str, scale: int | None) -> Iterator[ModelDescriptor]:
 def _onnx_metadata(path: Path) -> ModelDescriptor:
     from sr.backends.ort import read_metadata
 
-    return read_metadata(path)
+    return read_metadata(path, progress=phase_lines())

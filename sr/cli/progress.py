@@ -8,6 +8,18 @@ from contextlib import contextmanager
 from sr.cli.console import draws_bars, terminal
 
 
+def phase_lines() -> Callable[[str, float], None]:
+    """Return a callback (phase, share) that prints each phase once."""
+    seen: set[str] = set()
+
+    def progress(phase: str, share: float) -> None:
+        if phase not in seen:
+            seen.add(phase)
+            terminal.message(phase)
+
+    return progress
+
+
 @contextmanager
 def picture_progress() -> Iterator[Callable[[int, int], None]]:
     """Yield a callback (done, total): it draws a bar if stderr is a terminal, else prints each tenth."""

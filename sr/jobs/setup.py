@@ -87,7 +87,8 @@ def open_setup(upscaling: Upscaling, **settings: Unpack[UpscalerSettings]) -> Up
 
 def _single(upscaler: Upscaler) -> UpscalerSetup:
     """Describe one network; one that must see whole pictures cannot upscale in bands."""
-    whole = not upscaler.backend.info.model.tiles_exact
+    model = upscaler.backend.info.model
+    whole = not (model.tiles_exact and model.any_size)
     return UpscalerSetup(
         upscaler,
         Capabilities(

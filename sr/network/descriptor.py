@@ -53,7 +53,8 @@ class ModelDescriptor:
         weights_sha256: of the trained weights, or of the file where the weights are not ours.
         training: summary of the training.
         licence: of the weights; empty where nobody stated one.
-        ours: whether the network has our architecture.
+        ours: whether the file has our metadata and our names of tensors.
+        notes: what the user should know before using the network, a sentence each.
     """
 
     name: str
@@ -75,11 +76,17 @@ class ModelDescriptor:
     training: dict[str, Any] = field(default_factory=dict)
     licence: str = ""
     ours: bool = True
+    notes: tuple[str, ...] = ()
 
     @property
     def precisions(self) -> tuple[Precision, ...]:
         """What the network can be computed in."""
         return COMPUTED_IN[self.precision] if self.ours else (self.precision,)
+
+    @property
+    def any_size(self) -> bool:
+        """Whether pictures and tiles of any size can go through the network as they are."""
+        return self.ends.size is None and self.minimum == self.multiple == 1
 
     @property
     def io(self) -> IO:

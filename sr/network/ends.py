@@ -5,6 +5,7 @@ Owns the conventions in which networks differ: layout, order of channels, range 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -76,25 +77,56 @@ class Ends:
             tensor = tensor.transpose(0, 2, 3, 1) if self.layout == "NHWC" else tensor
         return np.ascontiguousarray(tensor, self.dtype)
 
+    def shares_from_tensor(self, tensor: NDArray[Any]) -> NDArray[np.float32]:
+        """Return the network's output as float32 (N, H, W, 3), 0 for black and 1 for white, not clipped."""
+        values = self._pixels(tensor).astype(np.float32, copy=False)
+        if (self.black, self.white) == (0.0, 1.0):
+            return values
+        return (values - np.float32(self.black)) / np.float32(self.white - self.black)
+
     def batch_from_tensor(self, tensor: NDArray[Any], dtype: np.dtype[Any]) -> NDArray[Any]:
         """Return the network's output as integers (N, H, W, 3) of `dtype`, rounded and clipped."""
+        if not self.floats:
+            return np.ascontiguousarray(self._pixels(tensor))
+        largest = np.iinfo(dtype).max
+        scaled = np.rint(self.shares_from_tensor(tensor) * np.float32(largest))
+        return np.ascontiguousarray(scaled.clip(0, largest).astype(dtype))
+
+    def _pixels(self, tensor: NDArray[Any]) -> NDArray[Any]:
+        """Return the output as (N, H, W, 3) RGB in the network's own values."""
         if self.channels == 1:
             planes = tensor.transpose(0, 3, 1, 2) if self.layout == "NHWC" else tensor
-            tensor = planes.reshape(-1, 3, *planes.shape[2:]).transpose(0, 2, 3, 1)  # (N, H, W, 3)
+            tensor = planes.reshape(-1, 3, *planes.shape[2:]).transpose(0, 2, 3, 1)
         elif self.layout == "NCHW":
             tensor = tensor.transpose(0, 2, 3, 1)
         if self.crop:
             tensor = tensor[:, self.crop : -self.crop, self.crop : -self.crop]
-        if self.order == "BGR":
-            tensor = tensor[..., ::-1]
-        if not self.floats:
-            return np.ascontiguousarray(tensor)
-        largest = np.iinfo(dtype).max
-        values = tensor.astype(np.float32, copy=False)
-        if (self.black, self.white) != (0.0, 1.0):
-            values = (values - np.float32(self.black)) / np.float32(self.white - self.black)
-        scaled = np.rint(values * np.float32(largest))
-        return np.ascontiguousarray(scaled.clip(0, largest).astype(dtype))
+        return tensor[..., ::-1] if self.order == "BGR" else tensor
+
+    def in_batches(self, run: Callable[[NDArray[Any]], NDArray[Any]], tensor: NDArray[Any]) -> NDArray[Any]:
+        """Run a tensor, piece by piece where the network takes a fixed number of images."""
+        if self.batch is None or len(tensor) == self.batch:
+            return run(tensor)
+        parts = []
+        for at in range(0, len(tensor), self.batch):
+            part = tensor[at : at + self.batch]
+            missing = self.batch - len(part)
+            full = np.concatenate([part, part[:1].repeat(missing, 0)]) if missing else part
+            parts.append(run(full)[: len(part)])
+        return np.concatenate(parts)
+
+
+@dataclass(frozen=True)
+class Conventions:
+    """Conventions of a network that the user states; None where the user states nothing.
+
+    Attributes:
+        value_range: floats that stand for black and white.
+        order: of the channels.
+    """
+
+    value_range: tuple[float, float] | None = None
+    order: Order | None = None
 
 
 UINT8 = Ends(dtype="uint8", layout="NHWC", black=0.0, white=255.0)

@@ -38,6 +38,8 @@ def open_trt(spec: BackendSpec, request: BackendRequest, *, cuda_graph: bool = T
         scale=request.scale, precision=request.precision or spec.precisions[0]
     )
     model = read_metadata(onnx)
+    if not model.ours:
+        raise BackendError(f"{onnx}: engines are built only from files of srup export; use --backend onnx")
     if model.precision not in spec.precisions:
         raise BackendError(
             f"{onnx}: is {model.precision}, and backend {spec.name} computes {' or '.join(spec.precisions)}"

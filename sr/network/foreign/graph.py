@@ -1,0 +1,305 @@
+"""What an ONNX file holds, read without running it; files that must not run are refused here.
+
+The file is a protocol buffer (onnx.proto3). Only a few of its fields are read, so that the base install
+needs no `onnx` package; tensors are skipped, not copied.
+"""
+
+from __future__ import annotations
+
+import math
+import mmap
+import struct
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from sr.errors import ModelError
+
+# Domains whose operators ONNX Runtime brings itself; operators of others need a library of the author's.
+_KNOWN_DOMAINS = ("", "ai.onnx", "ai.onnx.ml", "com.microsoft", "ai.onnx.preview")
+
+# Operators that can repeat work any number of times.
+_LOOPS = ("Loop", "Scan", "SequenceMap")
+
+# Operators whose output size is a constant of the file, and the largest one: values of a 4096x4096 image.
+_SIZED = ("ConstantOfShape", "Expand", "Tile", "Resize", "Upsample", "Pad", "RandomNormal", "RandomUniform")
+_LARGEST_CONSTANT_SIZE = 2**24
+
+_LARGEST_FILE = 2**31 - 1  # bytes; protocol buffers cannot be larger
+_DEEPEST = 16  # graphs inside graphs
+
+# Operators that mix all pixels of an image, so that no halo makes tiles exact.
+GLOBAL_OPERATORS = (
+    "GlobalAveragePool",
+    "GlobalMaxPool",
+    "GlobalLpPool",
+    "InstanceNormalization",
+    "GroupNormalization",
+)
+# Operators that mix all pixels if their axes are those of the image.
+_REDUCTIONS = ("ReduceMean", "ReduceMax", "ReduceSum", "ReduceL2", "Softmax", "LayerNormalization")
+
+Message = list[tuple[int, int, "int | memoryview"]]  # field, wire type, value
+
+
+@dataclass(frozen=True)
+class TensorInfo:
+    """An input or output: name, element type as in onnx.proto3, and axes, None where they are free."""
+
+    name: str
+    element: int
+    axes: tuple[int | None, ...]
+
+
+@dataclass
+class Graph:
+    """What a file holds.
+
+    Attributes:
+        operators: how many nodes there are of each operator, those in graphs inside graphs included.
+        inputs: what must be fed: inputs that are not constants.
+        outputs: in their order.
+        metadata: properties that the file states.
+        external: files with tensors, as the file names them.
+        domains: of operators, without those that the file defines itself.
+        sizes: for operators whose output size is a constant, its number of values.
+    """
+
+    operators: Counter[str] = field(default_factory=Counter)
+    inputs: list[TensorInfo] = field(default_factory=list)
+    outputs: list[TensorInfo] = field(default_factory=list)
+    metadata: dict[str, str] = field(default_factory=dict)
+    external: list[str] = field(default_factory=list)
+    domains: set[str] = field(default_factory=set)
+    sizes: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def global_operators(self) -> tuple[str, ...]:
+        """Operators that may mix all pixels of an image."""
+        return tuple(name for name in (*GLOBAL_OPERATORS, *_REDUCTIONS) if self.operators[name])
+
+
+def read_graph(path: Path) -> Graph:
+    """Read an ONNX file.
+
+    Raises:
+        ModelError: the file is missing, too large, or not ONNX.
+    """
+    if not path.is_file():
+        raise ModelError(f"{path}: no such model file")
+    size = path.stat().st_size
+    if not 0 < size <= _LARGEST_FILE:
+        raise ModelError(f"{path}: not an ONNX file ({size:,} bytes; need 1 to {_LARGEST_FILE:,})")
+    try:
+        with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+            view = memoryview(content)
+            try:
+                graph = _model(view)
+            finally:
+                view.release()
+    except (ValueError, IndexError, struct.error, BufferError) as error:  # BufferError: a view is still open
+        raise ModelError(f"{path}: not an ONNX file, or a damaged one") from error
+    if not graph.operators or not graph.outputs:
+        raise ModelError(f"{path}: not an ONNX file, or one without operators")
+    return graph
+
+
+def check_graph(graph: Graph, path: Path) -> None:
+    """Check that a file can be run safely.
+
+    Raises:
+        ModelError: it has tensors outside its folder, custom operators, loops, or enormous constants.
+    """
+    folder = path.resolve().parent
+    for name in graph.external:
+        if not (folder / name).resolve().is_relative_to(folder) or Path(name).is_absolute():
+            raise ModelError(f"{path}: refused, it reads {name!r}, which is outside its folder")
+        if not (folder / name).is_file():
+            raise ModelError(
+                f"{path}: its tensors are in {name!r}, which is missing; put it beside the model"
+            )
+    if custom := sorted(graph.domains.difference(_KNOWN_DOMAINS)):
+        raise ModelError(f"{path}: refused, it has custom operators (domain {custom[0]!r})")
+    if loops := [name for name in _LOOPS if graph.operators[name]]:
+        raise ModelError(f"{path}: refused, it has loops (operator {loops[0]}); only plain graphs are run")
+    for operator, values in graph.sizes.items():
+        if values > _LARGEST_CONSTANT_SIZE:
+            raise ModelError(f"{path}: refused, its operator {operator} makes {values:.2g} values of each")
+
+
+def _fields(view: memoryview) -> Iterator[tuple[int, int, int | memoryview]]:
+    """Yield number, wire type and value of each field of a message."""
+    at, end = 0, len(view)
+    while at < end:
+        key, at = _varint(view, at)
+        number, wire = key >> 3, key & 7
+        if wire == 0:
+            value, at = _varint(view, at)
+            yield number, wire, value
+            continue
+        if wire == 2:
+            length, at = _varint(view, at)
+        else:
+            length = {1: 8, 5: 4}[wire] if wire in (1, 5) else -1
+        if length < 0 or at + length > end:
+            raise ValueError("a field reaches beyond its message")
+        yield number, wire, view[at : at + length]
+        at += length
+
+
+def _varint(view: memoryview, at: int) -> tuple[int, int]:
+    value = 0
+    for shift in range(0, 70, 7):
+        byte = view[at]
+        at += 1
+        value |= (byte & 0x7F) << shift
+        if byte < 0x80:
+            return value, at
+    raise ValueError("a number of more than ten bytes")
+
+
+def _view(value: int | memoryview) -> memoryview:
+    if isinstance(value, int):
+        raise ValueError("a number where a message is expected")
+    return value
+
+
+def _text(value: int | memoryview) -> str:
+    return bytes(_view(value)).decode()
+
+
+def _number(value: int | memoryview) -> int:
+    if not isinstance(value, int):
+        raise ValueError("a message where a number is expected")
+    return value - 2**64 if value >= 2**63 else value
+
+
+def _model(view: memoryview) -> Graph:
+    found, own = Graph(), set()
+    for number, _, value in _fields(view):
+        if number == 7:
+            _graph(_view(value), found, depth=0)
+        elif number == 14:
+            entry = {key: _text(text) for key, _, text in _fields(_view(value))}
+            found.metadata[entry.get(1, "")] = entry.get(2, "")
+        elif number == 25:  # a function that the file defines
+            for key, _, part in _fields(_view(value)):
+                if key == 10:
+                    own.add(_text(part))
+                elif key == 7:
+                    _node(_view(part), found, {}, depth=1)
+    found.domains -= own
+    return found
+
+
+def _graph(view: memoryview, found: Graph, *, depth: int) -> None:
+    if depth > _DEEPEST:
+        raise ValueError("graphs nested too deeply")
+    parts = list(_fields(view))
+    constants = dict(_tensor(_view(value), found) for number, _, value in parts if number == 5)
+    for number, _, value in parts:
+        if number == 1:
+            _node(_view(value), found, constants, depth=depth)
+        elif number in (11, 12) and depth == 0:
+            info = _tensor_info(_view(value))
+            if number == 12:
+                found.outputs.append(info)
+            elif info.name not in constants:
+                found.inputs.append(info)
+
+
+def _node(view: memoryview, found: Graph, constants: dict[str, tuple[float, ...]], *, depth: int) -> None:
+    inputs, outputs, operator, domain = [], [], "", ""
+    own: tuple[float, ...] = ()
+    for number, _, value in _fields(view):
+        if number == 1:
+            inputs.append(_text(value))
+        elif number == 2:
+            outputs.append(_text(value))
+        elif number == 4:
+            operator = _text(value)
+        elif number == 7:
+            domain = _text(value)
+        elif number == 5:
+            for key, _, part in _fields(_view(value)):
+                if key in (6, 11):
+                    _graph(_view(part), found, depth=depth + 1)
+                elif key in (5, 10):
+                    own = _tensor(_view(part), found)[1]
+    found.operators[operator] += 1
+    found.domains.add(domain)
+    if operator == "Constant" and outputs:
+        constants[outputs[0]] = own
+    if operator in _SIZED:
+        known = [
+            math.prod(abs(each) or 1 for each in constants[name]) for name in inputs if constants.get(name)
+        ]
+        found.sizes[operator] = max([found.sizes.get(operator, 0.0), *known])
+
+
+_KINDS = {1: "f", 6: "i", 7: "q", 11: "d"}  # element type: format of a value
+_MOST_VALUES = 8  # of a constant that says a size: an axis or two for each
+
+
+def _tensor(view: memoryview, found: Graph) -> tuple[str, tuple[float, ...]]:
+    """Return the name of a tensor, and its values if there are few; note the file that they are in."""
+    name, element, raw = "", 0, None
+    values: list[float] = []
+    external = False
+    locations = []
+    for number, wire, value in _fields(view):
+        if number == 2:
+            element = _number(value)
+        elif number == 8:
+            name = _text(value)
+        elif number == 9:
+            raw = _view(value)
+        elif number == 13:
+            entry = {key: _text(text) for key, _, text in _fields(_view(value))}
+            if entry.get(1) == "location":
+                locations.append(entry.get(2, ""))
+        elif number == 14:
+            external = _number(value) == 1
+        elif number == 4 and len(_view(value)) <= 4 * _MOST_VALUES:  # float values, packed or one by one
+            values += struct.unpack(f"<{len(_view(value)) // 4}f", _view(value))
+        elif number == 7:  # int64 values, likewise
+            values += _packed(_view(value)) if wire == 2 else [_number(value)]
+    if external or locations:
+        found.external += [each for each in locations if each not in found.external] or [""]
+    if raw is not None and element in _KINDS:
+        size = struct.calcsize(_KINDS[element])
+        if len(raw) <= _MOST_VALUES * size and len(raw) % size == 0:
+            values = list(struct.unpack(f"<{len(raw) // size}{_KINDS[element]}", raw))
+    return name, tuple(values) if len(values) <= _MOST_VALUES else ()
+
+
+def _packed(view: memoryview) -> list[float]:
+    values: list[float] = []
+    at = 0
+    while at < len(view) and len(values) <= _MOST_VALUES:
+        value, at = _varint(view, at)
+        values.append(_number(value))
+    return values
+
+
+def _tensor_info(view: memoryview) -> TensorInfo:
+    name, element, axes = "", 0, []
+    for number, _, value in _fields(view):
+        if number == 1:
+            name = _text(value)
+        elif number == 2:
+            for kind, _, tensor in _fields(_view(value)):
+                if kind != 1:  # a sequence, a map: no image
+                    continue
+                for key, _, part in _fields(_view(tensor)):
+                    if key == 1:
+                        element = _number(part)
+                    elif key == 2:
+                        axes = [_axis(_view(each)) for at, _, each in _fields(_view(part)) if at == 1]
+    return TensorInfo(name, element, tuple(axes))
+
+
+def _axis(view: memoryview) -> int | None:
+    sizes = [_number(value) for number, _, value in _fields(view) if number == 1]
+    return sizes[-1] if sizes and sizes[-1] > 0 else None

@@ -1,0 +1,194 @@
+"""How far tiles of a foreign network must overlap: measured, whole pictures against crops of them.
+
+A crop differs from the whole picture near its edges, where it knows less. How deep that goes is the halo.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sr.errors import ModelError
+from sr.network.content import contents
+from sr.network.foreign.probe import Probed
+from sr.network.foreign.session import ForeignSession
+from sr.tiling import MIN_HALOS_PER_TILE
+
+# The tiling contract: no value is off by more than a level, and at most this share of them is off at all.
+MAX_LEVELS, MAX_SHARE = 1, 1e-4
+
+# Sides of whole picture and crop in lr pixels, tried in turn: they find halos up to 24, 64 and 112. Most
+# networks need less than 24, Real-ESRGAN x4plus more than 48.
+_STAGES = ((96, 64), (192, 144), (320, 240))
+_INNERMOST = 8  # lr pixels in the middle of a crop that must be inside the halo
+
+# Positions of crops that suit every network that takes pixels in groups of up to 16.
+_COARSEST = 16
+
+# On top of what was measured, for contents that were not.
+_MARGIN = 1.25
+# Where no halo makes tiles exact: what other tools overlap by at most.
+_WITHOUT_HALO = 32
+
+Progress = Callable[[str, float], None]
+
+
+@dataclass(frozen=True)
+class Halo:
+    """What was measured.
+
+    Attributes:
+        halo: lr pixels.
+        exact: tiles equal the whole picture with this halo.
+        multiple: positions and sizes of tiles are multiples of this.
+        levels: largest difference of a value that is left with this halo, in levels of 255.
+        largest: lr pixels of the largest picture that was run.
+    """
+
+    halo: int
+    exact: bool
+    multiple: int
+    levels: int
+    largest: int
+
+
+@dataclass(frozen=True)
+class Depth:
+    """How a crop differs from the whole picture at a depth and deeper.
+
+    Attributes:
+        levels: largest difference of a value, in levels of 255.
+        differing: number of values that differ.
+        values: number of values.
+    """
+
+    levels: int
+    differing: int
+    values: int
+
+    @property
+    def fits(self) -> bool:
+        """Whether this meets the tiling contract; a single value may always differ by a rounding."""
+        return self.levels <= MAX_LEVELS and self.differing <= max(1, MAX_SHARE * self.values)
+
+
+def measure_halo(session: ForeignSession, probed: Probed, progress: Progress) -> Halo:
+    """Measure the halo of a network.
+
+    Raises:
+        ModelError: the network failed.
+    """
+    if probed.ends.size is not None:
+        return _of_fixed_size(session, probed, progress)
+    levels, largest = 0, 0
+    for stage, (side, crop) in enumerate(_STAGES):
+        if crop < probed.minimum:
+            continue
+        progress(f"measuring how far tiles must overlap, pictures of {side} px", stage / len(_STAGES))
+        pictures = _Pictures(session, probed, side=side, crop=crop)
+        profile, largest = pictures.profile(_COARSEST), side**2
+        halo = _smallest(profile)
+        if halo is not None and halo <= crop // 2 - _INNERMOST:
+            multiple, profile = _finest(pictures, probed.multiple, profile)
+            halo = _smallest(profile) or 0
+            return Halo(_rounded(halo, multiple), True, multiple, profile[halo].levels, largest)
+        levels = profile[min(_WITHOUT_HALO, len(profile) - 1)].levels
+    if not largest:
+        raise ModelError(f"needs pictures of {probed.minimum} px and more, which are too large to measure it")
+    return Halo(_WITHOUT_HALO, False, probed.multiple, levels, largest)
+
+
+def _finest(pictures: _Pictures, least: int, coarse: list[Depth]) -> tuple[int, list[Depth]]:
+    """Return the smallest multiple at which tiles may begin, and its profile.
+
+    Where a network takes pixels of its input in groups, tiles must begin where a group begins.
+    """
+    for multiple in (1, 2, 4, 8):
+        if multiple < least:
+            continue
+        profile = pictures.profile(multiple)
+        halo = _smallest(profile)
+        if halo is not None and halo <= pictures.crop // 2 - _INNERMOST:
+            return multiple, profile
+    return max(_COARSEST, least), coarse
+
+
+def _rounded(halo: int, multiple: int) -> int:
+    """Return a halo with its margin, in whole multiples."""
+    return -(-math.ceil(halo * _MARGIN) // multiple) * multiple
+
+
+class _Pictures:
+    """Pictures of each kind of content, and what the network makes of them as a whole."""
+
+    def __init__(self, session: ForeignSession, probed: Probed, *, side: int, crop: int) -> None:
+        self._session, self._probed, self.crop = session, probed, crop
+        self._pictures = list(contents(height=side, width=side).values())
+        self._wholes = [session.upscaled(probed.ends, picture) for picture in self._pictures]
+
+    def profile(self, multiple: int) -> list[Depth]:
+        """Compare crops that begin at an odd number of multiples, or at a multiple of 16, with the whole."""
+        start = _COARSEST if multiple >= _COARSEST else _COARSEST + multiple
+        inside, scale = slice(start, start + self.crop), self._probed.scale
+        place = slice(start * scale, (start + self.crop) * scale)
+        found = [
+            _levels(whole[place, place], self._session.upscaled(self._probed.ends, picture[inside, inside]))
+            for picture, whole in zip(self._pictures, self._wholes, strict=True)
+        ]
+        return _by_depth(found, scale)
+
+
+def _of_fixed_size(session: ForeignSession, probed: Probed, progress: Progress) -> Halo:
+    """Compare two crops that overlap: the network takes no larger picture."""
+    assert probed.ends.size is not None
+    height, width = probed.ends.size
+    step = max(1, min(height, width) // 4)
+    progress("measuring how far tiles must overlap", 0.0)
+    found: list[NDArray[np.int16]] = []
+    for picture in contents(height=height + step, width=width + step).values():
+        first = session.upscaled(probed.ends, picture[:height, :width])
+        second = session.upscaled(probed.ends, picture[step:, step:])
+        lost = step * probed.scale
+        found.append(_levels(first[lost:, lost:], second[:-lost, :-lost]))
+    profile = _by_depth(found, probed.scale)
+    halo, most = _smallest(profile), min(height, width) // MIN_HALOS_PER_TILE
+    if halo is None or _rounded(halo, 1) > most:
+        depth = min(most, len(profile) - 1)
+        return Halo(depth, False, 1, profile[depth].levels, height * width)
+    return Halo(_rounded(halo, 1), True, 1, profile[halo].levels, height * width)
+
+
+def _levels(first: NDArray[np.uint8], second: NDArray[np.uint8]) -> NDArray[np.int16]:
+    """Return the differences, (H, W, 3)."""
+    return np.abs(first.astype(np.int16) - second.astype(np.int16))
+
+
+def _by_depth(differences: list[NDArray[np.int16]], scale: int) -> list[Depth]:
+    """Return what differs at each depth, in lr pixels from the edge, and deeper."""
+    side = min(differences[0].shape[:2])
+    profile = []
+    for depth in range(side // scale // 2):
+        rim = depth * scale
+        deeper = [each[rim : each.shape[0] - rim, rim : each.shape[1] - rim] for each in differences]
+        profile.append(
+            Depth(
+                levels=max(int(each.max()) for each in deeper),
+                differing=sum(int(np.count_nonzero(each)) for each in deeper),
+                values=sum(each.size for each in deeper),
+            )
+        )
+    return profile
+
+
+def _smallest(profile: list[Depth]) -> int | None:
+    """Return the smallest depth from which on all depths meet the contract."""
+    fitting = None
+    for depth in range(len(profile) - 1, -1, -1):
+        if not profile[depth].fits:
+            break
+        fitting = depth
+    return fitting

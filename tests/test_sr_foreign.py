@@ -1,0 +1,362 @@
+"""Other people's networks: probed right, tiled exactly, refused where they must not run."""
+
+import contextlib
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from click.testing import CliRunner
+from onnx import TensorProto, helper
+
+from deploy.verify import difference, tiles_match
+from sr.backends.ort import read_metadata
+from sr.cli import main
+from sr.errors import BackendError, ModelError
+from sr.image import Picture, read_picture, write_picture
+from sr.network.ends import Conventions
+from sr.network.foreign.describe import foreign_descriptor, is_foreign
+from sr.network.foreign.graph import check_graph, read_graph
+from sr.network.modelfile import SHIPPED_DIR
+from sr.upscale import Upscaler
+from tests.foreign import Convention, foreign_network, write_network
+
+EXAMPLES = Path(__file__).resolve().parent.parent / "examples"
+PLAIN = Convention()
+
+CONVENTIONS = {
+    "usual": PLAIN,
+    "x1": Convention(scale=1),
+    "x3": Convention(scale=3),
+    "x4": Convention(scale=4),
+    "0 to 255": Convention(high=255.0),
+    "-1 to 1": Convention(low=-1.0, clipped=True),
+    "0 to 255, clipped": Convention(high=255.0, clipped=True),
+    "BGR": Convention(order="BGR"),
+    "BGR, 0 to 255": Convention(order="BGR", high=255.0),
+    "NHWC": Convention(layout="NHWC"),
+    "NHWC, uint8": Convention(layout="NHWC", dtype=TensorProto.UINT8, high=255.0),
+    "half": Convention(dtype=TensorProto.FLOAT16),
+    "uint8": Convention(dtype=TensorProto.UINT8, high=255.0),
+    "fixed size": Convention(size=(64, 80), batch=1),
+    "one at a time": Convention(batch=1),
+    "cropped": Convention(padded=False),
+    "cropped, fixed size": Convention(padded=False, size=(70, 70)),
+    "grey": Convention(channels=1),
+    "in groups": Convention(group=4),
+}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def cache(tmp_path_factory):
+    """Keep what is probed out of the user's cache folder; all tests share it."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
+@pytest.fixture(scope="module")
+def photograph() -> np.ndarray:
+    """Return part of a photograph, (150, 170, 3)."""
+    return read_picture(EXAMPLES / "kitten.png").pixels[100:250, 200:370]
+
+
+@pytest.fixture(scope="module")
+def network(tmp_path_factory):
+    """Return what writes a network of a convention, once."""
+    folder = tmp_path_factory.mktemp("foreign")
+
+    def written(name: str) -> Path:
+        path = folder / f"4x_{list(CONVENTIONS).index(name)}.onnx"
+        return path if path.exists() else write_network(path, CONVENTIONS[name])
+
+    return written
+
+
+# --- probing ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", CONVENTIONS)
+def test_a_convention_is_found(network, name):
+    convention, model = CONVENTIONS[name], read_metadata(network(name))
+    ends = model.ends
+    assert model.scale == convention.scale
+    assert (ends.layout, ends.order, ends.channels) == (
+        convention.layout,
+        convention.order,
+        convention.channels,
+    )
+    assert (ends.black, ends.white) == (convention.low, convention.high)
+    assert ends.batch == convention.batch
+    lost = 0 if convention.padded else convention.convolutions
+    assert ends.border >= lost
+    assert ends.border * model.scale - ends.crop == lost * model.scale
+    size = convention.size
+    assert ends.size == (None if size is None else (size[0] - 2 * ends.border, size[1] - 2 * ends.border))
+    assert model.multiple == convention.group
+    assert model.tiles_exact
+    assert model.halo >= convention.convolutions * convention.group * 0.75
+    assert not model.ours
+
+
+@pytest.mark.parametrize("name", CONVENTIONS)
+def test_tiles_equal_the_whole_picture(network, photograph, name):
+    path = network(name)
+    halo = read_metadata(path).halo
+    with Upscaler(model=path, backend="onnx", device="cpu", tile=max(40, 4 * halo)) as upscaler:
+        tiled = upscaler(photograph)
+        assert upscaler.tile_count(*photograph.shape[:2]) > 3
+        assert upscaler.warning is None
+    scale = CONVENTIONS[name].scale
+    assert tiled.shape == (150 * scale, 170 * scale, 3)
+    if CONVENTIONS[name].size is None:
+        with Upscaler(model=path, backend="onnx", device="cpu", tile=200) as upscaler:
+            assert upscaler.tile_count(*photograph.shape[:2]) == 1
+            whole = upscaler(photograph)
+    else:  # the same network, with free sizes
+        free = write_network(path.with_name(f"free_{path.name}"), replace(CONVENTIONS[name], size=None))
+        with Upscaler(model=free, backend="onnx", device="cpu", tile=200) as upscaler:
+            whole = upscaler(photograph)
+    assert tiles_match(difference(tiled, whole))
+
+
+def test_conventions_that_differ_only_in_form_give_the_same_picture(network, photograph):
+    """The same network behind other ends; half precision and levels round once more."""
+    with Upscaler(model=network("usual"), backend="onnx", device="cpu") as upscaler:
+        expected = upscaler(photograph)
+    for name in ("0 to 255", "NHWC", "one at a time", "fixed size"):
+        with Upscaler(model=network(name), backend="onnx", device="cpu") as upscaler:
+            assert tiles_match(difference(upscaler(photograph), expected)), name
+    for name in ("half", "uint8"):
+        with Upscaler(model=network(name), backend="onnx", device="cpu") as upscaler:
+            assert difference(upscaler(photograph), expected).max_levels <= 2, name
+
+
+def test_too_small_a_halo_would_show(network, photograph):
+    """Shows that the comparison of tiles can fail."""
+    with Upscaler(model=network("usual"), backend="onnx", device="cpu", tile=40, halo=0) as upscaler:
+        seamed = upscaler(photograph)
+    with Upscaler(model=network("usual"), backend="onnx", device="cpu", tile=200) as upscaler:
+        assert not tiles_match(difference(seamed, upscaler(photograph)))
+
+
+@pytest.mark.slow
+def test_networks_that_see_the_whole_picture_are_said_to(tmp_path, photograph):
+    path = write_network(tmp_path / "pooled.onnx", Convention(mixed=True))
+    model = read_metadata(path)
+    assert not model.tiles_exact
+    with Upscaler(model=path, backend="onnx", device="cpu", tile=128) as upscaler:
+        assert upscaler.tile_count(*photograph.shape[:2]) == 1, "small enough to be run whole"
+        assert upscaler.warning is not None
+        assert "GlobalAveragePool" in upscaler.warning
+        assert "levels" in upscaler.warning
+
+
+def test_stated_conventions_are_not_probed(network):
+    stated = Conventions(value_range=(-1.0, 1.0), order="BGR")
+    ends = foreign_descriptor(network("usual"), stated=stated).ends
+    assert (ends.black, ends.white, ends.order) == (-1.0, 1.0, "BGR")
+
+
+def test_a_file_is_probed_once(network, tmp_path):
+    path, phases = network("usual"), []
+
+    def progress(phase: str, share: float) -> None:
+        phases.append(phase)
+
+    first = foreign_descriptor(path, cache=tmp_path, progress=progress)
+    assert len(phases) > 1
+    assert len(list(tmp_path.iterdir())) == 1
+    phases.clear()
+    assert foreign_descriptor(path, cache=tmp_path, progress=progress) == first
+    assert phases == [], "nothing was run"
+
+
+def test_files_of_ours_are_no_foreign_ones():
+    assert not any(is_foreign(path) for path in SHIPPED_DIR.iterdir())
+    with pytest.raises(ModelError, match=r"missing\.onnx"):
+        read_metadata(Path("missing.onnx"))
+
+
+# --- pictures -----------------------------------------------------------------------------------
+
+
+def test_grey_alpha_and_16_bits_go_through(network, photograph):
+    with Upscaler(model=network("usual"), backend="onnx", device="cpu") as upscaler:
+        coloured = upscaler(photograph)
+        wide = upscaler(photograph.astype(np.uint16) * 257)
+        grey = upscaler(photograph[..., 1])
+        alpha = np.full(photograph.shape[:2], 255, np.uint8)
+        alpha[:40] = 0
+        made = upscaler.picture(Picture(photograph, alpha))
+    assert wide.dtype == np.uint16
+    assert np.abs(wide / 257 - coloured).max() <= 0.51
+    assert grey.shape == coloured.shape[:2]
+    assert made.alpha is not None
+    assert (made.alpha[:70] == 0).all()
+    assert (made.alpha[90:] == 255).all()
+
+
+def test_16_bits_are_refused_by_networks_of_8(network):
+    with (
+        Upscaler(model=network("uint8"), backend="onnx", device="cpu") as upscaler,
+        pytest.raises(BackendError, match="16"),
+    ):
+        upscaler(np.zeros((8, 8, 3), np.uint16))
+
+
+def test_pictures_smaller_than_a_network_takes_are_continued(network):
+    for name in ("in groups", "fixed size", "cropped"):
+        with Upscaler(model=network(name), backend="onnx", device="cpu") as upscaler:
+            assert upscaler(np.full((3, 5, 3), 90, np.uint8)).shape == (6, 10, 3)
+
+
+def test_the_command_upscales_and_describes(network, tmp_path, photograph):
+    write_picture(tmp_path / "in.png", Picture(photograph[:40, :50]))
+    model = str(network("0 to 255"))
+    run = CliRunner().invoke(main, ["upscale", str(tmp_path / "in.png"), "--model", model])
+    assert run.exit_code == 0, run.output
+    assert read_picture(tmp_path / "in_x2.png").pixels.shape == (80, 100, 3)
+    shown = CliRunner().invoke(main, ["info", "--model", model])
+    assert shown.exit_code == 0, shown.output
+    for fact in ("255", "NCHW", "RGB", "x2", "none stated"):
+        assert fact in shown.output
+
+
+def test_no_torch_and_no_onnx_package_is_needed(network):
+    program = (
+        "import sys; from pathlib import Path; from sr.backends.ort import read_metadata;"
+        f"read_metadata(Path({str(network('usual'))!r}));"
+        "sys.exit(bool({'torch', 'onnx'} & set(sys.modules)))"
+    )
+    assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
+
+
+# --- refusals -----------------------------------------------------------------------------------
+
+
+def saved(model: onnx.ModelProto, path: Path) -> Path:
+    path.write_bytes(model.SerializeToString())
+    return path
+
+
+@pytest.mark.parametrize("location", ["../outside.bin", "/etc/hostname", "link.bin"])
+def test_tensors_outside_the_folder_are_refused(tmp_path, location):
+    folder = tmp_path / "models"
+    folder.mkdir()
+    (tmp_path / "outside.bin").write_bytes(bytes(10_000))
+    (folder / "link.bin").symlink_to(tmp_path / "outside.bin")
+    model = foreign_network(PLAIN)
+    tensor = model.graph.initializer[2]
+    onnx.external_data_helper.set_external_data(tensor, location)
+    tensor.ClearField("raw_data")
+    tensor.data_location = TensorProto.EXTERNAL
+    with pytest.raises(ModelError, match="outside"):
+        foreign_descriptor(saved(model, folder / "net.onnx"))
+
+
+def test_tensors_in_the_folder_are_read(tmp_path):
+    model = foreign_network(PLAIN)
+    onnx.save(model, tmp_path / "net.onnx", save_as_external_data=True, location="net.bin", size_threshold=0)
+    assert foreign_descriptor(tmp_path / "net.onnx").scale == 2
+    (tmp_path / "net.bin").unlink()
+    with pytest.raises(ModelError, match=r"net\.bin"):
+        foreign_descriptor(tmp_path / "net.onnx")
+
+
+def test_custom_operators_are_refused(tmp_path):
+    model = foreign_network(PLAIN)
+    model.graph.node[0].domain = "org.example"
+    model.opset_import.append(helper.make_opsetid("org.example", 1))
+    with pytest.raises(ModelError, match=r"net\.onnx.*org\.example"):
+        foreign_descriptor(saved(model, tmp_path / "net.onnx"))
+
+
+def with_node(operator: str, *constants: list[int] | list[float], **attributes: object) -> onnx.ModelProto:
+    """Return a network whose output goes through a further operator, with constants as its other inputs."""
+    model = foreign_network(PLAIN)
+    names = []
+    for index, values in enumerate(constants):
+        dtype = TensorProto.FLOAT if values and isinstance(values[0], float) else TensorProto.INT64
+        names.append(f"extra{index}" if values else "")
+        if values:
+            model.graph.initializer.append(helper.make_tensor(names[-1], dtype, [len(values)], values))
+    output = model.graph.output[0]
+    model.graph.node.append(helper.make_node(operator, [output.name, *names], ["end"], **attributes))
+    output.name = "end"
+    return model
+
+
+def test_enormous_constants_are_refused_without_a_run(tmp_path):
+    for model in (
+        with_node("Tile", [1, 1, 100_000, 100_000]),
+        with_node("Resize", [], [1.0, 1.0, 9000.0, 9000.0], mode="nearest"),
+        with_node("Expand", [1, 3, 1_000_000, 1_000_000]),
+    ):
+        path = saved(model, tmp_path / "net.onnx")
+        with pytest.raises(ModelError, match="refused"):
+            check_graph(read_graph(path), path)
+
+
+def test_growth_in_small_steps_is_refused_in_bounded_memory(tmp_path):
+    """No single constant is enormous: the child process meets its limit, this one does not."""
+    model = foreign_network(PLAIN)
+    output, last = model.graph.output[0], model.graph.output[0].name
+    scales = helper.make_tensor("scales", TensorProto.FLOAT, [4], [1.0, 1.0, 16.0, 16.0])
+    model.graph.initializer.append(scales)
+    for step in range(6):
+        model.graph.node.append(
+            helper.make_node("Resize", [last, "", "scales"], [f"grown{step}"], mode="nearest")
+        )
+        last = f"grown{step}"
+    output.name = last
+    with pytest.raises(ModelError, match=r"net\.onnx"):
+        foreign_descriptor(saved(model, tmp_path / "net.onnx"))
+
+
+@pytest.mark.parametrize("content", [b"", b"no model at all", b"\x08\x07" * 40, b"\x3a\xff\xff\xff\xff\x0f"])
+def test_what_is_no_onnx_file_is_refused(tmp_path, content):
+    path = tmp_path / "net.onnx"
+    path.write_bytes(content)
+    with pytest.raises(ModelError, match=r"net\.onnx"):
+        read_graph(path)
+    with pytest.raises(ModelError, match=r"net\.onnx"):
+        Upscaler(model=path, backend="onnx", device="cpu")
+
+
+def test_damaged_files_are_refused_or_read_as_a_graph(tmp_path):
+    """Whatever byte is lost or changed: no other error than ours."""
+    whole, rng = foreign_network(PLAIN).SerializeToString(), np.random.default_rng(0)
+    path = tmp_path / "net.onnx"
+    for _ in range(300):
+        damaged = bytearray(whole)
+        for at in rng.integers(0, len(whole), 4):
+            damaged[at] = rng.integers(0, 256)
+        path.write_bytes(damaged[: rng.integers(1, len(whole))])
+        with contextlib.suppress(ModelError):
+            check_graph(read_graph(path), path)
+
+
+def test_the_reader_counts_operators_as_onnx_does():
+    for path in sorted(SHIPPED_DIR.glob("*.onnx")):
+        graph, model = read_graph(path), onnx.load(path).graph
+        assert graph.operators.total() == len(model.node)
+        assert set(graph.operators) == {node.op_type for node in model.node}
+        assert [info.name for info in graph.inputs] == [info.name for info in model.input]
+
+
+@pytest.mark.parametrize(
+    ("model", "fact"),
+    [
+        (foreign_network(Convention(channels=4)), "RGBA"),
+        (with_node("ReduceMean", axes=[1], keepdims=1), "shape"),
+        (with_node("ReduceMean", axes=[2, 3], keepdims=1), "factor"),
+    ],
+    ids=["four channels", "one channel out", "no picture out"],
+)
+def test_what_does_not_upscale_pictures_is_refused(tmp_path, model, fact):
+    with pytest.raises(ModelError, match=rf"net\.onnx.*{fact}"):
+        foreign_descriptor(saved(model, tmp_path / "net.onnx"))
