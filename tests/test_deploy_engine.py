@@ -19,6 +19,7 @@ from deploy.engines.build import build_engine, plan_from_onnx
 from deploy.engines.precision import check_plan, float_convolutions
 from deploy.engines.progress import progress_monitor
 from sr.backends.tensorrt import manifest as engine_manifest
+from sr.backends.tensorrt import stale as engine_stale
 from sr.backends.tensorrt import store as engine_store
 from sr.backends.tensorrt.gpus import COMPUTE_CAPABILITIES, Gpu, compute_capability, visible_gpus
 from sr.backends.tensorrt.kernels import KernelFile
@@ -380,7 +381,7 @@ def test_tensorrt_rtx_engines_are_found_under_another_system_and_tensorrt_engine
     store, log, onnx = store_in(tmp_path), Lines(), shipped_onnx(scale=2, precision="fp16")
     portable, bound = store.get(onnx, ADA, rtx, gpu=None), store.get(onnx, EngineSpec(2), TRT_11, gpu=L4)
     monkeypatch.setattr(engine_manifest, name, lambda: value)
-    monkeypatch.setattr(engine_store, name, lambda: value)
+    monkeypatch.setattr(engine_stale, name, lambda: value)
     assert store.get(onnx, ADA, rtx, gpu=None) == portable
     assert store.get(onnx, EngineSpec(2), rtx, gpu=L4) == portable
     assert portable.path not in store.stale()
@@ -688,7 +689,7 @@ def test_prune_removes_what_is_stale_and_says_which(tmp_path, builds, monkeypatc
     old.path.unlink()
     old.path.with_suffix(".json").unlink()
     monkeypatch.setattr(
-        engine_store, "_installed_version", lambda backend: rtx.__version__ if backend == "trt-rtx" else None
+        engine_stale, "_installed_version", lambda backend: rtx.__version__ if backend == "trt-rtx" else None
     )
     removed = cache.prune(log)
     assert set(removed) == {outdated.path, truncated.path, retrained.path, foreign.path}
@@ -707,9 +708,9 @@ def test_prune_removes_what_is_stale_and_says_which(tmp_path, builds, monkeypatc
 def test_compatible_engines_of_an_older_minor_version_are_not_stale(tmp_path, builds, monkeypatch):
     cache = store_in(tmp_path)
     cache.get(shipped_onnx(scale=2, precision="fp16"), EngineSpec(2, compatible=True), TRT_11, gpu=L4)
-    monkeypatch.setattr(engine_store, "_installed_version", lambda _: "11.9.0.0")
+    monkeypatch.setattr(engine_stale, "_installed_version", lambda _: "11.9.0.0")
     assert cache.stale() == {}
-    monkeypatch.setattr(engine_store, "_installed_version", lambda _: "12.0.0.0")
+    monkeypatch.setattr(engine_stale, "_installed_version", lambda _: "12.0.0.0")
     assert list(cache.stale().values()) == ["built by 11, this is 12"]
 
 

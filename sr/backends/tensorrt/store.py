@@ -6,8 +6,6 @@ Several processes may use one folder: one builds, the others wait and take its e
 from __future__ import annotations
 
 import hashlib
-import importlib.util
-import re
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -21,37 +19,27 @@ from filelock import FileLock, Timeout
 
 from sr.backends.parity import MIN_PSNR_DB, Parity
 from sr.backends.tensorrt.gpus import Gpu
-from sr.backends.tensorrt.kernels import KERNELS_SUFFIX, kernels_of
 from sr.backends.tensorrt.log import logger
 from sr.backends.tensorrt.manifest import (
     LOCK_NAME,
-    MANIFEST_START,
     MANIFEST_SUFFIX,
-    OUR_NAME,
     PLAN_SUFFIX,
     Engine,
     EngineManifest,
     Identity,
-    cuda_major,
     plans_in,
     read_engine,
     read_manifest,
-    this_platform,
 )
-from sr.backends.tensorrt.modules import MODULES, TITLES, load_module
+from sr.backends.tensorrt.modules import TITLES
 from sr.backends.tensorrt.request import EngineBuilder, EngineRequest, Progress, engine_request
 from sr.backends.tensorrt.spec import EngineSpec
-from sr.errors import EngineError, SrupError
-from sr.files import TEMPORARY_PREFIX, atomic_write
-from sr.network.modelfile import SHIPPED_DIR
+from sr.backends.tensorrt.stale import remove_engine, remove_left_over, stale_engines
+from sr.errors import EngineError
+from sr.files import atomic_write
 from sr.version import __version__
 
 Log = Callable[[str], None]
-
-# Unfinished files of engines, as a killed process leaves them. Pictures and ledgers have other suffixes.
-_LEFT_OVER = re.compile(
-    rf"{re.escape(TEMPORARY_PREFIX)}[0-9a-f]+({re.escape(PLAN_SUFFIX)}|\.cache|{re.escape(KERNELS_SUFFIX)})"
-)
 
 
 def default_folder() -> Path:
@@ -129,7 +117,7 @@ class EngineStore:
         found, precision = measure(), manifest.identity.spec.precision
         if not found.passes(precision):
             with self._lock(logger.info):
-                _remove(engine.path)
+                remove_engine(engine.path)
             raise EngineError(
                 f"{engine.path.name}: its output is {found}, need {MIN_PSNR_DB[precision]} dB; removed. "
                 "Another version of the builder may do better; until then use --backend onnx"
@@ -154,20 +142,7 @@ class EngineStore:
 
         Engines for other GPUs, and those of a module that is not installed, are not stale.
         """
-        versions = {name: _installed_version(backend) for backend, name in MODULES.items()}
-        shipped = {
-            path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in SHIPPED_DIR.glob("*.onnx")
-        }
-        reasons = {}
-        for path in plans_in(self.folder):
-            try:
-                manifest = read_engine(path).manifest
-            except ValueError as error:
-                reasons[path] = str(error)
-                continue
-            if differences := _outdated(manifest, versions, shipped):
-                reasons[path] = "; ".join(differences)
-        return reasons
+        return stale_engines(self.folder)
 
     def prune(self, log: Log | None = None) -> dict[Path, str]:
         """Remove stale engines and the temporary files of killed processes; name each engine first.
@@ -184,19 +159,9 @@ class EngineStore:
             reasons = self.stale()
             for path, reason in reasons.items():
                 say(f"removing {path.name}: {reason}")
-                _remove(path)
-            self._remove_left_over()
+                remove_engine(path)
+            remove_left_over(self.folder)
         return reasons
-
-    def _remove_left_over(self) -> None:
-        """Remove unfinished files of engines, and kernels of engines that are gone."""
-        for path in self.folder.iterdir():
-            if _LEFT_OVER.fullmatch(path.name) or _is_unfinished_manifest(path):
-                path.unlink(missing_ok=True)
-        kept = {kernels for plan in plans_in(self.folder) for kernels in kernels_of(plan)}
-        for path in self.folder.glob(f"*{KERNELS_SUFFIX}"):
-            if path not in kept and OUR_NAME.match(path.stem):
-                path.unlink(missing_ok=True)
 
     def _find(self, request: EngineRequest, say: Log) -> Engine | None:
         """Return a complete engine: the requested one, or one that can take its place."""
@@ -304,45 +269,7 @@ def _write_manifest(plan: Path, manifest: EngineManifest) -> None:
         temporary.write_text(manifest.to_json(), encoding="utf-8")
 
 
-def _is_unfinished_manifest(path: Path) -> bool:
-    if not (path.name.startswith(TEMPORARY_PREFIX) and path.suffix == MANIFEST_SUFFIX and path.is_file()):
-        return False
-    return path.read_bytes().startswith(MANIFEST_START.encode())
-
-
-def _remove(plan: Path) -> None:
-    for path in (plan, plan.with_suffix(MANIFEST_SUFFIX), *kernels_of(plan)):
-        path.unlink(missing_ok=True)
-
-
 def _slug(identity: Identity) -> str:
     """Return what a timing cache depends on as part of a file name."""
     text = f"{identity.module_version} {identity.gpu}".lower()
     return "".join(letter if letter.isalnum() else "-" for letter in text)
-
-
-def _installed_version(backend: str) -> str | None:
-    if importlib.util.find_spec(MODULES[backend]) is None:
-        return None
-    try:
-        return str(load_module(backend).__version__)
-    except SrupError:
-        return None
-
-
-def _outdated(
-    manifest: EngineManifest, versions: dict[str, str | None], shipped: dict[str, str]
-) -> list[str]:
-    """Return in words why an engine can never be used on this machine again; empty if it can."""
-    identity = manifest.identity
-    version = versions.get(identity.module)
-    if version is not None and identity.spec.compatible:
-        version = version.partition(".")[0]
-    here = replace(
-        identity,
-        module_version=version or identity.module_version,
-        platform=this_platform(),
-        cuda_major=cuda_major() or identity.cuda_major,
-        onnx_sha256=shipped.get(manifest.onnx_name, identity.onnx_sha256),
-    )
-    return identity.on_any_system(here).differences(here)
