@@ -77,6 +77,8 @@ def taps(name: str, *, scale: int, sigma: float) -> tuple[float, ...]:
         blur = np.exp(-0.5 * (np.arange(-reach, reach + 1) / (sigma * scale)) ** 2)
         weights = np.convolve(weights, blur / blur.sum(), mode="same")
     weights = weights[:-1] if scale % 2 == 0 else weights
+    while not weights[0] and not weights[-1] and len(weights) > scale:
+        weights = weights[1:-1]
     return tuple(weights / weights.sum())
 
 
@@ -93,13 +95,13 @@ def shrink(image: NDArray[np.uint8], name: str, *, scale: int, sigma: float = 0.
 
 
 def _along_rows(image: NDArray[np.float32], weights: NDArray[np.float32], scale: int) -> NDArray[np.float32]:
+    length, count = len(image), len(image) // scale
     before = (len(weights) - scale) // 2
-    padded = np.pad(image, ((before, before), (0, 0), (0, 0)), mode="symmetric")
-    count = image.shape[0] // scale
+    rows = np.arange(-before, length + before) % (2 * length)
+    padded = image[np.minimum(rows, 2 * length - 1 - rows)]  # mirrored; several times faster than numpy.pad
     result = np.zeros((count, *image.shape[1:]), np.float32)
     for offset, weight in enumerate(weights):
-        if weight:
-            result += weight * padded[offset : offset + scale * (count - 1) + 1 : scale]
+        result += weight * padded[offset : offset + scale * (count - 1) + 1 : scale]
     return result
 
 
