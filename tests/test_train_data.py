@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from sr.errors import DataError
-from train.data.pairs import Pair, load_pair_list, read_rgb
+from train.data.pairs import Pair, load_pair_list, read_opaque
 
 
 def pixels(*shape: int, seed: int = 0) -> NDArray[np.uint8]:
@@ -99,13 +99,26 @@ def test_pair_list_is_never_executed(tmp_path: Path) -> None:
 # --- reading pictures ---------------------------------------------------------------------------
 
 
-def test_grey_and_transparent_pictures_become_rgb(tmp_path: Path) -> None:
-    grey, rgba = pixels(4, 5), pixels(4, 5, 4)
-    got = read_rgb(write(tmp_path / "grey.png", grey))
+def test_grey_becomes_rgb_and_16_bits_become_8(tmp_path: Path) -> None:
+    grey = pixels(4, 5)
+    got = read_opaque(write(tmp_path / "grey.png", grey))
     np.testing.assert_array_equal(got, np.stack([grey] * 3, axis=2))
-    np.testing.assert_array_equal(read_rgb(write(tmp_path / "rgba.png", rgba)), rgba[:, :, :3])
+    deep = tmp_path / "deep.png"
+    Image.fromarray(grey.astype(np.uint16) * 257).save(deep)
+    np.testing.assert_array_equal(read_opaque(deep), got)
 
 
-def test_missing_picture_is_named(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"absent\.png: "):
-        read_rgb(tmp_path / "absent.png")
+def test_pictures_are_turned_upright(tmp_path: Path) -> None:
+    stored = pixels(4, 5, 3)
+    exif = Image.Exif()
+    exif[0x0112] = 6  # to be turned clockwise
+    path = tmp_path / "turned.png"
+    Image.fromarray(stored).save(path, exif=exif)
+    np.testing.assert_array_equal(read_opaque(path), np.rot90(stored, -1))
+
+
+def test_transparent_and_missing_pictures_are_named(tmp_path: Path) -> None:
+    write(tmp_path / "clear.png", pixels(4, 5, 4))
+    for name in ("clear.png", "absent.png"):
+        with pytest.raises(DataError, match=name):
+            read_opaque(tmp_path / name)

@@ -16,7 +16,7 @@ from sr.errors import DataError
 from sr.metrics import psnr, psnr_y, ssim, ssim_y
 from sr.network.model import SRNet
 from tests.training import CPU, NETWORK, small_config, trained, write_pairs
-from train.data.pairs import load_pair_list, read_rgb
+from train.data.pairs import load_pair_list, read_opaque
 from train.evaluate import Quality, evaluate, upscale_with
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -36,7 +36,7 @@ def pairs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_figures_are_means_over_the_pictures(pairs: Path) -> None:
     rows = []
     for pair in load_pair_list(pairs):
-        hr, sr = read_rgb(pair.hr), enlarged(read_rgb(pair.lr))
+        hr, sr = read_opaque(pair.hr), enlarged(read_opaque(pair.lr))
         inner = [image[2:-2, 2:-2] for image in (sr, hr)]
         channels = [ssim(inner[0][..., c], inner[1][..., c]) for c in range(3)]
         rows.append((psnr_y(sr, hr, scale=2), psnr(*inner), ssim_y(sr, hr, scale=2), sum(channels) / 3))

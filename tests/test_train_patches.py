@@ -218,12 +218,22 @@ def test_all_bad_pictures_are_named_at_once(tmp_path: Path) -> None:
         PatchSource.decoded(pairs, scale=2, patch_size=6)
     message = str(caught.value)
     assert "\n" not in message
-    assert f"{tmp_path / 'absent.png'}: cannot read the picture" in message
-    assert f"{no_picture}: cannot read the picture" in message
-    assert f"{tmp_path / 'odd-hr.png'}: is 17x16, need 16x16 for scale 2" in message
+    assert f"{tmp_path / 'absent.png'}: " in message
+    assert f"{no_picture}: " in message
+    assert f"{tmp_path / 'odd-hr.png'}: is 17x16, need 16x16" in message
     assert f"{tmp_path / 'small.png'}: smaller than the patch size 6" in message
-    assert len(message.split("; ")) == 4
+    assert message.count(".png: ") == 4
     assert len(PatchSource.decoded([pairs[1]], scale=2, patch_size=8)) == 1
+
+
+def test_of_many_bad_pictures_ten_are_named_and_all_are_counted(tmp_path: Path) -> None:
+    pairs = [Pair(hr=tmp_path / f"hr{i}.png", lr=tmp_path / f"lr{i}.png") for i in range(25)]
+    with pytest.raises(DataError) as caught:
+        PatchSource.decoded(pairs, scale=2, patch_size=6)
+    message = str(caught.value)
+    assert [f"hr{i}.png" in message for i in range(25)] == [True] * 10 + [False] * 15
+    assert "15 more" in message
+    assert "25" in message
 
 
 # --- preparing ahead ----------------------------------------------------------------------------

@@ -22,7 +22,8 @@ from sr.cli import main
 from sr.errors import DataError
 from sr.metrics import y_channel
 from sr.resize import bicubic_resize
-from train.data.pairs import load_pair_list, read_rgb
+from train.data.degrade import Degradation
+from train.data.pairs import load_pair_list, read_opaque
 from train.prepare.make import Prepared, PrepareSpec, prepare
 from train.prepare.manifest import Manifest
 from train.prepare.plan import patch_starts
@@ -123,7 +124,7 @@ def test_patches_lie_where_they_should_and_lr_is_of_the_whole(
     expected = {}
     for name, size in sizes.items():
         height, width = (side // scale * scale for side in size)
-        hr = read_rgb(tmp_path / f"hr/{name}.png")[:height, :width]
+        hr = read_opaque(tmp_path / f"hr/{name}.png")[:height, :width]
         lr = bicubic_resize(hr, scale=Fraction(1, scale))
         for top, left in places(height, width, size=12, stride=stride or 12):
             cut = lr[top // scale : (top + 12) // scale, left // scale : (left + 12) // scale]
@@ -133,8 +134,8 @@ def test_patches_lie_where_they_should_and_lr_is_of_the_whole(
     assert (one.pictures, one.flat, one.taken, one.computed) == (3, 0, 0, 3)
     assert [pair.hr.name for pair in pairs] == [pair.lr.name for pair in pairs] == sorted(expected)
     for pair in pairs:
-        np.testing.assert_array_equal(read_rgb(pair.hr), expected[pair.hr.name][0])
-        np.testing.assert_array_equal(read_rgb(pair.lr), expected[pair.lr.name][1])
+        np.testing.assert_array_equal(read_opaque(pair.hr), expected[pair.hr.name][0])
+        np.testing.assert_array_equal(read_opaque(pair.lr), expected[pair.lr.name][1])
 
 
 def test_patches_that_bicubic_restores_are_dropped(tmp_path: Path) -> None:
@@ -250,8 +251,8 @@ def test_whole_pairs_are_cropped_hr_and_matlab_lr(tmp_path: Path, scale: int) ->
             whole = np.asarray(picture.convert("RGB"))
         height, width = (side - side % scale for side in whole.shape[:2])
         hr = whole[:height, :width]
-        np.testing.assert_array_equal(read_rgb(pair.hr), hr)
-        np.testing.assert_array_equal(read_rgb(pair.lr), bicubic_resize(hr, scale=Fraction(1, scale)))
+        np.testing.assert_array_equal(read_opaque(pair.hr), hr)
+        np.testing.assert_array_equal(read_opaque(pair.lr), bicubic_resize(hr, scale=Fraction(1, scale)))
 
 
 def test_pairs_can_be_moved_and_their_list_quoted_otherwise(tmp_path: Path) -> None:
@@ -269,9 +270,10 @@ def test_pairs_can_be_moved_and_their_list_quoted_otherwise(tmp_path: Path) -> N
 def test_a_whole_picture_smaller_than_the_scale_is_named(tmp_path: Path) -> None:
     write(tmp_path / "hr/a.png", pixels(2, 12, 3))
     write(tmp_path / "hr/b.png", pixels(12, 12, 3))
-    message = refused(tmp_path / "hr", whole=True, scales=(2, 3))
-    assert "a.png: is 12x2" in message
-    assert not (tmp_path / "out").exists()
+    prepared = run(tmp_path / "hr", whole=True, scales=(2, 3))
+    (problem,) = prepared.problems
+    assert "a.png: is 12x2, smaller than the scale 3" in problem
+    assert [one.pictures for one in prepared.lists] == [1, 1]
 
 
 # --- data sets as distributed ---------------------------------------------------------------------
@@ -302,11 +304,11 @@ def test_distributed_lr_is_taken_and_the_rest_computed(
     assert (three.taken, three.computed) == (0, 3)
     assert any("2 taken" in line and "1 computed" in line for line in prepared.lines())
     for pair in load_pair_list(two.path):
-        lr, name = read_rgb(pair.lr), pair.lr.stem[:4]
+        lr, name = read_opaque(pair.lr), pair.lr.stem[:4]
         if name != "0003":
             assert (lr == {"0001": 10, "0002": 11}[name]).all()
         elif whole:
-            hr = read_rgb(hr_folder / "0003.png")[:24, :38]
+            hr = read_opaque(hr_folder / "0003.png")[:24, :38]
             np.testing.assert_array_equal(lr, bicubic_resize(hr, scale=Fraction(1, 2)))
     assert run(given, tmp_path / "out", scales=(2, 3), whole=whole).made == 0
 
@@ -317,7 +319,7 @@ def test_an_lr_picture_that_comes_later_or_changes_is_taken(tmp_path: Path) -> N
     write(tmp_path / "set/LR_bicubic/X2/0003x2.png", np.full((12, 19, 3), 77, np.uint8))
     prepared = run(hr_folder, tmp_path / "out", whole=True)
     assert (prepared.made, prepared.lists[0].taken) == (1, 3)
-    assert (read_rgb(tmp_path / "out/x2/LR/0003.png") == 77).all()
+    assert (read_opaque(tmp_path / "out/x2/LR/0003.png") == 77).all()
 
 
 def test_lr_pictures_that_do_not_fit_are_all_named(tmp_path: Path) -> None:
@@ -325,11 +327,9 @@ def test_lr_pictures_that_do_not_fit_are_all_named(tmp_path: Path) -> None:
     lr_folder = tmp_path / "set/B_LR_bicubic/X2"
     write(lr_folder / "1x2.png", pixels(13, 19, 3))
     (lr_folder / "2x2.png").write_bytes(b"no picture")
-    message = refused(hr_folder, tmp_path / "out")
-    assert f"{lr_folder / '1x2.png'}: is 19x13, need 19x12 for {hr_folder / '1.png'} at x2" in message
-    assert f"{lr_folder / '2x2.png'}: cannot read the picture" in message
-    assert len(message.split("; ")) == 2
-    assert not (tmp_path / "out").exists()
+    first, second = run(hr_folder, tmp_path / "out").problems
+    assert first == f"{lr_folder / '1x2.png'}: is 19x13, need 19x12 for {hr_folder / '1.png'} at x2"
+    assert second.startswith(f"{lr_folder / '2x2.png'}: ")
     assert run(hr_folder, tmp_path / "out", scales=(3,)).lists[0].computed == 4  # x2 does not matter
 
 
@@ -435,14 +435,14 @@ def test_a_changed_picture_is_made_again(tmp_path: Path) -> None:
     assert {Path(name).name[0] for name in written(out)} == {"a"}
     assert len(written(out)) == 4
     np.testing.assert_array_equal(
-        read_rgb(out / "x2/HR/a_y00000_x00012.png"), pixels(12, 24, 3, seed=7)[:, 12:]
+        read_opaque(out / "x2/HR/a_y00000_x00012.png"), pixels(12, 24, 3, seed=7)[:, 12:]
     )
     # Another file for the same name.
     (tmp_path / "hr/b.png").unlink()
     write(tmp_path / "hr/b.bmp", pixels(12, 12, 3, seed=8))
     prepared = run(tmp_path / "hr")
     assert (prepared.made, prepared.lists[0].pairs) == (1, 3)
-    np.testing.assert_array_equal(read_rgb(out / "x2/HR/b_y00000_x00000.png"), pixels(12, 12, 3, seed=8))
+    np.testing.assert_array_equal(read_opaque(out / "x2/HR/b_y00000_x00000.png"), pixels(12, 12, 3, seed=8))
 
 
 def test_pictures_and_scales_can_be_added(tmp_path: Path) -> None:
@@ -550,7 +550,7 @@ def test_overwrite_replaces_and_removes_what_is_stale(tmp_path: Path) -> None:
         "x2/HR/a_y00000_x00000.png",
         "x2/LR/a_y00000_x00000.png",
     }
-    assert read_rgb(tmp_path / "out/x2/HR/a_y00000_x00000.png").shape == (24, 24, 3)
+    assert read_opaque(tmp_path / "out/x2/HR/a_y00000_x00000.png").shape == (24, 24, 3)
     age(tmp_path / "out")
     assert run(tmp_path / "hr", patch_size=24, exclude=frozenset({"b"})).made == 0
 
@@ -572,14 +572,38 @@ def test_overwrite_does_not_leave_scales_of_two_kinds(tmp_path: Path) -> None:
 # --- pictures that cannot be prepared -------------------------------------------------------------
 
 
-@pytest.mark.parametrize("others", [("a.bmp",), ("b/c.png", "b-c.png")])
-def test_pictures_of_one_name_are_named(tmp_path: Path, others: tuple[str, ...]) -> None:
-    for seed, name in enumerate(("a.png", *others)):
+@pytest.mark.parametrize(
+    "others", [("a.bmp",), ("a.jpg", "a.bmp"), ("b/c.png", "b-c.png"), ("a/b-c.png", "a-b/c.png")]
+)
+def test_pictures_of_one_name_are_all_prepared(tmp_path: Path, others: tuple[str, ...]) -> None:
+    names = ("a.png", *others)
+    for seed, name in enumerate(names):
         write(tmp_path / "hr" / name, pixels(12, 12, 3, seed=seed))
-    message = refused(tmp_path / "hr")
-    assert all(str(tmp_path / "hr" / name) in message for name in others)
-    if "b-c.png" in others:
-        assert run(tmp_path / "hr", exclude=frozenset({"b-c"})).pictures == 2
+    prepared = run(tmp_path / "hr")
+    assert prepared.pictures == prepared.made == len(names)
+    shown = {read_opaque(pair.hr).tobytes() for pair in load_pair_list(prepared.lists[0].path)}
+    assert shown == {read_opaque(tmp_path / "hr" / name).tobytes() for name in names}
+    assert run(tmp_path / "hr").made == 0
+
+
+def test_what_is_a_picture_is_told_by_its_content(tmp_path: Path) -> None:
+    write(tmp_path / "hr/a.png", pixels(12, 12, 3)).rename(tmp_path / "hr/a.photo")
+    write(tmp_path / "hr/b.jpg", pixels(12, 12, 3, seed=1)).rename(tmp_path / "hr/b.jfif")
+    write(tmp_path / "hr/__MACOSX/c.png", pixels(12, 12, 3, seed=2))
+    write(tmp_path / "hr/@eaDir/d.png", pixels(12, 12, 3, seed=3))
+    write(tmp_path / "hr/e.png", pixels(12, 12, 3, seed=4)).rename(tmp_path / "hr/._e.png")
+    (tmp_path / "hr/notes.txt").write_text("no picture")
+    prepared = run(tmp_path / "hr")
+    assert (prepared.pictures, prepared.problems) == (2, ())
+
+
+def test_turned_pictures_are_prepared_upright(tmp_path: Path) -> None:
+    (tmp_path / "hr").mkdir()
+    stored, exif = pixels(12, 24, 3), Image.Exif()
+    exif[0x0112] = 6
+    Image.fromarray(stored).save(tmp_path / "hr/a.png", exif=exif)
+    (pair,) = load_pair_list(run(tmp_path / "hr", whole=True).lists[0].path)
+    np.testing.assert_array_equal(read_opaque(pair.hr), np.rot90(stored, -1))
 
 
 def test_folders_without_pictures(tmp_path: Path) -> None:
@@ -593,27 +617,95 @@ def test_folders_without_pictures(tmp_path: Path) -> None:
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize("kinds", ["cut", "text", "cut text", "cut cut"])
-def test_all_damaged_pictures_are_named_and_no_list_is_written(tmp_path: Path, kinds: str) -> None:
+@pytest.mark.parametrize("kinds", ["cut", "text", "clear", "cut text", "cut cut clear"])
+def test_bad_pictures_are_named_and_the_rest_is_prepared(tmp_path: Path, kinds: str) -> None:
     write(tmp_path / "hr/a.png", pixels(24, 24, 3))
-    run(tmp_path / "hr")
-    listed = (tmp_path / "out/x2.json").read_bytes()
-    damaged = []
+    first = run(tmp_path / "hr").lists[0].path
+    listed = first.read_bytes()
+    bad = []
     for number, kind in enumerate(kinds.split()):
-        path = write(tmp_path / f"hr/{number}.png", pixels(40, 40, 3))
-        path.write_bytes(path.read_bytes()[:2000] if kind == "cut" else b"no picture")
-        damaged.append(path)
+        path = write(tmp_path / f"hr/{number}.png", pixels(40, 40, 4 if kind == "clear" else 3))
+        if kind != "clear":
+            path.write_bytes(path.read_bytes()[:2000] if kind == "cut" else b"no picture")
+        bad.append(path)
     for output in (tmp_path / "out", tmp_path / "new"):
-        message = refused(tmp_path / "hr", output)
-        for path in damaged:
-            assert f"{path}: cannot read the picture" in message
-        assert len(message.split("; ")) == len(damaged)
-        assert not list(output.rglob("[01]_*.png"))
-    assert not (tmp_path / "new/x2.json").exists()
-    assert (tmp_path / "out/x2.json").read_bytes() == listed
-    for path in damaged:
-        path.unlink()
-    assert run(tmp_path / "hr").made == 0
+        for _ in range(2):  # the second time nothing is left to do but to name them again
+            prepared = run(tmp_path / "hr", output)
+            assert len(prepared.problems) == len(bad)
+            for path, problem in zip(bad, prepared.problems, strict=True):
+                assert problem.startswith(f"{path}: ")
+                assert "\n" not in problem
+            assert not list(output.rglob("[0-9]_*.png"))
+            assert prepared.lists[0].path.read_bytes() == listed
+    for number, path in enumerate(bad):
+        write(path, pixels(12, 12, 3, seed=number))
+    assert run(tmp_path / "hr").made == len(bad)
+
+
+def test_only_bad_pictures_are_an_error(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        write(tmp_path / f"hr/{name}.png", pixels(24, 24, 3)).write_bytes(b"no picture")
+    message = refused(tmp_path / "hr")
+    assert "a.png: " in message
+    assert "b.png: " in message
+    assert not (tmp_path / "out").exists()
+
+
+def test_command_names_bad_pictures_and_ends_with_status_1(tmp_path: Path) -> None:
+    write(tmp_path / "hr/a.png", pixels(24, 24, 3))
+    for i in range(12):
+        write(tmp_path / f"hr/bad{i:02}.png", pixels(2, 2, 3)).write_bytes(b"no picture")
+    result = srup_prepare(tmp_path / "hr", "--patch-size", 12, "--scale", 2, "-o", tmp_path / "out")
+    assert result.exit_code == 1
+    assert (tmp_path / "out/x2.json").exists()
+    last = result.stderr.splitlines()[-1]
+    assert "12" in last
+    assert [f"bad{i:02}.png" in last for i in range(12)] == [True] * 10 + [False] * 2
+
+
+# --- degraded pairs -------------------------------------------------------------------------------
+
+
+def test_lr_is_degraded_by_the_seed_and_shown(tmp_path: Path) -> None:
+    for seed in range(3):
+        write(tmp_path / f"hr/{seed}.png", pixels(48, 60, 3, seed=seed))
+    how = Degradation(noise=1.0, noise_sigma=(5.0, 5.0), noise_signal=0.0)
+    settings: dict[str, Any] = {"whole": True, "degradation": how}
+    prepared = run(tmp_path / "hr", tmp_path / "one", **settings)
+    for pair in load_pair_list(prepared.lists[0].path):
+        hr, lr = read_opaque(pair.hr), read_opaque(pair.lr)
+        noise = lr.astype(float) - bicubic_resize(hr, scale=Fraction(1, 2))
+        assert 3 < noise.std() < 6
+    (sheet,) = prepared.samples
+    assert read_opaque(sheet).shape[0] > 3 * 48
+    run(tmp_path / "hr", tmp_path / "two", **settings)
+    assert files(tmp_path / "one") == files(tmp_path / "two")
+    run(tmp_path / "hr", tmp_path / "three", **settings, seed=1)
+    assert files(tmp_path / "one") != files(tmp_path / "three")
+    assert run(tmp_path / "hr", tmp_path / "one", **settings).made == 0
+    assert "--overwrite" in refused(tmp_path / "hr", tmp_path / "one", whole=True)
+
+
+def test_patches_are_chosen_on_clean_pictures(tmp_path: Path) -> None:
+    """Noise is detail that bicubic does not restore; it must not save a flat patch."""
+    write(tmp_path / "hr/a.png", np.full((24, 24, 3), 99, np.uint8))
+    write(tmp_path / "hr/b.png", pixels(24, 24, 3))
+    how = Degradation(noise=1.0, noise_sigma=(50.0, 50.0))
+    assert run(tmp_path / "hr", min_detail=20.0, degradation=how).lists[0].flat == 4
+
+
+def test_command_degrades(tmp_path: Path) -> None:
+    write(tmp_path / "hr/a.png", pixels(48, 48, 3))
+    common = (tmp_path / "hr", "--scale", 2, "--whole", "-o", tmp_path / "out")
+    result = srup_prepare(*common, "--degrade", "restore", "--degrade", "clean=0", "--seed", 3)
+    assert result.exit_code == 0, result.output
+    assert (tmp_path / "out/x2-degraded.png").exists()
+    bad = srup_prepare(*common, "--degrade", "noise=2")
+    assert bad.exit_code == 1
+    assert "noise" in bad.stderr
+
+
+# --- the disk and the manifest --------------------------------------------------------------------
 
 
 def test_a_full_disk_is_one_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -189,6 +189,15 @@ def test_finished_run_has_nothing_left_to_do(config: TrainConfig) -> None:
     assert len(metrics(config)) == 3
 
 
+def test_resuming_a_finished_run_says_so(config: TrainConfig) -> None:
+    trained(config)
+    lines: list[str] = []
+    Trainer(config, group=CPU, log=lines.append, resume=True).run()
+    (line,) = lines
+    assert str(config.file("last.pt")) in line
+    assert "--total-epochs" in line
+
+
 def test_a_second_interrupt_stops_at_once(config: TrainConfig) -> None:
     class Impatient(Trainer):
         def _train_step(self, *arguments: Any) -> Tensor:

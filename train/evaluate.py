@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from sr.errors import DataError, ImageError
 from sr.metrics import psnr, psnr_y, shave, ssim, ssim_y
-from train.data.pairs import Pair, load_pair_list, read_rgb
+from train.data.pairs import Pair, load_pair, load_pair_list
 
 if TYPE_CHECKING:
     from sr.network.model import SRNet
@@ -54,12 +54,7 @@ def evaluate(upscale: Upscale, pair_list: Path, *, scale: int, group: Group | No
 
 
 def _measured(upscale: Upscale, pair: Pair, scale: int) -> tuple[float, float, float, float]:
-    hr, lr = read_rgb(pair.hr), read_rgb(pair.lr)
-    if hr.shape[:2] != (lr.shape[0] * scale, lr.shape[1] * scale):
-        raise DataError(
-            f"{pair.hr}: is {hr.shape[1]}x{hr.shape[0]}, need {lr.shape[1] * scale}x{lr.shape[0] * scale}, "
-            f"{scale} times its lr picture"
-        )
+    hr, lr = load_pair(pair, scale=scale)
     sr = upscale(lr)
     try:
         sr_part, hr_part = shave(sr, pixels=scale), shave(hr, pixels=scale)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -15,10 +15,11 @@ from sr.errors import TrainingError
 from train.config import TrainConfig
 from train.distributed import ProcessDied, joined, launch, launched_by_torchrun
 from train.loop import Stopped, Trainer
+from train.report import Log, Progress, now_and_then
 from train.settings import config_from_settings, settings_from_toml
 from train.state import load_config
 
-# Settings that decide which checkpoint a run goes on from.
+# Settings that decide which checkpoint a run continues from.
 _PLACE = ("checkpoint_dir", "save_subdir", "save_prefix", "upscale_factor")
 # Settings that name a checkpoint to start a new run from.
 _LOAD = ("load_subdir", "load_prefix", "load_epoch")
@@ -30,7 +31,8 @@ def run_training(
     config_file: Path | None = None,
     resume: bool = False,
     processes: int | None = None,
-    log: Callable[[str], object] = print,
+    log: Log = print,
+    progress: Progress | None = None,
 ) -> int:
     """Train; return the exit status: 0, or 128 and the number of the signal that stopped the run.
 
@@ -38,8 +40,11 @@ def run_training(
         settings: flat settings, see `train.settings.SETTINGS`; they override those of the file.
             `load_subdir`, `load_prefix` and `load_epoch` name a checkpoint to start from.
         config_file: TOML file with further settings.
-        resume: go on from the run's last checkpoint, with its settings where none are given.
+        resume: continue from the run's last checkpoint, with its settings where none are given.
         processes: how many to start; one for each visible GPU, if not given.
+        log: called with each line of the report.
+        progress: called when the run has moved on within an epoch; with several processes, they print
+            such lines themselves.
 
     Raises:
         SrupError: the run cannot start, or it failed.
@@ -47,26 +52,26 @@ def run_training(
     given = (settings_from_toml(config_file) if config_file else {}) | dict(settings)
     config = _resumed_config(given) if resume else _new_config(given)
     if launched_by_torchrun():
-        return _work(config, resume, log)
+        return _work(config, resume, log, progress)
     processes = processes or max(1, torch.cuda.device_count())
     if torch.cuda.is_available() and processes > torch.cuda.device_count():
         raise TrainingError(f"{processes} processes for {torch.cuda.device_count()} visible GPU(s)")
     if processes == 1:
-        return _work(config, resume, log)
+        return _work(config, resume, log, progress)
     try:
         stopped_by = launch(_worker, config, resume, processes=processes)
     except ProcessDied as error:
         last = config.file("last.pt")
-        remedy = f"; go on from {last} with --resume" if last.exists() else ""
+        remedy = f"; continue from {last} with --resume" if last.exists() else ""
         raise TrainingError(f"{error}{remedy}") from error
     return 128 + stopped_by if stopped_by else 0
 
 
-def _work(config: TrainConfig, resume: bool, log: Callable[[str], object]) -> int:
+def _work(config: TrainConfig, resume: bool, log: Log, progress: Progress | None) -> int:
     """Be the run, or one of its processes."""
     with joined() as group:
         try:
-            Trainer(config, group=group, log=log, resume=resume).run()
+            Trainer(config, group=group, log=log, progress=progress, resume=resume).run()
         except Stopped as stopped:
             if group.is_main:
                 log(str(stopped))
@@ -76,7 +81,11 @@ def _work(config: TrainConfig, resume: bool, log: Callable[[str], object]) -> in
 
 def _worker(config: TrainConfig, resume: bool) -> None:
     """Be one of the processes that `launch` started."""
-    status = _work(config, resume, lambda line: print(line, flush=True))
+
+    def show(line: object) -> None:
+        print(line, flush=True)
+
+    status = _work(config, resume, show, now_and_then(show))
     if status:
         sys.exit(status)  # one that returns would wait for the launcher, which waits for it to end
 
@@ -96,7 +105,7 @@ def _new_config(given: Mapping[str, Any]) -> TrainConfig:
         )
     if (last := config.file("last.pt")).exists():
         raise TrainingError(
-            f"{last}: a run is there already; go on with --resume, or choose another --save-subdir or "
+            f"{last}: a run already exists here; continue with --resume, or choose another --save-subdir or "
             "--save-prefix"
         )
     return config
@@ -120,7 +129,7 @@ def _checkpoint_to_load(
     beside = sorted(path for path in folder.glob(f"*_{name}") if others.fullmatch(path.name))
     found = [path for path in (wanted, *beside) if path.is_file()]
     if not found:
-        raise TrainingError(f"{wanted}: no such checkpoint to load, nor one of another scale beside it")
+        raise TrainingError(f"{wanted}: no such checkpoint to load, and none of another scale beside it")
     return found[0]
 
 
@@ -130,7 +139,7 @@ def _resumed_config(given: Mapping[str, Any]) -> TrainConfig:
     Those that would make it another run are refused when the state is read.
     """
     if any(name in given for name in _LOAD):
-        raise TrainingError("--resume goes on from the run's last checkpoint; --load-... starts a new run")
+        raise TrainingError("--resume continues a run, --load-... starts a new one; give one of them")
     place = config_from_settings(_only_place(given))
     stored = load_config(place.file("last.pt"))
     asked = config_from_settings({"norm": stored.model.norm, **given})

@@ -85,6 +85,11 @@ class Schedule:
         part = self.part(epoch)
         return part.first_step + (epoch - part.first_epoch) * part.steps_per_epoch
 
+    def lr_pixels_after(self, epoch: int) -> int:
+        """Return how many lr pixels the epochs from `epoch` on will train on."""
+        later = ((part.end_epoch - max(epoch, part.first_epoch), part.patch_size) for part in self.parts)
+        return self.patches_per_epoch * sum(max(0, epochs) * side**2 for epochs, side in later)
+
     def learning_rate(self, step: int) -> float:
         """Return the learning rate of a step.
 

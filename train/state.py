@@ -23,6 +23,7 @@ from sr.errors import SrupError, TrainingError
 from sr.files import atomic_write
 from sr.network.checkpoint import TRAINING_FORMAT
 from train.config import RESUMABLE, TrainConfig
+from train.schedule import Schedule
 
 
 def save_state(path: Path, config: TrainConfig, state: dict[str, Any]) -> None:
@@ -83,6 +84,37 @@ def require_same_settings(path: Path, saved: str, config: TrainConfig) -> None:
     ]
     if changed:
         raise TrainingError(f"{path}: made with other settings: {'; '.join(changed)}")
+
+
+def require_same_place(
+    path: Path, saved: str, schedule: Schedule, *, epoch: int, done: int, step: int
+) -> None:
+    """Check that `schedule` is where the run was when it was saved.
+
+    Args:
+        saved: settings in the checkpoint (JSON).
+        epoch: complete epochs.
+        done: steps done in the present one.
+        step: steps done in all.
+
+    Raises:
+        TrainingError: the number of pictures or sizes of batches and patches are others.
+    """
+    if step != schedule.first_step(epoch) + done:
+        raise TrainingError(
+            f"{path}: made with another number of pictures or other batch sizes in earlier stages: epoch "
+            f"{epoch + 1} now starts at step {schedule.first_step(epoch)}; start a new run from it with "
+            "--init-weights"
+        )
+    old = TrainConfig.from_dict(json.loads(saved))
+    was = Schedule(old, patches_per_epoch=schedule.patches_per_epoch).part(epoch)
+    now = schedule.part(epoch)
+    if done and (was.batch_size, was.patch_size) != (now.batch_size, now.patch_size):
+        raise TrainingError(
+            f"{path}: saved within epoch {epoch + 1}, whose batches are {was.batch_size} patches of "
+            f"{was.patch_size} px, not {now.batch_size} of {now.patch_size} px; batch and patch size can "
+            "only change between epochs"
+        )
 
 
 def keep_epoch(config: TrainConfig, epoch: int) -> None:

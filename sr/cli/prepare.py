@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any
 
 import click
 
+from sr.cli.console import terminal
 from sr.cli.help import GroupedCommand
 from sr.errors import SrupError
 
@@ -53,26 +55,44 @@ EXAMPLES = (
     type=click.FloatRange(min=0),
     help="Drop patches that bicubic restores too well: variance of the luma's difference.  [default: 0]",
 )
+@click.option(
+    "--degrade",
+    multiple=True,
+    metavar="restore|FILE.toml|KEY=VALUE",
+    help="Degrade lr pictures, as srup train --degrade does; repeatable.",
+)
+@click.option("--seed", type=int, help="Seed of the degradation.  [default: 0]")
 @click.option("--whole", is_flag=True, help="Keep pictures whole, for a test set; none is dropped.")
 @click.option("--overwrite", is_flag=True, help="Replace existing pairs; remove stale patches.")
-def command(hr_folder: Path, exclude: tuple[str, ...], whole: bool, **settings: Any) -> None:
+def command(
+    hr_folder: Path, exclude: tuple[str, ...], degrade: tuple[str, ...], whole: bool, **settings: Any
+) -> None:
     """Make pairs from hr pictures: lr by MATLAB-exact bicubic, patches of both, JSON lists.
 
     HR_FOLDER is a folder of pictures, or a data set laid out as DIV2K is: its lr pictures are used
-    as they are. A run that was killed and is started again makes only what is missing.
+    as they are. A run that was killed and is started again makes only what is missing. Bad pictures are
+    left out and named; the exit status is then 1.
     """
     from sr.cli.progress import picture_progress
+    from train.data.degrade import degradation_from
+    from train.data.patches import named
     from train.prepare.make import PrepareSpec
     from train.prepare.make import prepare as prepare_pairs
 
     settings = {name: value for name, value in settings.items() if value}
     if whole and settings.keys() & {"patch_size", "stride", "min_variance", "min_detail"}:
         raise click.UsageError("--whole cuts no patches; leave out --patch-size, --stride and --min-...")
+    degradation = degradation_from(degrade)
     try:
-        spec = PrepareSpec(hr_folder, exclude=frozenset(exclude), whole=whole, **settings)
+        spec = PrepareSpec(
+            hr_folder, exclude=frozenset(exclude), whole=whole, degradation=degradation, **settings
+        )
     except SrupError as error:
         raise click.UsageError(str(error)) from error
     with picture_progress() as progress:
         prepared = prepare_pairs(spec, progress=progress)
     for line in prepared.lines():
-        click.echo(line)
+        terminal.result(line)
+    if prepared.problems:
+        terminal.message(f"left out {len(prepared.problems)} bad pictures: {named(list(prepared.problems))}")
+        sys.exit(1)

@@ -9,13 +9,14 @@ from typing import Any
 import click
 
 from sr.cli import options_train
+from sr.cli.console import terminal
 from sr.cli.help import GroupedCommand
 from sr.errors import require_extra
 from train.setting import GROUPS
 
 OWN = ("config_file", "resume", "processes")  # the other options stand below the headings of the settings
 EXAMPLES = (
-    "srup train --train-list pairs/train/x2.json --optimizer Muon --norm none",
+    "srup train --scale 2 --total-epochs 200 --save-subdir x2",
     "srup train --config run.toml --resume",
 )
 
@@ -37,7 +38,17 @@ EXAMPLES = (
 def command(config_file: Path | None, resume: bool, processes: int | None, **settings: Any) -> None:
     """Train a network on all visible GPUs, or on the CPU."""
     require_extra("train", "torch", "safetensors", purpose="srup train")
+    from sr.cli.progress import training_progress
     from train.run import run_training
 
     given = {name: value for name, value in settings.items() if value not in (None, ())}
-    sys.exit(run_training(given, config_file=config_file, resume=resume, processes=processes, log=click.echo))
+    with training_progress() as progress:
+        status = run_training(
+            given,
+            config_file=config_file,
+            resume=resume,
+            processes=processes,
+            log=terminal.result,
+            progress=progress,
+        )
+    sys.exit(status)

@@ -9,9 +9,11 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
 
-from sr.errors import DataError
+from sr.errors import DataError, SrupError
+from sr.image.decode import read_header
+from sr.image.rgb import read_rgb
+from sr.image.source import upright_metadata
 
 
 @dataclass(frozen=True)
@@ -51,14 +53,44 @@ def load_pair_list(path: Path) -> list[Pair]:
         raise DataError(f'{path}: every entry needs the keys "HR" and "LR"') from error
 
 
-def read_rgb(path: Path) -> NDArray[np.uint8]:
-    """Read a picture as uint8 RGB (H, W, 3).
+def load_pair(pair: Pair, *, scale: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    """Return the hr and the lr picture as uint8 RGB, (scale * H, scale * W, 3) and (H, W, 3).
 
     Raises:
-        DataError: the picture is missing or cannot be decoded.
+        DataError: one cannot be read, has transparent pixels, or their sizes do not fit.
+    """
+    hr, lr = read_opaque(pair.hr), read_opaque(pair.lr)
+    height, width = (scale * side for side in lr.shape[:2])
+    if hr.shape[:2] != (height, width):
+        raise DataError(
+            f"{pair.hr}: is {hr.shape[1]}x{hr.shape[0]}, need {width}x{height}, {scale} times its lr picture"
+        )
+    return hr, lr
+
+
+def upright_size(path: Path) -> tuple[int, int]:
+    """Return height and width that `read_opaque` will give, from the file's header.
+
+    Raises:
+        DataError: it is no picture that can be read.
     """
     try:
-        with Image.open(path) as picture:
-            return np.asarray(picture.convert("RGB"))
-    except (OSError, UnidentifiedImageError, SyntaxError) as error:
-        raise DataError(f"{path}: cannot read the picture ({error})") from error
+        header = read_header(path)
+    except (OSError, SrupError) as error:
+        raise DataError(str(error)) from error
+    grey = header.channels < 3
+    _, orientation = upright_metadata(header.metadata, grey=grey, orientation=header.orientation)
+    lies = orientation in (5, 6, 7, 8)  # EXIF 2.32, 4.6.5: rows are columns
+    return (header.width, header.height) if lies else (header.height, header.width)
+
+
+def read_opaque(path: Path) -> NDArray[np.uint8]:
+    """Read a picture as `srup upscale` does, as uint8 RGB (H, W, 3).
+
+    Raises:
+        DataError: it cannot be read, or has transparent pixels.
+    """
+    try:
+        return read_rgb(path)
+    except SrupError as error:
+        raise DataError(str(error)) from error

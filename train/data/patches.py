@@ -18,14 +18,17 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from sr.errors import DataError, ImageError
+from sr.errors import DataError
 from sr.processor import available_cores
 from train.data.degrade import GRID, MARGIN, Degradation
-from train.data.pairs import Pair, read_rgb
+from train.data.pairs import Pair, load_pair
 from train.distributed import Group
 
 Pixels = NDArray[np.uint8]
 T = TypeVar("T")
+
+# Bad pairs that an error names.
+NAMED = 10
 
 # Batches that each worker prepares ahead of the step that needs them.
 _AHEAD = 2
@@ -51,12 +54,12 @@ class PatchSource:
         """Decode every picture, and check that patches of up to `patch_size` lr pixels fit in it.
 
         Raises:
-            DataError: pictures cannot be read or do not fit; all of them are named at once.
+            DataError: pictures cannot be read or do not fit; the first ten are named, and their count.
         """
         with ThreadPoolExecutor(available_cores()) as pool:
             loaded = list(pool.map(lambda pair: _load(pair, scale, patch_size), pairs))
         if problems := [item for item in loaded if isinstance(item, str)]:
-            raise DataError("; ".join(problems))
+            raise DataError(named(problems))
         pictures = [item for item in loaded if not isinstance(item, str)]
         return PatchSource(pictures, [p.hr.name for p in pairs], scale=scale)
 
@@ -230,28 +233,22 @@ class Epoch:
 def pair_problems(pairs: list[Pair], *, scale: int) -> list[str]:
     """Decode every picture of a list and return what is wrong, one text for each pair that does not fit."""
     with ThreadPoolExecutor(available_cores()) as pool:
-        found = pool.map(lambda pair: _problem(pair, scale), pairs)
-        return [problem for problem in found if problem is not None]
+        found = pool.map(lambda pair: _load(pair, scale, patch_size=1), pairs)
+        return [problem for problem in found if isinstance(problem, str)]
 
 
-def _problem(pair: Pair, scale: int) -> str | None:
-    loaded = _load(pair, scale, patch_size=1)
-    return loaded if isinstance(loaded, str) else None
+def named(problems: list[str]) -> str:
+    """Return the first problems in one line, and how many there are more."""
+    more = len(problems) - NAMED
+    return "; ".join(problems[:NAMED]) + (f"; and {more} more, {len(problems)} in all" if more > 0 else "")
 
 
 def _load(pair: Pair, scale: int, patch_size: int) -> tuple[Pixels, Pixels] | str:
+    """Return hr and lr, or what is wrong with them."""
     try:
-        return _checked(pair, read_rgb(pair.hr), read_rgb(pair.lr), scale, patch_size)
-    except (DataError, ImageError) as error:
+        hr, lr = load_pair(pair, scale=scale)
+    except DataError as error:
         return str(error)
-
-
-def _checked(pair: Pair, hr: Pixels, lr: Pixels, scale: int, patch_size: int) -> tuple[Pixels, Pixels] | str:
-    """Return the pictures, or what is wrong with their sizes."""
-    expected = (lr.shape[0] * scale, lr.shape[1] * scale)
-    if hr.shape[:2] != expected:
-        got = f"{hr.shape[1]}x{hr.shape[0]}"
-        return f"{pair.hr}: is {got}, need {expected[1]}x{expected[0]} for scale {scale}"
     if min(lr.shape[:2]) < patch_size:
         return f"{pair.lr}: smaller than the patch size {patch_size}"
     return hr, lr

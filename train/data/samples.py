@@ -10,6 +10,7 @@ from PIL import Image
 
 from sr.errors import TrainingError
 from sr.files import atomic_write
+from train.data.pairs import load_pair, load_pair_list
 from train.data.patches import Epoch, Pixels
 
 _GAP = 4  # white pixels between pictures
@@ -28,6 +29,29 @@ def degradation_sheet(epoch: Epoch, *, patches: int = 12) -> Pixels:
         triples.append(beside([hr, *(one.repeat(scale, 0).repeat(scale, 1) for one in (lr, degraded))]))
     rows = [beside(triples[i : i + 2]) for i in range(0, len(triples) - len(triples) % 2, 2)] or triples[:1]
     return below(rows)
+
+
+def pair_sheet(pair_list: Path, scale: int, *, pairs: int = 12, side: int = 48) -> Path:
+    """Write a sheet of hr and lr crops of `side` lr pixels beside a pair list; return its path.
+
+    Raises:
+        DataError: a picture cannot be read.
+        TrainingError: the sheet cannot be written.
+    """
+    listed = load_pair_list(pair_list)
+    rows = []
+    for pair in listed[:: max(1, len(listed) // pairs)][:pairs]:
+        hr, lr = load_pair(pair, scale=scale)
+        top, left = ((n - min(side, n)) // 2 for n in lr.shape[:2])
+        crop = lr[top : top + side, left : left + side].repeat(scale, 0).repeat(scale, 1)
+        same = hr[top * scale :, left * scale :][: crop.shape[0], : crop.shape[1]]
+        row = beside([same, crop])
+        full = np.full((side * scale, 2 * side * scale + 3 * _GAP, 3), 255, np.uint8)
+        full[: row.shape[0], : row.shape[1]] = row
+        rows.append(full)
+    path = pair_list.with_name(f"{pair_list.stem}-degraded.png")
+    save_png(path, below(rows))
+    return path
 
 
 def beside(pictures: list[Pixels]) -> Pixels:

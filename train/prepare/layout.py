@@ -14,8 +14,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sr.errors import DataError
+from sr.image.content import is_picture
 
-PICTURE_SUFFIXES = frozenset({".png", ".webp", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff"})
+# Folders in which macOS and Synology keep copies and thumbnails.
+_NO_PICTURES = frozenset({"__MACOSX", "@eaDir"})
 
 # Says what lies beside it: `train.prepare.manifest` writes it into every folder of prepared pairs.
 MANIFEST_NAME = "prepare.json"
@@ -66,7 +68,7 @@ def set_name(hr_folder: Path) -> str:
     return absolute.name.removesuffix("_HR")
 
 
-def find_sources(hr_folder: Path, *, made: Sequence[Path] = ()) -> list[Source]:
+def find_sources(hr_folder: Path, *, made: Sequence[Path] = ()) -> list[Path]:
     """Return the pictures in `hr_folder` and below, sorted; neither lr pictures nor prepared ones.
 
     Args:
@@ -84,19 +86,26 @@ def find_sources(hr_folder: Path, *, made: Sequence[Path] = ()) -> list[Source]:
         if not any(path.resolve().is_relative_to(folder) for folder in made)
     ]
     if not paths:
-        raise DataError(f"{hr_folder}: no pictures found (looked for {', '.join(sorted(PICTURE_SUFFIXES))})")
-    return [Source(path, "-".join(path.relative_to(hr_folder).with_suffix("").parts)) for path in paths]
+        raise DataError(f"{hr_folder}: no pictures found")
+    return paths
 
 
-def refuse_clashes(sources: Sequence[Source]) -> None:
-    """Check that no two sources have one name.
-
-    Raises:
-        DataError: some do.
-    """
-    uses = Counter(source.name for source in sources)
-    if clashes := [str(source.path) for source in sources if uses[source.name] > 1]:
-        raise DataError(f"{', '.join(clashes)}: several pictures for one name; rename or remove all but one")
+def named_sources(paths: Sequence[Path], hr_folder: Path) -> list[Source]:
+    """Name each picture after its path in `hr_folder`; where two would have one name, suffixes tell them."""
+    inside = [path.relative_to(hr_folder) for path in paths]
+    uses = Counter("-".join(path.with_suffix("").parts) for path in inside)
+    sources = []
+    for path in inside:
+        name = "-".join(path.with_suffix("").parts)
+        name += f"-{path.suffix[1:]}" if uses[name] > 1 else ""
+        sources.append(Source(hr_folder / path, name))
+    # Names may still be equal, of a/b.png and a-b.png: all but the first get a number.
+    seen = Counter[str]()
+    for index, source in enumerate(sources):
+        seen[source.name] += 1
+        if seen[source.name] > 1:
+            sources[index] = Source(source.path, f"{source.name}-{seen[source.name]}")
+    return sources
 
 
 def distributed_lr(hr_folder: Path, *, scale: int) -> dict[Path, Path]:
@@ -139,8 +148,11 @@ def _hr_folders_in(folder: Path) -> list[Path]:
 
 
 def _is_picture(path: Path) -> bool:
-    # Archives made on a Mac hold "._0001.png", which is no picture.
-    return path.suffix.lower() in PICTURE_SUFFIXES and not path.name.startswith(".") and path.is_file()
+    """Say whether a file is one by its content or its name; a hidden one is not."""
+    try:
+        return not path.name.startswith(".") and is_picture(path)
+    except OSError:  # it is there but cannot be opened: reading it will say so
+        return True
 
 
 def _pictures_below(root: Path) -> Iterator[Path]:
@@ -149,6 +161,9 @@ def _pictures_below(root: Path) -> Iterator[Path]:
         folders[:] = sorted(
             name
             for name in folders
-            if not _LR_FOLDER.search(name) and not (prepared and _PREPARED_SCALE.fullmatch(name))
+            if not name.startswith(".")
+            and name not in _NO_PICTURES
+            and not _LR_FOLDER.search(name)
+            and not (prepared and _PREPARED_SCALE.fullmatch(name))
         )
         yield from (path for name in sorted(files) if _is_picture(path := Path(directory, name)))

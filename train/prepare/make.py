@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Callable, Iterator, Sequence
+import zlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, replace
 from fractions import Fraction
@@ -27,8 +28,10 @@ from sr.files import atomic_write
 from sr.metrics import y_channel
 from sr.processor import available_cores
 from sr.resize import bicubic_resize, modulo_crop
-from train.data.pairs import read_rgb
-from train.prepare.layout import find_hr_folder, find_sources, refuse_clashes, set_name
+from train.data.pairs import read_opaque
+from train.data.patches import named
+from train.data.samples import pair_sheet
+from train.prepare.layout import Source, find_hr_folder, find_sources, named_sources, set_name
 from train.prepare.manifest import MadeScale, Manifest, Record, open_manifest, write_text
 from train.prepare.plan import (
     KINDS,
@@ -72,10 +75,12 @@ class Prepared:
     too_small: tuple[Path, ...]  # left out
     not_found: tuple[str, ...]  # names to exclude that no picture has
     removed: int  # files that the lists do not name any more
+    problems: tuple[str, ...] = ()  # pictures that were left out because they are bad
+    samples: tuple[Path, ...] = ()  # sheets of degraded pairs
 
     def lines(self) -> Iterator[str]:
         """Yield what there is to say about it, for people."""
-        before = self.pictures - self.made - len(self.too_small)
+        before = self.pictures - self.made - len(self.too_small) - len(self.problems)
         yield f"{self.hr_folder}: {_count(self.pictures, 'picture')}" + (
             f", {before:,} complete from before" if before else ""
         )
@@ -95,6 +100,8 @@ class Prepared:
             yield f"{one.path}  {what}; lr: {one.taken:,} taken as distributed, {one.computed:,} computed"
         if self.removed:
             yield f"{_count(self.removed, 'stale file')} removed"
+        if self.samples:
+            yield f"{', '.join(map(str, self.samples))}  hr and degraded lr of some pairs"
 
 
 def prepare(spec: PrepareSpec, *, progress: Progress | None = None) -> Prepared:
@@ -107,9 +114,10 @@ def prepare(spec: PrepareSpec, *, progress: Progress | None = None) -> Prepared:
     Args:
         progress: called after each picture that was made.
 
+    Bad pictures are left out and named in the result.
+
     Raises:
-        DataError: pictures are missing, damaged or do not fit (all are named, no list is written),
-            or OUT holds pairs that were made otherwise.
+        DataError: no picture is left, OUT holds pairs that were made otherwise, or the disk is full.
     """
     spec = replace(spec, scales=tuple(sorted(set(spec.scales))))
     hr_folder = find_hr_folder(spec.hr_folder)
@@ -119,16 +127,13 @@ def prepare(spec: PrepareSpec, *, progress: Progress | None = None) -> Prepared:
     )
     folders = {s: [output / f"x{s}" / kind for kind in KINDS] for s in manifest.scales | set(spec.scales)}
     found = find_sources(hr_folder, made=[path for two in folders.values() for path in two])
-    not_found = sorted(spec.exclude - {source.path.stem for source in found})
-    sources = [source for source in found if source.path.stem not in spec.exclude]
-    refuse_clashes(sources)
-    records, jobs = plan_jobs(spec, hr_folder, output, manifest, sources)
-    too_small = tuple(s.path for s in sources if not is_large_enough(records[s.name], spec))
-    if len(too_small) == len(sources):
-        reason = (
-            f"all are smaller than {spec.patch_size}x{spec.patch_size}" if sources else "all are excluded"
-        )
-        raise DataError(f"{hr_folder}: no pictures are left, {reason}")
+    not_found = sorted(spec.exclude - {path.stem for path in found})
+    sources = named_sources([path for path in found if path.stem not in spec.exclude], hr_folder)
+    records, jobs, problems = plan_jobs(spec, hr_folder, output, manifest, sources)
+    too_small = tuple(
+        s.path for s in sources if s.name in records and not is_large_enough(records[s.name], spec)
+    )
+    _require_pictures(hr_folder, spec, sources, too_small, problems)
 
     for scale in spec.scales:
         for folder in folders[scale]:
@@ -136,20 +141,48 @@ def prepare(spec: PrepareSpec, *, progress: Progress | None = None) -> Prepared:
         if spec.overwrite:  # half replaced, it would name what does not fit
             (output / f"x{scale}.json").unlink(missing_ok=True)
     manifest.scales |= set(spec.scales)
-    manifest.records |= records
+    manifest.records = {n: r for n, r in manifest.records.items() if n not in problems} | records
     manifest.save()
-    _run(spec, output, manifest, jobs, progress)
-    kept = [source for source in sources if source.path not in set(too_small)]
+    problems |= _run(spec, output, manifest, jobs, progress)
+    left_out = {source.name for source in sources if source.path in set(too_small)} | problems.keys()
+    kept = [source for source in sources if source.name not in left_out]
+    _require_pictures(hr_folder, spec, sources, too_small, problems)
     lists = _write_lists(spec, output, {source.name: manifest.records[source.name] for source in kept})
     removed = sum(_remove_stale(one) for one in lists) if spec.overwrite else 0
+    samples = () if spec.degradation is None else tuple(pair_sheet(one.path, one.scale) for one in lists)
     return Prepared(
-        spec, hr_folder, tuple(lists), len(sources), len(jobs), too_small, tuple(not_found), removed
+        spec,
+        hr_folder,
+        tuple(lists),
+        pictures=len(sources),
+        made=sum(job.source.name not in problems for job in jobs),
+        too_small=too_small,
+        not_found=tuple(not_found),
+        removed=removed,
+        problems=tuple(sorted(problems.values())),
+        samples=samples,
     )
+
+
+def _require_pictures(
+    hr_folder: Path,
+    spec: PrepareSpec,
+    sources: Sequence[Source],
+    too_small: Sequence[Path],
+    problems: Mapping[str, str],
+) -> None:
+    if len(too_small) + len(problems) < len(sources):
+        return
+    if problems:
+        raise DataError(named(sorted(problems.values())))
+    reason = f"all are smaller than {spec.patch_size}x{spec.patch_size}" if sources else "all are excluded"
+    raise DataError(f"{hr_folder}: no pictures are left, {reason}")
 
 
 def _settings(spec: PrepareSpec, hr_folder: Path) -> dict[str, Any]:
     whole = spec.whole
-    return {
+    degraded = {} if spec.degradation is None else {"degrade": spec.degradation.to_json(), "seed": spec.seed}
+    return degraded | {
         "mode": "whole" if whole else "patches",
         "patch_size": None if whole else spec.patch_size,
         "stride": None if whole else spec.hr_stride,
@@ -164,13 +197,13 @@ def _settings(spec: PrepareSpec, hr_folder: Path) -> dict[str, Any]:
 
 def _run(
     spec: PrepareSpec, output: Path, manifest: Manifest, jobs: Sequence[Job], progress: Progress | None
-) -> None:
-    """Make all jobs and record each as it is done.
+) -> dict[str, str]:
+    """Make all jobs and record each as it is done; return what is wrong by the name of the source.
 
     Raises:
-        DataError: pictures cannot be read (all are named, the others are made), or the disk is full.
+        DataError: the disk is full.
     """
-    problems = []
+    problems = {}
     pool = ThreadPoolExecutor(min(available_cores(), MAX_WORKERS))  # numpy and Pillow release the GIL
     try:
         futures = {pool.submit(_make, spec, output, job): job.source.name for job in jobs}
@@ -180,7 +213,8 @@ def _run(
                 manifest.records[futures[future]] = outcome
                 manifest.save(lazily=True)
             else:
-                problems.append(outcome)
+                problems[futures[future]] = outcome
+                manifest.records.pop(futures[future], None)
             if progress is not None:
                 progress(done, len(jobs))
     except BaseException:  # Ctrl-C as well: what is done stays done
@@ -190,15 +224,14 @@ def _run(
         raise
     pool.shutdown()
     manifest.save()
-    if problems:
-        raise DataError("; ".join(sorted(problems)))
+    return problems
 
 
 def _make(spec: PrepareSpec, output: Path, job: Job) -> Record | str:
     """Make the files of a source; return its new record, or why it cannot be read."""
     try:
-        hr = read_rgb(job.source.path)
-        taken = {scale: read_rgb(job.lr[scale][0]) for scale in job.scales if scale in job.lr}
+        hr = read_opaque(job.source.path)
+        taken = {scale: read_opaque(job.lr[scale][0]) for scale in job.scales if scale in job.lr}
     except DataError as error:
         return str(error)
     scales = dict(job.record.scales)
@@ -206,6 +239,9 @@ def _make(spec: PrepareSpec, output: Path, job: Job) -> Record | str:
         cropped = modulo_crop(hr, scale=scale)
         lr = taken[scale] if scale in taken else bicubic_resize(cropped, scale=Fraction(1, scale))
         is_flat = _flatness(spec, cropped, lr, scale)
+        if spec.degradation is not None:
+            rng = np.random.default_rng([spec.seed, zlib.crc32(job.source.name.encode()), scale])
+            lr = spec.degradation.degraded(cropped, lr, scale=scale, rng=rng)
         flat = []
         for index, piece in enumerate(pieces(spec, job.record, job.source.name, scale)):
             if is_flat(piece):

@@ -16,7 +16,7 @@ from sr.files import atomic_write
 from train.prepare.layout import MANIFEST_NAME
 
 _FORMAT = 1
-_REMEDY = "name another folder (-o), or replace what is there (--overwrite)"
+_REMEDY = "choose another folder (-o), or replace these pairs (--overwrite)"
 
 # A lazy save waits for this many times as long as the last one took (0.12 s for 3,450 pictures and
 # three scales), so that it costs 5 % of a core at most. What a kill undoes is as little.
@@ -107,8 +107,9 @@ def open_manifest(
     if overwrite:
         return _replacing(fresh, scales)
     found = _load(folder) or fresh
-    for key, value in settings.items():
-        if (there := found.settings.get(key)) != value:
+    for key in settings | found.settings:
+        there, value = found.settings.get(key), settings.get(key)
+        if there != value:
             label = key.replace("_", " ")
             raise DataError(f"{folder}: holds pairs made with {label} {there}, not {value}; {_REMEDY}")
     for scale in set(scales) - found.scales:

@@ -12,10 +12,9 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from PIL import Image
-
 from sr.errors import DataError
-from train.data.pairs import read_rgb
+from train.data.degrade import Degradation
+from train.data.pairs import upright_size
 from train.prepare.layout import Source, distributed_lr
 from train.prepare.manifest import Manifest, Record, Stamp
 
@@ -42,6 +41,8 @@ class PrepareSpec:
     min_detail: float = 0.0  # variance of what bicubic does not restore of luma, levels^2; likewise
     whole: bool = False
     overwrite: bool = False
+    degradation: Degradation | None = None  # of the lr pictures
+    seed: int = 0  # of what is drawn for it
 
     def __post_init__(self) -> None:
         if not self.scales or min(self.scales) < 1:
@@ -120,25 +121,27 @@ def is_large_enough(record: Record, spec: PrepareSpec) -> bool:
 
 def plan_jobs(
     spec: PrepareSpec, hr_folder: Path, output: Path, manifest: Manifest, sources: Sequence[Source]
-) -> tuple[dict[str, Record], list[Job]]:
-    """Return the record of each source, of what is right of it so far, and the jobs that make the rest.
+) -> tuple[dict[str, Record], list[Job], dict[str, str]]:
+    """Return what is right of each source so far, the jobs that make the rest, and what is wrong.
 
-    Raises:
-        DataError: pictures cannot be read or do not fit; all of them are named.
+    Returns:
+        The record of each source that can be read; jobs; problems by the name of the source.
     """
     distributed = {scale: distributed_lr(hr_folder, scale=scale) for scale in spec.scales}
     present = {scale: _present(output / f"x{scale}") for scale in spec.scales}
     records: dict[str, Record] = {}
     jobs: list[Job] = []
+    problems: dict[str, str] = {}
 
-    def plan(source: Source) -> list[str]:
+    def plan(source: Source) -> None:
         file, stamp = source.path.relative_to(hr_folder), Stamp.of(source.path)
         old = manifest.records.get(source.name)
         if old is None or (old.file, old.stamp) != (file.as_posix(), stamp):
             try:
-                height, width = _size(source.path)
+                height, width = upright_size(source.path)
             except DataError as error:
-                return [str(error)]
+                problems[source.name] = str(error)
+                return
             old = Record(file.as_posix(), stamp, height, width)
         lr = {
             scale: (path, Stamp.of(path))
@@ -152,19 +155,17 @@ def plan_jobs(
         todo = tuple(scale for scale in spec.scales if scale not in complete)
         rest = {scale: made for scale, made in old.scales.items() if scale not in todo or scale in same}
         record = Record(old.file, old.stamp, old.height, old.width, rest)
+        if todo and is_large_enough(record, spec):
+            job = Job(source, record, lr, todo, frozenset(same))
+            if misfit := _misfit(job):
+                problems[source.name] = misfit
+                return
+            jobs.append(job)
         records[source.name] = record
-        if not todo or not is_large_enough(record, spec):
-            return []
-        jobs.append(Job(source, record, lr, todo, frozenset(same)))
-        return _misfits(jobs[-1])
 
     with ThreadPoolExecutor(MAX_WORKERS) as pool:  # reads headers: waits for the disk, not for a core
-        problems = [problem for several in pool.map(plan, sources) for problem in several]
-        if problems:  # name those whose damage lies behind the header, too
-            problems += [problem for several in pool.map(_damage, jobs) for problem in several]
-    if problems:
-        raise DataError("; ".join(sorted(set(problems))))
-    return records, sorted(jobs, key=lambda job: job.source.name)
+        list(pool.map(plan, sources))
+    return records, sorted(jobs, key=lambda job: job.source.name), problems
 
 
 def _present(folder: Path) -> set[str]:
@@ -175,41 +176,20 @@ def _present(folder: Path) -> set[str]:
     return hr & lr
 
 
-def _size(path: Path) -> tuple[int, int]:
-    """Return height and width as the file's header has them."""
-    try:
-        with Image.open(path) as picture:
-            return picture.height, picture.width
-    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
-        raise DataError(f"{path}: cannot read the picture ({error})") from error
-
-
-def _misfits(job: Job) -> list[str]:
+def _misfit(job: Job) -> str:
+    """Return what is wrong with the sizes of a source and of its lr pictures; "" if nothing is."""
     height, width = job.record.height, job.record.width
-    problems = []
     for scale in job.scales:
         need = (height // scale, width // scale)
         if 0 in need:
-            problems.append(f"{job.source.path}: is {width}x{height}, smaller than the scale {scale}")
-        elif scale in job.lr:
+            return f"{job.source.path}: is {width}x{height}, smaller than the scale {scale}"
+        if scale in job.lr:
             path = job.lr[scale][0]
             try:
-                got = _size(path)
+                got = upright_size(path)
             except DataError as error:
-                problems.append(str(error))
-                continue
+                return str(error)
             if got != need:
                 expected = f"{need[1]}x{need[0]} for {job.source.path} at x{scale}"
-                problems.append(f"{path}: is {got[1]}x{got[0]}, need {expected}")
-    return problems
-
-
-def _damage(job: Job) -> list[str]:
-    problems = []
-    for path in (job.source.path, *(job.lr[scale][0] for scale in job.scales if scale in job.lr)):
-        try:
-            _size(path)  # knows headers that `read_rgb` does not expect
-            read_rgb(path)
-        except DataError as error:
-            problems.append(str(error))
-    return problems
+                return f"{path}: is {got[1]}x{got[0]}, need {expected}"
+    return ""
