@@ -1,6 +1,8 @@
 """Evaluation: the figures of record, of functions and of every kind of model file."""
 
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +19,8 @@ from sr.metrics import psnr, psnr_y, ssim, ssim_y
 from sr.network.model import SRNet
 from tests.training import CPU, NETWORK, small_config, trained, write_pairs
 from train.data.pairs import load_pair_list, read_opaque
-from train.evaluate import Quality, evaluate, upscale_with
+from train.evaluate import Quality, evaluate, evaluate_folder, upscale_with
+from train.prepare.make import PrepareSpec, prepare
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -59,6 +62,32 @@ def test_picture_that_is_too_small_to_measure_is_named(tmp_path: Path) -> None:
     path = write_pairs(tmp_path / "x2.json", scale=2, side=6)
     with pytest.raises(DataError, match=r"hr0-x2\.png: "):
         evaluate(enlarged, path, scale=2)
+
+
+def test_folder_of_hr_pictures_is_measured_as_its_pairs_are(tmp_path: Path) -> None:
+    for seed, sides in enumerate(((41, 50), (40, 44))):
+        image = np.random.default_rng(seed).integers(0, 256, (*sides, 3), dtype=np.uint8)
+        (tmp_path / "hr").mkdir(exist_ok=True)
+        Image.fromarray(image).save(tmp_path / f"hr/{seed}.png")
+    spec = PrepareSpec(tmp_path / "hr", scales=(2,), output=tmp_path / "pairs", whole=True)
+    expected = evaluate(enlarged, prepare(spec).lists[0].path, scale=2)
+    assert evaluate_folder(enlarged, tmp_path / "hr", scale=2) == (expected, [])
+
+    (tmp_path / "hr/bad.png").write_text("no picture")
+    quality, (problem,) = evaluate_folder(enlarged, tmp_path / "hr", scale=2)
+    assert quality == expected
+    assert problem.startswith(str(tmp_path / "hr/bad.png"))
+    result = CliRunner().invoke(main, ["eval", str(tmp_path / "hr"), "--scale", "2", "--backend", "onnx"])
+    assert result.exit_code == 1
+    assert result.stdout.startswith("2 pictures")
+    assert "bad.png" in result.stderr
+    for arguments in ([], [str(tmp_path / "hr"), "--list", "x2.json"]):
+        assert CliRunner().invoke(main, ["eval", *arguments]).exit_code == 2
+
+
+def test_measuring_and_preparing_need_no_torch() -> None:
+    code = "import sys, train.evaluate, train.prepare.make, train.data.degrade; assert 'torch' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 def test_network_is_left_in_the_mode_it_was_in() -> None:

@@ -96,7 +96,7 @@ def copied(model: nn.Module) -> dict[str, Tensor]:
         {"amp": "fp16"},
         {"model": replace(NETWORK, attention="local", norm="none"), "loss": "l1+3*luma"},
         {"stages": ("l1:4:batch=2", "l1:2:batch=4:patch=6", "l2:2:batch=16:patch=10")},
-        {"degrade": ("restore",)},
+        {"degrade": ("restore", "clean=0.7")},
         {"model": replace(NETWORK, colour="YCbCr")},
         {"model": replace(NETWORK, colour="Y", img_channels=1)},
     ],
@@ -693,7 +693,7 @@ def test_batch_that_is_smaller_than_the_group(config: TrainConfig) -> None:
 
 
 def test_pictures_of_another_scale_are_refused(config: TrainConfig, pairs: dict[int, Path]) -> None:
-    with pytest.raises(DataError, match=r"24x24.*scale 2"):
+    with pytest.raises(DataError, match="24x24"):
         Trainer(replace(config, train_list=pairs[3]), group=CPU, log=silent)
 
 

@@ -1,4 +1,4 @@
-"""PSNR and SSIM of anything that upscales, over a pair list, by the protocol of record."""
+"""PSNR and SSIM of anything that upscales, over a pair list or a folder, by the protocol of record."""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ from numpy.typing import NDArray
 from sr.errors import DataError, ImageError
 from sr.metrics import psnr, psnr_y, shave, ssim, ssim_y
 from train.data.pairs import Pair, load_pair, load_pair_list
+from train.data.patches import named
+from train.prepare.layout import distributed_lr, find_hr_folder, find_sources
 
 if TYPE_CHECKING:
     from sr.network.model import SRNet
@@ -49,6 +51,35 @@ def evaluate(upscale: Upscale, pair_list: Path, *, scale: int, group: Group | No
     rows = [_measured(upscale, pair, scale) for pair in pairs[rank::world]]
     if group:
         rows = [row for part in group.gather(rows) for row in part]
+    return _means(rows)
+
+
+def evaluate_folder(upscale: Upscale, folder: Path, *, scale: int) -> tuple[Quality, list[str]]:
+    """Measure `upscale` on the hr pictures of a folder; bad ones are left out and named.
+
+    lr pictures that a data set brings along are used, others made by MATLAB's bicubic.
+
+    Returns:
+        The means, and a text for each bad picture.
+
+    Raises:
+        DataError: the folder has no picture that can be measured.
+    """
+    hr_folder = find_hr_folder(folder)
+    distributed = distributed_lr(hr_folder, scale=scale)
+    rows, problems = [], []
+    for path in find_sources(hr_folder):
+        lr = distributed.get(path.relative_to(hr_folder).with_suffix(""))
+        try:
+            rows.append(_measured(upscale, Pair(path, lr), scale))
+        except DataError as error:
+            problems.append(str(error))
+    if not rows:
+        raise DataError(named(problems))
+    return _means(rows), problems
+
+
+def _means(rows: list[tuple[float, float, float, float]]) -> Quality:
     luma, rgb, ssim_luma, ssim_rgb = (float(mean) for mean in np.mean(rows, axis=0))
     return Quality(luma, rgb, ssim_luma, ssim_rgb, len(rows))
 

@@ -389,6 +389,7 @@ class Trainer:
             {name: value.detach().cpu() for name, value in model.state_dict().items()},
             self._summary(),
             self.config.preset,
+            licence=self.config.licence,
         )
 
     def _summary(self) -> dict[str, Any]:

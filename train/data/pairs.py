@@ -5,23 +5,28 @@ from __future__ import annotations
 import ast
 import json
 from dataclasses import dataclass
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from sr.errors import DataError, SrupError
+from sr.errors import DataError, ImageError, SrupError
 from sr.image.decode import read_header
 from sr.image.rgb import read_rgb
 from sr.image.source import upright_metadata
+from sr.resize import bicubic_resize, modulo_crop
 
 
 @dataclass(frozen=True)
 class Pair:
-    """One hr picture and its lr counterpart; the hr size is `scale` times the lr size."""
+    """One hr picture and its lr counterpart; the hr size is `scale` times the lr size.
+
+    Without an lr picture, the hr picture is cut to a multiple of the scale and shrunk by MATLAB's bicubic.
+    """
 
     hr: Path
-    lr: Path
+    lr: Path | None
 
 
 def load_pair_list(path: Path) -> list[Pair]:
@@ -59,6 +64,12 @@ def load_pair(pair: Pair, *, scale: int) -> tuple[NDArray[np.uint8], NDArray[np.
     Raises:
         DataError: one cannot be read, has transparent pixels, or their sizes do not fit.
     """
+    if pair.lr is None:
+        try:
+            hr = modulo_crop(read_opaque(pair.hr), scale=scale)
+        except ImageError as error:
+            raise DataError(f"{pair.hr}: {error}") from error
+        return hr, bicubic_resize(hr, scale=Fraction(1, scale))
     hr, lr = read_opaque(pair.hr), read_opaque(pair.lr)
     height, width = (scale * side for side in lr.shape[:2])
     if hr.shape[:2] != (height, width):

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,7 +22,9 @@ from sr.errors import DataError
 from sr.processor import available_cores
 from train.data.degrade import GRID, MARGIN, Degradation
 from train.data.pairs import Pair, load_pair
-from train.distributed import Group
+
+if TYPE_CHECKING:
+    from train.distributed import Group
 
 Pixels = NDArray[np.uint8]
 T = TypeVar("T")
@@ -250,7 +252,7 @@ def _load(pair: Pair, scale: int, patch_size: int) -> tuple[Pixels, Pixels] | st
     except DataError as error:
         return str(error)
     if min(lr.shape[:2]) < patch_size:
-        return f"{pair.lr}: smaller than the patch size {patch_size}"
+        return f"{pair.lr or pair.hr}: smaller than the patch size {patch_size}"
     return hr, lr
 
 
