@@ -58,17 +58,18 @@ def open_sixteen_bit_backend(name: str, request: BackendRequest) -> Backend:
     """
     if request.precision not in (None, "fp32"):
         raise BackendError(
-            f"{request.precision} computes 8 bits per channel and the picture has 16; use --precision fp32"
+            f"{request.precision} computes 8 bits per channel and the picture has 16; use --precision fp32, "
+            "or reduce the picture with --depth 8"
         )
     if name != "auto" and not BACKENDS[name].sixteen_bit:
         raise BackendError(
             f"backend {name} computes 8 bits per channel and the picture has 16; "
-            f"use --backend {names_of(sixteen_bit())}"
+            f"use --backend {names_of(sixteen_bit())}, or reduce the picture with --depth 8"
         )
     if request.model is not None:
         raise BackendError(
             f"{request.model}: computes 8 bits per channel and the picture has 16; "
-            "export the model with --io float32 --precision fp32"
+            "export the model with --io float32 --precision fp32, or reduce the picture with --depth 8"
         )
     model = shipped_onnx(scale=request.scale, io="float32")
     device = request.device if len(gpu_indices(request.device)) < 2 else "cuda"

@@ -18,7 +18,7 @@ from sr.errors import ImageError, printable
 from sr.image.formats import FORMATS
 from sr.image.picture import Pixels
 from sr.image.refusals import complaint
-from sr.image.source import Header, upright_metadata
+from sr.image.source import REDUCED, Header, losses, upright_metadata
 from sr.image.vips import vips_library
 
 _SKIPPED_ROWS = 64  # at once, on the way to the first band
@@ -38,6 +38,7 @@ class BandReader:
         channels: 1 to 4; 2 and 4 are with alpha.
         dtype: "uint8" or "uint16".
         metadata: that fit upright pixels.
+        notes: what of the file is left out or reduced, for the user to read.
     """
 
     def __init__(self, path: Path, header: Header) -> None:
@@ -59,9 +60,11 @@ class BandReader:
             self.metadata, orientation = upright_metadata(
                 header.metadata, grey=header.channels < 3, orientation=header.orientation
             )
+            self.notes = header.notes + losses(header.metadata, self.metadata)
             image = self._opened(file.fileno(), orientation)
             if image.format == "ushort" and not header.sixteen_bit:  # asked for
                 image = ((image + _HALF_LEVEL) / _LEVEL).floor().cast("uchar")
+                self.notes += (REDUCED,)
             if image.format not in _TYPES or not 1 <= image.bands <= 4:
                 raise ImageError(
                     f"{self._name}: {image.bands} channels of type {image.format}, need grey or RGB of "

@@ -167,6 +167,7 @@ class PillowSource(Source):
             channels=_CHANNELS[mode] + (mode in ("L", "RGB") and "transparency" in image.info),
             sixteen_bit=False,
             metadata=self.stored_metadata(),
+            notes=self._notes,
             problem=problem,
         )
 

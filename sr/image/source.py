@@ -50,6 +50,7 @@ class Header:
     sixteen_bit: bool
     metadata: Metadata  # as stored
     orientation: int = 0  # takes precedence over that of the metadata; 0 if there is none
+    notes: tuple[str, ...] = ()  # what of the file is left out, for the user to read
     problem: str = ""  # why its rows cannot be read one after the other; empty if they can
 
     @property
@@ -132,14 +133,14 @@ def upright(picture: Picture, *, turn: bool, orientation: int = 0) -> Picture:
     """
     stored = picture.metadata
     metadata, orientation = upright_metadata(stored, grey=picture.grey, orientation=orientation)
-    picture = replace(picture, notes=picture.notes + _losses(stored, metadata))
+    picture = replace(picture, notes=picture.notes + losses(stored, metadata))
     if not turn:
         return replace(picture, metadata=metadata)
     alpha = None if picture.alpha is None else turned(picture.alpha, orientation)
     return replace(picture, pixels=turned(picture.pixels, orientation), alpha=alpha, metadata=metadata)
 
 
-def _losses(stored: Metadata, kept: Metadata) -> tuple[str, ...]:
+def losses(stored: Metadata, kept: Metadata) -> tuple[str, ...]:
     """Say what had to go from metadata because it is not true of the upright picture alone."""
     claims = without_claims(stored.xmp)[1] if stored.xmp else ()
     notes = [f"{claim}: not upscaled, and no longer named in the XMP data" for claim in claims]

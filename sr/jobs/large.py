@@ -23,6 +23,8 @@ from sr.image import WriteOptions, check_output, within_neighbours
 from sr.image.alpha import BLEED_ROWS, BleedByBands
 from sr.image.bands import BandReader
 from sr.image.formats.bigtiff import TILE_PX, Mosaic, TiledLayout, TiledTiff, part_files
+from sr.image.formats.tiff import TIFF
+from sr.image.keeping import fitted_metadata
 from sr.image.metadata import is_grey_profile
 from sr.image.picture import Pixels
 from sr.image.source import Header
@@ -97,6 +99,8 @@ def upscale_large(
         size, output_size = (reader.width, reader.height), (reader.width * scale, reader.height * scale)
         layout = _layout(reader, output_size, options or WriteOptions(), tile)
         check_output(target, height=1, width=1, alpha=reader.channels % 2 == 0)  # BigTIFF holds any size
+        metadata, lost = fitted_metadata(reader.metadata, TIFF)
+        notes = reader.notes + lost
         made_of = _made_of(source, upscaler, layout)
         begun: int | None = None
         try:
@@ -106,7 +110,7 @@ def upscale_large(
                     begun = file.rows if begun is None else begun
                     try:
                         _upscale(reader, bleed, upscaler, file, layout, progress)
-                        file.finish(reader.metadata)
+                        file.finish(metadata)
                         break
                     except ImageError:
                         file.discard()
@@ -125,7 +129,8 @@ def upscale_large(
                 f"{printable(target)}: what is done is kept, and the same command goes on with it"
             ) from error
         tiles = len(upscaler.grid(reader.height, reader.width))
-    notes = (f"went on at row {begun:,} of {layout.height:,} of an interrupted run",) if begun else ()
+    if begun:
+        notes += (f"went on at row {begun:,} of {layout.height:,} of an interrupted run",)
     return LargeResult(size, output_size, tiles, time.perf_counter() - started, notes)
 
 

@@ -80,6 +80,7 @@ class PngSource(PillowSource):
             channels=channels,
             sixteen_bit=True,
             metadata=self.stored_metadata(),
+            notes=self._notes,
         )
 
     def stored_metadata(self) -> Metadata:
