@@ -12,10 +12,9 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from threading import Condition, get_ident
-from typing import Self, TypedDict, Unpack
+from typing import TYPE_CHECKING, Self, TypedDict, Unpack
 
 from sr.backends import Backend, model_scale
-from sr.backends.tensorrt.request import EngineBuilder
 from sr.errors import BackendError, TilingError
 from sr.image import Picture, Pixels
 from sr.network.modelfile import Precision, files_digest, shipped_scales, shipped_weights
@@ -26,6 +25,9 @@ from sr.upscale import Progress, Upscaler
 
 # `resample` works channel by channel in float32: in bytes per pixel of its input and of its output.
 _RESAMPLED_IN_BYTES, _RESAMPLED_OUT_BYTES = 12, 8
+
+if TYPE_CHECKING:
+    from sr.backends.tensorrt.request import EngineBuilder
 
 
 class UpscalerSettings(TypedDict, total=False):

@@ -40,7 +40,7 @@ def command(
 
     The lr pictures of HR_FOLDER are made by MATLAB's bicubic, unless the data set has its own.
     """
-    from sr.cli.report_engines import engine_builder
+    from sr.cli.building import build_engine
     from sr.network.modelkind import check_model_file
     from sr.upscale import Upscaler
     from train.data.patches import named
@@ -57,7 +57,7 @@ def command(
         precision=precision,
         device=device,
         model=model,
-        builder=engine_builder(),
+        builder=build_engine,
     ) as upscaler:
         if pair_list is not None:
             quality = evaluate(upscaler, pair_list, scale=upscaler.scale)

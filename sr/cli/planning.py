@@ -13,8 +13,8 @@ from typing import Any
 
 import click
 
+from sr.cli.building import build_engine, build_progress
 from sr.cli.compare import check_page
-from sr.cli.report_engines import build_progress, engine_builder
 from sr.cli.request import UpscaleRequest, image_error_is_wrong_usage
 from sr.cli.streams import check_streams, streamed_worklist
 from sr.cli.types import STREAM, OutputPath
@@ -102,7 +102,7 @@ def open_planned(planned: PlannedRun, opener: Opener | None) -> UpscalerSetup:
         settings: UpscalerSettings = {
             **planned.upscaler_settings,
             "build_progress": progress,
-            "builder": engine_builder(),
+            "builder": build_engine,
         }
         if opener is not None:
             return opener(planned.upscaling, settings)

@@ -1,10 +1,8 @@
-"""Engines on the command line: building them, listing them, and the builder for all other commands."""
+"""Engines on the command line: building them with `srup export`, listing them with `srup info`."""
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,18 +14,11 @@ import click
 from sr.backends.tensorrt.gpus import Gpu, visible_gpus
 from sr.backends.tensorrt.manifest import Engine, EngineManifest, plans_in
 from sr.backends.tensorrt.modules import MODULES, TITLES, load_module
-from sr.backends.tensorrt.request import EngineBuilder, Progress
 from sr.backends.tensorrt.spec import EngineSpec
 from sr.backends.tensorrt.store import EngineStore
+from sr.cli.building import build_engine, engine_progress
 from sr.errors import OutOfDeviceMemoryError, SrupError
 from sr.network.modelfile import Precision
-
-
-def engine_builder() -> EngineBuilder:
-    """Return the function that builds engines which the store lacks."""
-    from deploy.engines.build import build_engine
-
-    return build_engine
 
 
 @dataclass(frozen=True)
@@ -92,7 +83,7 @@ def export_engines(
     """
     from deploy.engines.models import engine_models
 
-    store = EngineStore(folder, builder=engine_builder())
+    store = EngineStore(folder, builder=build_engine)
     modules = {backend: load_module(backend) for backend in backends}
     kinds = _kinds(visible_gpus())
     models = engine_models(weights, scales, precision, store.folder)
@@ -139,44 +130,6 @@ def _gpus_for(targets: tuple[int, ...], kinds: list[Gpu]) -> list[Gpu | None]:
     if targets:
         return [next((gpu for gpu in kinds if gpu.compute_capability in targets), None)]
     return [*kinds] or [None]
-
-
-@contextmanager
-def build_progress() -> Iterator[Progress]:
-    """Yield a progress callback for an engine that may have to be built: it prints why, then draws a bar."""
-    bars: list[Progress | None] = []
-    with ExitStack() as stack:
-
-        def progress(phase: str, share: float) -> None:
-            if not bars:
-                click.echo(phase, err=True)
-                bars.append(stack.enter_context(engine_progress("engine")))
-            elif bars[0] is not None:
-                bars[0](phase, share)
-
-        yield progress
-
-
-@contextmanager
-def engine_progress(title: str) -> Iterator[Progress | None]:
-    """Yield a progress callback for a build: a bar if stderr is a terminal, else nothing."""
-    if not sys.stderr.isatty():
-        yield None
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, TaskProgressColumn, TextColumn, TimeElapsedColumn
-    from rich.progress import Progress as Bars
-
-    columns = (
-        TextColumn(f"building the {title} engine"),
-        BarColumn(),
-        TaskProgressColumn(),
-        TimeElapsedColumn(),
-        TextColumn("{task.description}", markup=False),
-    )
-    with Bars(*columns, console=Console(stderr=True), transient=True) as bars:
-        task = bars.add_task("", total=1.0)
-        yield lambda phase, share: bars.update(task, completed=share, description=phase)
 
 
 def print_engines(folder: Path | None, *, prune: bool) -> None:
