@@ -8,6 +8,7 @@ After each line that it prints, the memory of the process is read (Linux).
 
 from __future__ import annotations
 
+import json
 import os
 import statistics
 import subprocess
@@ -80,7 +81,8 @@ def _readings(source: Path, target: Path, arguments: Sequence[str]) -> list[floa
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     with subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
-        readings = [resident_mib(process.pid) for _ in process.stdout]
+        # The last line is a summary, not a picture.
+        readings = [resident_mib(process.pid) for line in process.stdout if "source" in json.loads(line)]
     if process.returncode != 0:
         raise DataError(f"srup upscale ended with exit status {process.returncode}")
     return readings
