@@ -22,7 +22,8 @@ from sr.errors import BackendError, ImageError, MissingExtraError, OutOfDeviceMe
 from sr.image import Picture, read_picture, write_options, write_picture
 from sr.image.alpha import BLEED_ROWS, BleedByBands, bleed_under_transparency
 from sr.image.decode import read_header
-from sr.image.formats.bigtiff import Mosaic, TiledLayout, part_files
+from sr.image.formats.bigtiff import part_files
+from sr.image.formats.tiles import Mosaic, TiledLayout
 from sr.jobs.admission import Admission, RunLimits
 from sr.jobs.large import LargePicture, upscale_large
 from sr.jobs.pipeline import FileJob, upscale_files

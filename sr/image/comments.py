@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import struct
 
-from sr.image.metadata import EXIF_PREFIX, Entry, Tags, TiffReader, directory
+from sr.image.directories import Entry, Tags, TiffReader, directory
+from sr.image.metadata import EXIF_PREFIX
 
 _EXIF_IFD, _VERSION, _USER_COMMENT = 0x8769, 0x9000, 0x9286
 _LONG, _UNDEFINED = 4, 7

@@ -6,7 +6,8 @@ import struct
 
 import numpy as np
 
-from sr.image.metadata import Entry, GeoReference, Tags, TiffReader, swapped
+from sr.image.directories import Entry, Tags, TiffReader, swapped
+from sr.image.metadata import GeoReference
 
 _PIXEL_SCALE, _TIE_POINTS, _TRANSFORMATION, _GEO_KEYS = 33550, 33922, 34264, 34735
 # The parameters of the keys, and what GDAL keeps beside them.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import logging
 import struct
 import threading
 import warnings
@@ -77,6 +78,7 @@ class _PillowLimits:
 
 
 PILLOW_LIMITS_LIFTED = _PillowLimits()
+logging.getLogger("PIL").addHandler(logging.NullHandler())  # what it logs comes as an exception, too
 
 
 class PillowSource(Source):

@@ -10,6 +10,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
+from sr.image.directories import Entry, TiffReader
 from sr.image.formats.options import WriteOptions
 from sr.image.formats.png_chunks import ChunkSplicer, metadata_chunks
 from sr.image.formats.tiff_pages import (
@@ -19,7 +20,7 @@ from sr.image.formats.tiff_pages import (
     Y_RESOLUTION,
 )
 from sr.image.formats.tiff_tags import descriptive_tags
-from sr.image.metadata import Entry, TiffReader, add_to_tiff, is_grey_profile, resized_exif
+from sr.image.metadata import add_to_tiff, is_grey_profile, resized_exif
 from sr.image.picture import Picture
 from sr.image.vips import REDUCE, vips_library
 

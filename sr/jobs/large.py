@@ -22,8 +22,9 @@ from sr.errors import ImageError, OutOfDeviceMemoryError, one_line, printable
 from sr.image import WriteOptions, check_output, within_neighbours
 from sr.image.alpha import BLEED_ROWS, BleedByBands
 from sr.image.bands import BandReader
-from sr.image.formats.bigtiff import TILE_PX, Mosaic, TiledLayout, TiledTiff, part_files
+from sr.image.formats.bigtiff import TiledTiff, part_files
 from sr.image.formats.tiff import TIFF
+from sr.image.formats.tiles import TILE_PX, Mosaic, TiledLayout
 from sr.image.keeping import fitted_metadata
 from sr.image.metadata import is_grey_profile
 from sr.image.picture import Pixels

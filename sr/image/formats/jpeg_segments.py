@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from fractions import Fraction
 from typing import BinaryIO
 
-from sr.image.metadata import TiffReader
+from sr.image.directories import TiffReader
 
 LARGEST_SEGMENT = 65_533  # bytes
 _APP1, _APP2, _APP13, _START_OF_SCAN = 0xE1, 0xE2, 0xED, 0xDA

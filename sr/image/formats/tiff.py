@@ -39,9 +39,10 @@ def _read(opened: OpenedFile) -> Source:
 
 
 def _write(file: BinaryIO, picture: Picture, options: WriteOptions) -> None:
+    from sr.image.directories import TiffReader
     from sr.image.encode import save_with_pillow, sized_exif
     from sr.image.formats.tiff_tags import descriptive_tags
-    from sr.image.metadata import TiffReader, add_to_tiff
+    from sr.image.metadata import add_to_tiff
 
     compression = options.tiff_compression
     if compression and picture.pixels.nbytes <= _LARGEST_COMPRESSED:

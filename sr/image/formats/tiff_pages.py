@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from io import BytesIO
 from typing import BinaryIO, Literal
 
+from sr.image.directories import Entry, Tags, TiffReader, directory
 from sr.image.geo import GEO_TAGS, geo_reference
-from sr.image.metadata import Entry, Metadata, Tags, TiffReader, directory, exif_from_tiff
+from sr.image.metadata import Metadata, exif_from_tiff
 
 X_RESOLUTION, Y_RESOLUTION, RESOLUTION_UNIT, ICC_PROFILE = 282, 283, 296, 34675
 _SUBFILE, _WIDTH, _LENGTH, _BITS, _PHOTOMETRIC, _ORIENTATION = 254, 256, 257, 258, 262, 274
@@ -43,10 +44,6 @@ _LONG, _RATIONAL = 4, 5
 _OF_PIXELS = frozenset(
     {_SUBFILE, _WIDTH, _LENGTH, _BITS, _PHOTOMETRIC, _ORIENTATION, _PLANAR, _EXTRA_SAMPLES, _SAMPLE_FORMAT}
     | {_COMPRESSION, _SUBSAMPLING, _TILE_WIDTH, _STRIP_OFFSETS}
-)
-_OF_LAYOUT = frozenset(
-    {_STRIP_OFFSETS, _STRIP_BYTES, _TILE_OFFSETS, _TILE_BYTES, _FILL_ORDER, _ROWS_PER_STRIP, _PREDICTOR}
-    | {_TILE_WIDTH, _TILE_LENGTH}
 )
 _OF_METADATA = GEO_TAGS | {_XMP, _IPTC, X_RESOLUTION, Y_RESOLUTION, RESOLUTION_UNIT, ICC_PROFILE}
 
@@ -158,67 +155,6 @@ def _page(reader: TiffReader, index: int, offset: int) -> TiffPage:
         subsampling=reader.numbers(tags.get(_SUBSAMPLING)),
         odd_order=reader.big and reader.order == ">",
         odd_tiles=_TILE_WIDTH in tags and _STRIP_OFFSETS in tags,
-    )
-
-
-@dataclass(frozen=True)
-class StoredParts:
-    """The strips or tiles of a page, and how they lie."""
-
-    parts: list[bytes]
-    tiled: bool
-    part_height: int
-    part_width: int
-    across: int  # parts in a row of them
-    down: int  # rows of parts
-    row_bytes: int  # of a row of a part
-    compression: int
-    fill_order: int
-    differences: bool  # samples are differences to those on their left
-    order: str  # "<" or ">"
-
-
-def stored_parts(file: BinaryIO, page: TiffPage) -> StoredParts:
-    """Read the strips or tiles of a page; not decompressed.
-
-    Raises:
-        ValueError: the file ends too early, or its directory contradicts itself.
-    """
-    reader = TiffReader(file)
-    tags = reader.tags(page.offset, wanted=_OF_LAYOUT)[0]
-
-    def numbers(*names: int) -> tuple[int, ...]:
-        return next((found for name in names if (found := reader.numbers(tags.get(name)))), ())
-
-    tiled = _TILE_WIDTH in tags
-    rows = next(iter(numbers(_ROWS_PER_STRIP)), page.height)
-    part_height = next(iter(numbers(_TILE_LENGTH)), 0) if tiled else max(1, min(rows, page.height))
-    part_width = next(iter(numbers(_TILE_WIDTH)), 0) if tiled else page.width
-    predictor = next(iter(numbers(_PREDICTOR)), 1)
-    if not part_height or not part_width or predictor not in (1, 2):
-        raise ValueError("a layout of strips or tiles that cannot be")
-    if predictor == 2 and page.bits[0] not in (8, 16):
-        raise ValueError("differences of odd bits are not supported")
-    per_pixel = 1 if page.separate else len(page.bits)
-    places = zip(numbers(_TILE_OFFSETS, _STRIP_OFFSETS), numbers(_TILE_BYTES, _STRIP_BYTES), strict=False)
-    parts = []
-    for offset, size in places:
-        file.seek(offset)
-        parts.append(file.read(size))
-        if len(parts[-1]) != size:
-            raise ValueError("the data ends too early")
-    return StoredParts(
-        parts,
-        tiled,
-        part_height,
-        part_width,
-        across=-(-page.width // part_width),
-        down=-(-page.height // part_height),
-        row_bytes=-(-part_width * per_pixel * page.bits[0] // 8),
-        compression=page.compression,
-        fill_order=next(iter(numbers(_FILL_ORDER)), 1),
-        differences=predictor == 2,
-        order=reader.order,
     )
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from PIL.TiffImagePlugin import TiffImageFile
 
 from sr.image.arrays import MODES, arrays
-from sr.image.formats.tiff_pages import TiffPage, page_metadata, stored_parts, tiff_pages
-from sr.image.formats.tiff_raw import page_samples, stored_planes
+from sr.image.formats.tiff_pages import TiffPage, page_metadata, tiff_pages
+from sr.image.formats.tiff_raw import page_samples, stored_parts, stored_planes
 from sr.image.picture import Frame, Picture, Pixels
 from sr.image.source import Header, OpenedFile, Source, upright
 from sr.image.vips import REDUCE, read_with_vips, vips_is_installed

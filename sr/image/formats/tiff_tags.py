@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import struct
 
+from sr.image.directories import Entry, Tags
 from sr.image.formats.tiff_pages import RESOLUTION_UNIT, X_RESOLUTION, Y_RESOLUTION, resolution_tags
 from sr.image.geo import resized_geo_tags
-from sr.image.metadata import Entry, Metadata, Tags
+from sr.image.metadata import Metadata
 
 _SHORT, _RATIONAL = 3, 5
 _NO_UNIT = 1  # of ResolutionUnit: only the ratio counts
