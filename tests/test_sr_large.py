@@ -321,7 +321,7 @@ def test_one_target_is_not_written_by_two(tmp_path, repeat):
     finally:
         process.kill()
         process.wait()
-    assert "went on" in by_bands(KITTEN, target, repeat).notes[0]
+    assert "interrupted" in by_bands(KITTEN, target, repeat).notes[0]
 
 
 def test_a_device_that_runs_out_of_memory_goes_on_with_smaller_tiles(tmp_path):
@@ -353,7 +353,7 @@ def test_a_failing_device_leaves_what_is_done(tmp_path, repeat):
     with Upscaler(backend=Failing(), tile=70) as upscaler, pytest.raises(BackendError, match="is gone"):
         by_bands(KITTEN, target, upscaler)
     assert not target.exists()
-    assert "went on" in by_bands(KITTEN, target, repeat).notes[0]
+    assert "interrupted" in by_bands(KITTEN, target, repeat).notes[0]
 
 
 # --- what is chosen, and what is refused --------------------------------------------------------
@@ -462,7 +462,7 @@ def test_a_disk_that_fills_keeps_what_is_done(tmp_path, repeat, monkeypatch):
     with pytest.raises(ImageError, match=r"No space left on device.*same command"):
         by_bands(KITTEN, tmp_path / "out.tif", repeat)
     monkeypatch.undo()
-    assert "went on" in by_bands(KITTEN, tmp_path / "out.tif", repeat).notes[0]
+    assert "interrupted" in by_bands(KITTEN, tmp_path / "out.tif", repeat).notes[0]
 
 
 def test_without_the_extra_it_is_named(tmp_path, repeat, monkeypatch):

@@ -1,7 +1,7 @@
 """The one place where `srup` writes to the terminal: results to stdout, all else to stderr.
 
-While progress bars are drawn, every line goes through their console, which moves them out of the way:
-what is written past it would be overdrawn.
+While progress bars are drawn, every line goes through their console, which prints it above the bars.
+A line that bypassed the console would be overwritten.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class Terminal:
 
     @contextmanager
     def bars(self, *columns: ProgressColumn) -> Iterator[Progress]:
-        """Draw progress bars until the block ends; then nothing of them is left."""
+        """Draw progress bars until the block ends, then erase them."""
         from rich.progress import Progress
 
         console = stderr_console()
@@ -69,12 +69,3 @@ def stderr_console() -> Console:
     from rich.console import Console
 
     return Console(stderr=True)
-
-
-@contextmanager
-def stdout_to_stderr() -> Iterator[None]:
-    """Print results to stderr: standard output belongs to a picture."""
-    from contextlib import redirect_stdout
-
-    with redirect_stdout(sys.stderr):
-        yield

@@ -1,4 +1,4 @@
-"""`--failures`: a list of what failed and why, which `--files-from` reads."""
+"""`--failures`: a list of failed files with reasons, which `--files-from` can read."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from sr.jobs.job import FileResult
 
 
 class FailureList:
-    """Writes each failure at once, so that a run that is killed leaves the list of those before."""
+    """Writes each failure at once, so that the list survives if the run is killed."""
 
     def __init__(self, file: BinaryIO, folder: Path | None) -> None:
         self._file, self._folder = file, folder

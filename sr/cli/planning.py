@@ -1,4 +1,4 @@
-"""From the options of `srup upscale` to a run: checked and planned before an upscaler is opened.
+"""From the options of `srup upscale` to a planned run; everything is checked before an upscaler is opened.
 
 Opening one may build an engine, for minutes; wrong names and options are reported at once.
 """

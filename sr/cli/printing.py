@@ -1,4 +1,4 @@
-"""What `srup upscale` prints: it listens to a run, and says what came of it in lines or in JSON."""
+"""Print a run of `srup upscale`, as lines or as JSON, by listening to its events."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class ResultPrinter(RunListener):
         self._description, self._as_json, self._failures = description, as_json, failures
 
     def finished(self, result: FileResult) -> None:
-        """Print what became of a picture."""
+        """Print the result of a picture."""
         if result.error is not None:
             show_traceback(result.error)
             if self._failures is not None:
@@ -50,7 +50,7 @@ class ResultPrinter(RunListener):
         terminal.message(f"Warning: {text}")
 
     def interrupted(self, kept: str) -> None:
-        """Print what a later run goes on with."""
+        """Print that a later run continues a picture."""
         terminal.message(f"Note: {kept}")
 
 
@@ -90,7 +90,7 @@ class BarPrinter(ResultPrinter):
         self._bars.update(self._tiles, rate=f"{speed:.1f}/s" if speed else "")
 
     def finished(self, result: FileResult) -> None:
-        """Count the picture, and print what became of it."""
+        """Count the picture, and print its result."""
         self._bars.advance(self._files)
         super().finished(result)
 

@@ -17,6 +17,7 @@ from sr.backends.tensorrt.modules import MODULES, TITLES, load_module
 from sr.backends.tensorrt.spec import EngineSpec
 from sr.backends.tensorrt.store import EngineStore
 from sr.cli.building import build_engine, engine_progress
+from sr.cli.console import terminal
 from sr.errors import OutOfDeviceMemoryError, SrupError
 from sr.network.modelfile import Precision
 
@@ -117,7 +118,7 @@ def _checked(store: EngineStore, engine: Engine, onnx: Path, module: ModuleType,
 
 
 def _log(line: str) -> None:
-    click.echo(line, err=True)
+    terminal.message(line)
 
 
 def _kinds(gpus: Sequence[Gpu]) -> list[Gpu]:

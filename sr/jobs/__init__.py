@@ -1,1 +1,1 @@
-"""Many files: which are pictures, how each is upscaled, how a run over them goes, and what is done."""
+"""Many files: finding pictures, upscaling each, running over all, and the record of finished outputs."""

@@ -1,4 +1,4 @@
-"""Which files of a folder are pictures, which are not, and why."""
+"""Search a folder for pictures; files that are left out are counted by kind."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _UNSUPPORTED_SUFFIXES = frozenset(
     | {".dng", ".cr2", ".cr3", ".nef", ".arw", ".raf", ".orf", ".rw2"}
 )
 
-# What macOS, Windows, Linux desktops and network storage put into folders; some of it looks like pictures.
+# Files and folders of macOS, Windows, Linux desktops and network storage; some are named like pictures.
 _SYSTEM_FOLDERS = frozenset(
     {"__MACOSX", "@eaDir", "#recycle", "$RECYCLE.BIN", "System Volume Information", "lost+found"}
     | {".thumbnails", ".AppleDouble", ".Trash", ".Trashes", ".Spotlight-V100", ".fseventsd", ".git"}
@@ -52,14 +52,14 @@ class Found:
 def find_pictures(folder: Path, *, output: Path, suffix: str) -> Found:
     """Search a folder and all below it for pictures; links to folders are not followed.
 
-    Outputs of earlier runs are no inputs: folders and files of which a record says so, pictures named as
-    the output of a neighbour, and what lies in the output folder. A record in `folder` itself counts only
-    if outputs go there: whoever names a folder of outputs means them.
+    Outputs of earlier runs are left out: files that a record names, pictures named like the output of a
+    neighbour, and everything in the output folder. A record in `folder` itself counts only if outputs
+    go there: a user who names a folder of outputs as input wants these upscaled.
 
     Args:
-        folder: to search.
+        folder: folder to search.
         output: folder of the outputs.
-        suffix: that is added to the names of outputs, e.g. "_x2"; any number may stand for its own.
+        suffix: text added to the names of outputs, e.g. "_x2"; any number matches the number in it.
     """
     found, beside = Found(), _same(output, folder)
     recorded = recorded_targets(folder) if beside else set[Path]()
@@ -90,9 +90,10 @@ def find_pictures(folder: Path, *, output: Path, suffix: str) -> Found:
 
 
 def kind_left_out(path: Path) -> str:
-    """Return which kind of file is no picture that can be read; empty for pictures.
+    """Return the kind of a file that is left out; empty for pictures.
 
-    The content decides; a name that promises a picture is believed, so that damaged pictures are reported.
+    The content decides. A file with the suffix of a picture is kept in any case, so that a damaged picture
+    is reported.
     """
     suffix = path.suffix.lower()
     if path.name in _SYSTEM_FILES or path.name.startswith(_APPLE_DOUBLE):

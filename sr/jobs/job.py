@@ -1,4 +1,4 @@
-"""One file to upscale, and what became of it."""
+"""One file to upscale, and its result."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class FileJob:
 
 @dataclass(frozen=True)
 class FileResult:
-    """What became of a job.
+    """The result of a job.
 
     Attributes:
         job: the job.
@@ -40,7 +40,7 @@ class FileResult:
         tiles: tiles run.
         seconds: of inference.
         frames: frames of an animation or pages, else 1.
-        notes: what was reduced or converted, for the user to read.
+        notes: sentences for the user about what was reduced or converted.
     """
 
     job: FileJob

@@ -74,7 +74,7 @@ def upscale_large(
     progress: Progress | None = None,
     tile: int = TILE_PX,
 ) -> LargeResult:
-    """Upscale a picture by bands into a tiled BigTIFF, or go on with one that was interrupted.
+    """Upscale a picture by bands into a tiled BigTIFF, or continue one that was interrupted.
 
     The unfinished output lies beside the target as `.srup-unfinished-*` and stays there whatever happens,
     unless the source turns out to be damaged. Memory holds a few bands of the input and less than a
@@ -123,15 +123,15 @@ def upscale_large(
         except OSError as error:
             raise ImageError(
                 f"{printable(target)}: cannot be written ({one_line(error)}); free some space or choose "
-                "another folder; what is done is kept, and the same command goes on with it"
+                "another folder; the finished part is kept, and the same command continues it"
             ) from error
         except KeyboardInterrupt as error:
             raise KeyboardInterrupt(
-                f"{printable(target)}: what is done is kept, and the same command goes on with it"
+                f"{printable(target)}: the finished part is kept, and the same command continues it"
             ) from error
         tiles = len(upscaler.grid(reader.height, reader.width))
     if begun:
-        notes += (f"went on at row {begun:,} of {layout.height:,} of an interrupted run",)
+        notes += (f"continued an interrupted run at row {begun:,} of {layout.height:,}",)
     return LargeResult(size, output_size, tiles, time.perf_counter() - started, notes)
 
 

@@ -1,7 +1,7 @@
-"""What has been upscaled into a folder: of which picture in which state, with which settings.
+"""The record of an output folder: from which input, in which state, with which settings each output was made.
 
-One JSON object a line is appended after each picture, so a killed run loses at most the last line. Each
-shard of a run appends to a file of its own; a reader merges all files of the folder.
+One line of JSON is appended after each picture, so a killed run loses at most the last line. Each
+shard of a run appends to its own file; a reader merges all files of the folder.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ class Ledger:
 
         Args:
             folder: the output folder.
-            settings: what the pixels depend on besides the input; a picture that was made with
-                others is not done.
+            settings: everything besides the input that the pixels depend on; an output that was made
+                with other settings is not done.
             writer: names the file that this process appends to, e.g. "3-of-16"; empty is the common one.
         """
         self._folder, self._settings = folder, settings
@@ -38,17 +38,17 @@ class Ledger:
         self._begun: dict[str, dict[str, Any]] = {}
 
     def is_done(self, job: FileJob) -> bool:
-        """Say whether the output that exists was made of the picture as it is now, with these settings.
+        """Say whether the existing output was made from the input as it is now, with these settings.
 
-        An output that is not in the record (the run was killed between the two) counts as done.
+        An output without an entry (a run was killed before it wrote the entry) counts as done.
         """
         entry = self._entries.get(self._name(job.target))
         return entry is None or {**entry, _WRITTEN: 0} == self._entry(job)
 
     def begin(self, jobs: Iterable[FileJob]) -> None:
-        """Note the state of pictures before they are read: one that changes meanwhile is redone next time.
+        """Note the state of inputs before they are read: an input that changes meanwhile is redone next time.
 
-        What the record says of earlier outputs no longer holds: a run that is killed may have replaced them.
+        Entries about earlier outputs of these jobs become void, because a killed run may have replaced them.
 
         Raises:
             OSError: the record cannot be written.
@@ -56,14 +56,14 @@ class Ledger:
         for job in jobs:
             try:
                 self._begun[self._name(job.target)] = self._entry(job)
-            except OSError:  # it has vanished, which reading it will say
+            except OSError:  # it has vanished; reading it will report that
                 continue
         void = [name for name in self._begun if self._entries.pop(name, None) is not None]
         if void:
             self._append({"target": name} for name in void)
 
     def add(self, job: FileJob) -> None:
-        """Record a picture that has been written, and was begun.
+        """Record an output that was begun and has been written.
 
         Raises:
             OSError: the record cannot be written.
@@ -93,7 +93,7 @@ class Ledger:
 
 
 def has_record(folder: Path) -> bool:
-    """Say whether outputs went into a folder, by its record."""
+    """Say whether a folder contains a record."""
     return any(True for _ in folder.glob(_PATTERN))
 
 

@@ -35,8 +35,8 @@ from sr.processor import available_cores
 
 __all__ = ["FileJob", "FileResult", "RunSettings", "upscale_files"]
 
-# Pictures that wait to be upscaled, or to be written, may together hold so many bytes of pixels, or this
-# share of available memory, if that is less; one of each kind always may.
+# Pictures that wait to be upscaled, and pictures that wait to be written, may each hold this many bytes of
+# pixels, or this share of available memory if that is less; one picture may always wait.
 WAITING_BYTES, _WAITING_SHARE = 256 * 2**20, 1 / 8
 
 _GIVE_BACK_EVERY = 32  # pictures; it takes 3 ms, and folders of 500 grew by 6 MiB where they had by 10
@@ -68,10 +68,10 @@ def upscale_files(
 ) -> Generator[FileResult, None, None]:
     """Upscale files in order and yield a result for each, in order, when its file has been written.
 
-    A picture that fails yields its error and the others go on. In memory are the picture being
-    upscaled, and before and behind it one each or `WAITING_BYTES` of pixels, less where memory is
-    scarce. Of an animation, or a file of several pages, only a few frames are in memory, and of a picture
-    that would not fit a few bands, see `sr.jobs.large`.
+    A failed picture yields its error and the others continue. Memory holds the picture that is being
+    upscaled, and on either side of it one more picture or `WAITING_BYTES` of pixels, less if memory is
+    scarce. Animations and files with several pages are in memory a few frames at a time, pictures that
+    would not fit a few bands at a time (see `sr.jobs.large`).
 
     Args:
         jobs: the files.
@@ -86,7 +86,7 @@ def upscale_files(
 
 @dataclass(frozen=True)
 class _Writing:
-    """A result, and the writing of its file, whose notes it gets; None if there is nothing to wait for."""
+    """A result, and the task that writes its file and returns notes; None if there is no such task."""
 
     result: FileResult
     future: Future[tuple[str, ...]] | None = None
@@ -268,7 +268,7 @@ class _Pipeline:
         return len(waiting) > at_most or (len(waiting) > 1 and sum(waiting) > self._room)
 
     def _first(self) -> FileResult:
-        result = self._writings[0].finished()  # its place in the line stays if Ctrl-C ends the wait
+        result = self._writings[0].finished()  # it stays in the queue if Ctrl-C ends the wait
         self._writings.popleft()
         if next(self._written) % _GIVE_BACK_EVERY == 0:
             give_back_memory()
@@ -289,7 +289,7 @@ def _memory_errors(job: FileJob, doing: str) -> Iterator[None]:
 
 @contextmanager
 def _threads(number: int, name: str) -> Iterator[ThreadPoolExecutor]:
-    """Yield a pool; in the end wait for what it does, not for what it would have done next."""
+    """Yield a pool; at the end wait for running tasks and cancel those that have not started."""
     pool = ThreadPoolExecutor(number, name)
     try:
         yield pool

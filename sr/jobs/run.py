@@ -1,6 +1,6 @@
-"""A run over a worklist: ledgers, what killed runs left behind, Ctrl-C, and the figures of its summary.
+"""A run over a worklist: ledgers, leftovers of killed runs, Ctrl-C, and the figures of the summary.
 
-The run prints nothing: whoever started it listens to its events.
+The run prints nothing; its caller listens to its events.
 """
 
 from __future__ import annotations
@@ -22,24 +22,24 @@ from sr.jobs.worklist import Worklist
 
 
 class RunListener:
-    """Hears the events of a run; each method does nothing unless a subclass says otherwise."""
+    """Hears the events of a run; each method does nothing unless a subclass overrides it."""
 
     wants_tiles = False  # whether `tiles_done` is to be called
 
     def started(self, pictures: int) -> None:
-        """Hear that a run over so many pictures begins."""
+        """Called once, with the number of pictures, before the first."""
 
     def tiles_done(self, job: FileJob, done: int, total: int) -> None:
-        """Hear how far the picture in hand has come."""
+        """Called after each batch of tiles of the current picture."""
 
     def finished(self, result: FileResult) -> None:
-        """Hear what became of a picture."""
+        """Called with the result of each picture."""
 
     def warned(self, text: str) -> None:
-        """Hear what the user should know of the run."""
+        """Called with a warning about the run as a whole."""
 
     def interrupted(self, kept: str) -> None:
-        """Hear, after Ctrl-C, of an unfinished picture that a later run goes on with."""
+        """Called after Ctrl-C with a sentence about an unfinished picture that a later run continues."""
 
 
 @dataclass
@@ -185,7 +185,7 @@ class _TooManyFailed(KeyboardInterrupt):
 
 
 def _begun(worklist: Worklist, records: _Records, summary: RunSummary) -> Iterator[FileJob]:
-    """Yield jobs as their turn comes, put on record; those that another run has done are skipped."""
+    """Yield each job when its turn comes and note its state; skip those that another run has done."""
     for job in worklist.jobs:
         if worklist.was_done_meanwhile(job):
             summary.skipped += 1

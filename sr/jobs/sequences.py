@@ -27,13 +27,13 @@ class _Handoff:
         self._left = False
 
     def put(self, item: Frame | BaseException | None) -> bool:
-        """Hand over a frame, the reason why there will be none, or None as the end; say if it is wanted."""
+        """Hand over a frame, an error that ends them, or None as the end; return whether it was accepted."""
         if not self._left:
             self._queue.put(item)
         return not self._left
 
     def frames(self) -> Iterator[Frame]:
-        """Yield what is handed over.
+        """Yield the frames that are handed over.
 
         Raises:
             BaseException: the one that was handed over.
@@ -44,7 +44,7 @@ class _Handoff:
             yield item
 
     def leave(self) -> None:
-        """Want no more; whoever waits to hand over waits no longer."""
+        """Refuse further frames, and release a thread that waits to hand one over."""
         self._left = True
         with suppress(Empty):
             self._queue.get_nowait()

@@ -1,4 +1,4 @@
-"""What upscales pictures, as jobs see it: three methods that all have, and what some can do besides."""
+"""The interface of upscalers: three methods that each has, and capabilities that only some have."""
 
 from __future__ import annotations
 
@@ -55,13 +55,13 @@ class BandUpscaler(Protocol):
 
 @dataclass(frozen=True)
 class Capabilities:
-    """What an upscaler can do besides its three methods; whoever composes a run hands it in.
+    """Optional abilities of an upscaler; the code that composes a run hands them in.
 
     Attributes:
-        bands: upscales pictures that do not fit into memory; None if nothing does.
-        without_bands: the remedy to name where `bands` is None.
-        working_bytes: for height, width and bytes per pixel of a picture, the most memory that its arrays
-            take while it is upscaled; None if that is input and output.
+        bands: upscales pictures that do not fit into memory, or None.
+        without_bands: remedy that error messages name if `bands` is None.
+        working_bytes: returns, from height, width and bytes per pixel of a picture, how much memory its
+            arrays take at most during upscaling; None if only input and output are in memory.
     """
 
     bands: BandUpscaler | None = None

@@ -1,4 +1,4 @@
-"""Which files a command line means: pictures found, outputs named, what exists kept, skipped or replaced."""
+"""From inputs to jobs: pictures are found, outputs named, existing outputs refused, skipped or replaced."""
 
 from __future__ import annotations
 
@@ -64,13 +64,13 @@ class Worklist:
     Attributes:
         jobs: files to upscale, in order.
         done: those that were upscaled before and are skipped.
-        refused: those that cannot be written, and why.
-        left_out: how many files in folders are no inputs, by kind.
-        warnings: what of the inputs could not be looked at, in words.
+        refused: jobs whose output cannot be written, with the reason.
+        left_out: number of files in folders that are not inputs, by kind.
+        warnings: sentences about inputs that could not be searched.
         ledgers: records of the output folders of folders, by folder.
-        other_shards: how many files belong to other parts of a split.
+        other_shards: number of files that belong to other shards.
         skips: existing outputs are skipped.
-        outdated: jobs whose outputs existed when the list was made, and are to be made again.
+        outdated: jobs whose outputs existed when the list was made and have to be made again.
     """
 
     jobs: list[FileJob] = field(default_factory=list)
