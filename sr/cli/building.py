@@ -5,13 +5,12 @@ Imports nothing of TensorRT, because most runs build no engine.
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import click
+from sr.cli.console import draws_bars, terminal
 
 if TYPE_CHECKING:
     from sr.backends.tensorrt.request import EngineRequest, Progress
@@ -36,7 +35,7 @@ def build_progress() -> Iterator[Progress]:
 
         def progress(phase: str, share: float) -> None:
             if not bars:
-                click.echo(phase, err=True)
+                terminal.message(phase)
                 bars.append(stack.enter_context(engine_progress("engine")))
             elif bars[0] is not None:
                 bars[0](phase, share)
@@ -47,12 +46,10 @@ def build_progress() -> Iterator[Progress]:
 @contextmanager
 def engine_progress(title: str) -> Iterator[Progress | None]:
     """Yield a progress callback for a build: a bar if stderr is a terminal, else nothing."""
-    if not sys.stderr.isatty():
+    if not draws_bars():
         yield None
         return
-    from rich.console import Console
     from rich.progress import BarColumn, TaskProgressColumn, TextColumn, TimeElapsedColumn
-    from rich.progress import Progress as Bars
 
     columns = (
         TextColumn(f"building the {title} engine"),
@@ -61,6 +58,6 @@ def engine_progress(title: str) -> Iterator[Progress | None]:
         TimeElapsedColumn(),
         TextColumn("{task.description}", markup=False),
     )
-    with Bars(*columns, console=Console(stderr=True), transient=True) as bars:
+    with terminal.bars(*columns) as bars:
         task = bars.add_task("", total=1.0)
         yield lambda phase, share: bars.update(task, completed=share, description=phase)
