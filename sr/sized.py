@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Self, TypedDict, Unpack
 from sr.backends import Backend, model_scale
 from sr.errors import BackendError, TilingError
 from sr.image import Picture, Pixels
+from sr.network.ends import Conventions
 from sr.network.modelfile import Precision, files_digest, shipped_scales, shipped_weights
 from sr.objects import ImageUpscaler
 from sr.resample import resample
@@ -42,6 +43,7 @@ class UpscalerSettings(TypedDict, total=False):
     engine_dir: Path | None
     builder: EngineBuilder | None
     precision: Precision | None
+    conventions: Conventions | None
 
 
 class SizedUpscaler(ImageUpscaler):
@@ -231,6 +233,7 @@ class Upscaling:
         long_side: of the output in pixels.
         linear: resample in linear light, where networks alone do not reach the size.
         model: model file in place of the shipped ones.
+        conventions: of a model file that is not ours, as the user states them.
     """
 
     scale: float | None = None
@@ -238,6 +241,7 @@ class Upscaling:
     long_side: int | None = None
     linear: bool = False
     model: Path | None = None
+    conventions: Conventions | None = None
 
     @property
     def request(self) -> SizeRequest | None:
@@ -259,7 +263,7 @@ class Upscaling:
         if self.request is not None:
             return self.request.label
         if self.scale is None and self.model is not None:
-            return f"x{model_scale(self.model)}"
+            return f"x{model_scale(self.model, stated=self.conventions)}"
         return f"x{2 if self.scale is None else self.scale}"
 
     @property
@@ -275,7 +279,8 @@ class Upscaling:
         used = [int(scale)] if self.request is None else shipped_scales()
         files = [self.model] if self.model is not None else [shipped_weights(scale=each) for each in used]
         light = " linear" if self.request is not None and self.linear else ""
-        return f"{self.label}{light} {files_digest(files)[:16]}"
+        stated = "" if self.conventions is None else f" {self.conventions}"
+        return f"{self.label}{light} {files_digest(files)[:16]}{stated}"
 
 
 def _after(before: int, total: int, progress: Progress | None) -> Callable[[int, int], None] | None:

@@ -13,11 +13,13 @@ pytest.importorskip("onnxscript")
 import onnx
 import onnxruntime
 import torch
+from click.testing import CliRunner
 from onnx import TensorProto
 
 from deploy.export import ExportSpec, export_files, export_onnx
 from deploy.freezing import NOTABLE_LOSS_DB, freezing_cost
 from deploy.verify import difference, tiles_match
+from sr.cli import main
 from sr.errors import ModelError
 from sr.image import read_picture
 from sr.network.checkpoint import Weights, load_weights, save_weights
@@ -147,6 +149,16 @@ def test_licence_and_data_are_those_that_are_stated(weights_file, tmp_path):
     assert "my holiday" in card
     headings = [line for line in card.splitlines() if line.startswith("## ")]
     assert headings[0] == "## Intended use and limits"
+
+
+def test_the_command_states_licence_and_data(weights_file, tmp_path):
+    stated = ["--licence", "CC-BY-4.0", "--data-note", "my holiday"]
+    command = ["export", "--onnx", "--weights", str(weights_file), "-o", str(tmp_path / "out"), *stated]
+    run = CliRunner().invoke(main, command)
+    assert run.exit_code == 0, run.output
+    (path,) = (tmp_path / "out").glob("*.onnx")
+    assert (metadata_of(path).licence, metadata_of(path).training["data"]) == ("CC-BY-4.0", "my holiday")
+    assert path.with_suffix(".md").exists()
 
 
 def test_a_card_claims_no_licence_that_nobody_stated(weights_file, tmp_path):

@@ -20,6 +20,7 @@ from click.testing import CliRunner
 from PIL import Image
 
 from sr.cli import main
+from tests.foreign import Convention, write_network
 from tests.pages import BLOCKS, COMMANDS, MARKS, PAGES, ROOT, Block, Command, blocks
 
 SRUP = [command for command in COMMANDS if command.srup is not None]
@@ -120,6 +121,7 @@ def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for name in ("photographs/1.png", "DIV2K/DIV2K_train_HR/0001.png"):
         (tmp_path / name).parent.mkdir(parents=True)
         patches.save(tmp_path / name)
+    write_network(tmp_path / "4x_foo.onnx", Convention(scale=4))
     monkeypatch.chdir(tmp_path)
     for variable in ("XDG_CACHE_HOME", "HOME", "LOCALAPPDATA"):  # for engines
         monkeypatch.setenv(variable, str(tmp_path / "cache"))
@@ -146,6 +148,7 @@ MADE = {
     "docs/upscale.md": ["small.avif", "out/a_x2.webp", "large.png", "map_x4.tif", "holiday_x3/1_x3.jpg"],
     "docs/train.md": ["checkpoints/first/srup_x2_metrics.jsonl", "photographs/drawn/drawn-0011.png"],
     "docs/deploy.md": ["models/small_x3_fp16_uint8.onnx"],
+    "docs/models.md": ["photo_x4.png", "photo_bgr.png"],
     "docs/serving.md": ["repository/srup_tiled_x2/config.pbtxt"],
 }
 

@@ -226,6 +226,22 @@ def test_the_command_upscales_and_describes(network, tmp_path, photograph):
         assert fact in shown.output
 
 
+def test_conventions_can_be_stated_on_the_command_line(network, tmp_path, photograph):
+    write_picture(tmp_path / "in.png", Picture(photograph[:20, :24]))
+    source, model = str(tmp_path / "in.png"), ["--model", str(network("usual"))]
+    stated = ["--model-range", "0..255", "--model-order", "BGR"]
+    for index, options in enumerate(([], stated)):
+        output = ["-o", str(tmp_path / f"{index}.png")]
+        run = CliRunner().invoke(main, ["upscale", source, *model, *options, *output])
+        assert run.exit_code == 0, run.output
+    made = [read_picture(tmp_path / f"{index}.png").pixels for index in range(2)]
+    assert not np.array_equal(*made)
+    for wrong in (["--model-range", "1..0"], ["--model-range", "0..255"]):  # no range; no model
+        run = CliRunner().invoke(main, ["upscale", source, *wrong])
+        assert run.exit_code == 2, run.output
+        assert "--model-range" in run.output
+
+
 def test_no_torch_and_no_onnx_package_is_needed(network):
     program = (
         "import sys; from pathlib import Path; from sr.backends.ort import read_metadata;"

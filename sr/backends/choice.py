@@ -20,6 +20,7 @@ from sr.backends.specs import (
     with_precision,
 )
 from sr.errors import BackendError, require_extra
+from sr.network.ends import Conventions
 from sr.network.modelfile import shipped_onnx
 
 
@@ -77,18 +78,22 @@ def open_sixteen_bit_backend(name: str, request: BackendRequest) -> Backend:
     return open_backend(opened, replace(request, model=model, device=device))
 
 
-def model_scale(model: Path) -> int:
+def model_scale(model: Path, *, stated: Conventions | None = None) -> int:
     """Return the factor by which a model file upscales; no backend is opened.
 
+    Args:
+        model: ONNX file, or weights.
+        stated: conventions of a file that is not ours, as the user states them.
+
     Raises:
-        ModelError: the file is missing, damaged or not ours.
+        ModelError: the file is missing or damaged, or does not upscale pictures.
         MissingExtraError: it holds weights, and the `torch` extra is not installed.
     """
     torch = BACKENDS["torch"]
     if model.suffix not in torch.model_suffixes:
         from sr.backends.ort import read_metadata
 
-        return read_metadata(model).scale
+        return read_metadata(model, stated=stated).scale
     require_extra(torch.extra, *(each.module for each in torch.requirements), purpose=f"reading {model}")
     from sr.network.checkpoint import load_weights
 

@@ -14,7 +14,7 @@ from sr.errors import require_extra
 
 GROUPS = {
     "Output": ("onnx", "trt", "trt_rtx", "triton", "output"),
-    "Network": ("weights", "scales", "precision", "attention", "io", "calibrate"),
+    "Network": ("weights", "scales", "precision", "attention", "io", "calibrate", "licence", "data_note"),
     "Engines": ("targets", "tile", "batch", "builder_level", "compatible"),
     "Triton": ("plans", "halo"),
 }
@@ -60,6 +60,16 @@ EXAMPLES = (
     show_default=True,
     help="frozen: constant gates, folded away; tiles match. dynamic: gates from the picture.",
 )
+@click.option(
+    "--licence",
+    metavar="TEXT",
+    help="Licence of the weights, for metadata and model card.  [default: that of the weights file, if any]",
+)
+@click.option(
+    "--data-note",
+    metavar="TEXT",
+    help="What the training data are, for metadata and model card.  [default: that of the weights file]",
+)
 @options_engine.building
 @serving
 @click.option(
@@ -80,6 +90,8 @@ def command(
     precision: Literal["fp32", "fp16", "int8"] | None,
     attention: str,
     calibrate: Path | None,
+    licence: str | None,
+    data_note: str | None,
     output: Path | None,
     targets: tuple[int, ...],
     tile: int | None,
@@ -91,8 +103,8 @@ def command(
 ) -> None:
     """Export trained weights to ONNX, to TensorRT engines, or for a Triton server.
 
-    ONNX files are folded and checked. Engines of the presets that ship are built without PyTorch;
-    TensorRT-RTX engines without a GPU.
+    ONNX files are folded and checked; a model card (.md) is written beside each. Engines of the
+    presets that ship are built without PyTorch; TensorRT-RTX engines without a GPU.
     """
     from sr.cli.report_engines import EngineOptions, check_building, export_engines
 
@@ -106,14 +118,16 @@ def command(
         raise click.UsageError("engines have uint8 IO and frozen attention; --io and --attention need --onnx")
     if (precision == "int8") != (calibrate is not None):
         raise click.UsageError("--precision int8 and --calibrate need each other")
+    if not onnx and (licence, data_note) != (None, None):
+        raise click.UsageError("--licence and --data-note need --onnx")
     if precision == "int8" and (trt or trt_rtx or io != "uint8"):
         raise click.UsageError("int8 is for ONNX files with uint8 IO")
     if onnx:
         require_extra("torch", "torch", "safetensors", "onnx", "onnxscript", purpose="srup export --onnx")
         from deploy.export import ExportSpec, export_files
 
-        spec = ExportSpec(precision or "fp32", io, attention, calibrate)
-        for path in export_files(weights, scales, output or Path(), spec):
+        spec = ExportSpec(precision or "fp32", io, attention, calibrate, licence, data_note)
+        for path in export_files(weights, scales, output or Path(), spec, note=_note, cards=True):
             click.echo(f"{path}  {path.stat().st_size / 1e6:.2f} MB")
     if triton and output is not None:
         export_repository(weights, scales, output, served)
@@ -122,3 +136,7 @@ def command(
         export_engines(
             backends, weights, scales, precision=precision or "fp16", folder=output, options=options
         )
+
+
+def _note(text: str) -> None:
+    click.echo(f"Note: {text}", err=True)

@@ -17,7 +17,7 @@ from sr.backends.specs import (
     on_several_gpus,
     precisions_help,
 )
-from sr.cli.types import DeviceName, Factor, IntOrWord
+from sr.cli.types import DeviceName, Factor, IntOrWord, ValueRange
 from sr.image.formats import concerned_formats, write_suffixes
 from sr.image.formats.options import (
     DEFAULT_AVIF_QUALITY,
@@ -26,6 +26,7 @@ from sr.image.formats.options import (
     SUBSAMPLINGS,
     TIFF_COMPRESSIONS,
 )
+from sr.network.modelfile import DEFAULT_SCALE, shipped_scales
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 Record = TypeVar("Record")
@@ -48,14 +49,19 @@ def together(*options: Callable[[Command], Command]) -> Callable[[Command], Comm
     return lambda command: reduce(lambda decorated, option: option(decorated), reversed(options), command)
 
 
+_SHIPPED = " and ".join(", ".join(map(str, shipped_scales())).rsplit(", ", 1))
+
 factor = click.option(
     "-s",
     "--scale",
     type=Factor(),
-    help="Upscaling factor, e.g. 3 or 1.5; networks for 2, 3 and 4 ship.  [default: 2]",
+    help=f"Upscaling factor, e.g. 3 or 1.5; networks for {_SHIPPED} ship.  [default: {DEFAULT_SCALE}]",
 )
 scale = click.option(
-    "-s", "--scale", type=click.IntRange(min=1), help="Upscaling factor; 2, 3 and 4 ship.  [default: 2]"
+    "-s",
+    "--scale",
+    type=click.IntRange(min=1),
+    help=f"Upscaling factor; {_SHIPPED} ship.  [default: {DEFAULT_SCALE}]",
 )
 scales = click.option(
     "-s",
@@ -90,6 +96,20 @@ model = click.option(
     "--model",
     type=click.Path(path_type=Path),
     help=models_help(),
+)
+conventions = together(
+    click.option(
+        "--model-range",
+        type=ValueRange(),
+        metavar="LOW..HIGH",
+        help="Values of black and white in another program's ONNX model, e.g. 0..255.  [default: found by "
+        "small runs]",
+    ),
+    click.option(
+        "--model-order",
+        type=click.Choice(["RGB", "BGR"]),
+        help="Order of channels in another program's ONNX model.  [default: found by small runs]",
+    ),
 )
 max_pixels = click.option(
     "--max-pixels",

@@ -15,6 +15,7 @@ import click
 
 from sr.cli.building import build_engine, build_progress
 from sr.cli.compare import check_page
+from sr.cli.progress import phase_lines
 from sr.cli.request import UpscaleRequest, image_error_is_wrong_usage
 from sr.cli.streams import check_streams, streamed_worklist
 from sr.cli.types import STREAM, OutputPath
@@ -31,6 +32,7 @@ from sr.jobs.worklist import (
     make_worklist,
     read_list,
 )
+from sr.network.ends import Conventions
 from sr.network.modelkind import check_model_file
 from sr.sized import UpscalerSettings, Upscaling
 
@@ -67,6 +69,9 @@ def plan_run(request: UpscaleRequest) -> PlannedRun:
     check_inputs(request.files)
     if request.model is not None:
         check_model_file(request.model)
+        _probe(request.model, _conventions(request))
+    elif _conventions(request) is not None:
+        raise click.UsageError("--model-range and --model-order need --model")
     if request.compare is not None:
         check_page(request.compare, overwrite=request.overwrite)
     with image_error_is_wrong_usage():
@@ -77,6 +82,7 @@ def plan_run(request: UpscaleRequest) -> PlannedRun:
         long_side=request.long_side,
         linear=request.linear,
         model=request.model,
+        conventions=_conventions(request),
     )
     rules = _output_rules(request, upscaling, written_as)
     worklist = _worklist(request, rules)
@@ -90,6 +96,22 @@ def plan_run(request: UpscaleRequest) -> PlannedRun:
         RunSettings(written_as, RunLimits(request.max_pixels, request.low_memory)),
         _upscaler_settings(request),
     )
+
+
+def _conventions(request: UpscaleRequest) -> Conventions | None:
+    if request.model_range is None and request.model_order is None:
+        return None
+    return Conventions(request.model_range, request.model_order)
+
+
+def _probe(model: Path, stated: Conventions | None) -> None:
+    """Probe a model of another program now, with progress, so that what follows finds the answers cached."""
+    from sr.network.foreign.describe import foreign_descriptor, is_foreign
+
+    if is_foreign(model):
+        foreign_descriptor(model, stated=stated, progress=phase_lines())
+    elif stated is not None:
+        raise click.UsageError("--model-range and --model-order are for ONNX models of other programs")
 
 
 def open_planned(planned: PlannedRun, opener: Opener | None) -> UpscalerSetup:
@@ -150,6 +172,7 @@ def _upscaler_settings(request: UpscaleRequest) -> UpscalerSettings:
         "halo": request.halo,
         "batch": request.batch,
         "engine_dir": request.engine_dir,
+        "conventions": _conventions(request),
     }
 
 

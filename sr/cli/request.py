@@ -38,6 +38,8 @@ class UpscaleRequest:
     halo: int | None
     batch: int | None
     model: Path | None
+    model_range: tuple[float, float] | None
+    model_order: Literal["RGB", "BGR"] | None
     format_: str | None
     quality: int | None
     lossless: bool | None

@@ -103,6 +103,27 @@ class ParsedText(click.ParamType):
             self.fail(str(error), param, ctx)
 
 
+class ValueRange(click.ParamType):
+    """LOW..HIGH: the values that stand for black and white."""
+
+    name = "LOW..HIGH"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[float, float]:
+        """Return both numbers."""
+        if isinstance(value, tuple):
+            return value
+        low, _, high = value.partition("..")
+        try:
+            black, white = float(low), float(high)
+        except ValueError:
+            self.fail(f"{value!r} is not LOW..HIGH, e.g. 0..255", param, ctx)
+        if not black < white < float("inf"):
+            self.fail(f"{value!r}: the first number must be less than the second", param, ctx)
+        return black, white
+
+
 class Factor(click.ParamType):
     """A factor above 0 and at most `sr.sizing.MAX_FACTOR`; whole ones become integers."""
 

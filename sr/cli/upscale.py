@@ -34,7 +34,7 @@ GROUPS = {
     "Folders": ("skip_existing", "suffix", "include", "exclude", "dry_run", "as_json"),
     "Very many files": ("shard", "files_from", "nul", "failures", "max_failures"),
     "Computation": (
-        *("model", "precision", "device", "tile", "halo", "batch"),
+        *("model", "model_range", "model_order", "precision", "device", "tile", "halo", "batch"),
         *("low_memory", "max_pixels", "engine_dir"),
     ),
 }
@@ -80,6 +80,7 @@ def _failure_limit(text: str) -> FailureLimit:
 @options.device
 @options.tiles
 @options.model
+@options.conventions
 @options.format_
 @options.encoding
 @options.max_pixels

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-import numpy as np
-from numpy.typing import NDArray
+if TYPE_CHECKING:  # loaded when used: help is made from records that need `Ends`, and must start fast
+    import numpy as np
+    from numpy.typing import NDArray
 
 Layout = Literal["NHWC", "NCHW"]
 Order = Literal["RGB", "BGR"]
@@ -62,6 +63,8 @@ class Ends:
 
         A tensor of uint8 is for batches of uint8. One channel: (3 * N, 1, H, W).
         """
+        import numpy as np
+
         if self.border:
             sides = (self.border, self.border)
             batch = np.pad(batch, ((0, 0), sides, sides, (0, 0)), mode="symmetric")
@@ -79,6 +82,8 @@ class Ends:
 
     def shares_from_tensor(self, tensor: NDArray[Any]) -> NDArray[np.float32]:
         """Return the network's output as float32 (N, H, W, 3), 0 for black and 1 for white, not clipped."""
+        import numpy as np
+
         values = self._pixels(tensor).astype(np.float32, copy=False)
         if (self.black, self.white) == (0.0, 1.0):
             return values
@@ -86,6 +91,8 @@ class Ends:
 
     def batch_from_tensor(self, tensor: NDArray[Any], dtype: np.dtype[Any]) -> NDArray[Any]:
         """Return the network's output as integers (N, H, W, 3) of `dtype`, rounded and clipped."""
+        import numpy as np
+
         if not self.floats:
             return np.ascontiguousarray(self._pixels(tensor))
         largest = np.iinfo(dtype).max
@@ -105,6 +112,8 @@ class Ends:
 
     def in_batches(self, run: Callable[[NDArray[Any]], NDArray[Any]], tensor: NDArray[Any]) -> NDArray[Any]:
         """Run a tensor, piece by piece where the network takes a fixed number of images."""
+        import numpy as np
+
         if self.batch is None or len(tensor) == self.batch:
             return run(tensor)
         parts = []
