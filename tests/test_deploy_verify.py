@@ -62,6 +62,7 @@ def test_half_arithmetic_passes_and_uses_most_of_what_it_may(scale):
     assert worse.psnr < MIN_PSNR_DB["fp16"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scale", [2, 3, 4])
 def test_backends_on_this_machine_compute_the_same(scale):
     pytest.importorskip("torch")

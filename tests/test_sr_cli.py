@@ -249,6 +249,7 @@ def test_alpha_and_grey_are_kept(photo, tmp_path):
     assert_refused(result, "cut.jpg", "transparency", ".png")
 
 
+@pytest.mark.slow
 def test_torch_and_onnx_agree(photo, tmp_path):
     for backend in ("torch", "onnx"):
         result = srup("upscale", photo, "--backend", backend, "-o", tmp_path / f"{backend}.png")
@@ -281,6 +282,7 @@ def test_a_dynamic_model_says_so_and_runs_whole(photo, tmp_path):
     assert "1 tile," in result.stdout
 
 
+@pytest.mark.slow
 def test_info_describes_models_and_the_environment():
     environment = srup("info").stdout
     assert f"srup {__version__}" in environment
@@ -329,6 +331,7 @@ def test_a_dry_run_loads_no_runtime(photo):
     assert answer.stdout.splitlines()[-1] == "0 []"
 
 
+@pytest.mark.slow
 def test_the_scale_of_a_model_is_known_before_it_is_opened(photo):
     onnx = ROOT / "sr" / "weights" / "small_x3_fp16_uint8.onnx"
     for model in (onnx, ROOT / "sr" / "weights" / "small_x4.safetensors"):

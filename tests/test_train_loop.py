@@ -436,6 +436,7 @@ def test_patches_of_a_later_stage_that_are_too_large_are_refused_at_the_start(co
         Trainer(replace(config, stages=("l1:1", "l1:1:patch=13")), group=CPU, log=silent)
 
 
+@pytest.mark.slow
 def test_each_stage_is_compiled_once(config: TrainConfig, monkeypatch: pytest.MonkeyPatch) -> None:
     # The backend that runs graphs as they are: what is counted is how often they are captured.
     monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="eager"))
