@@ -22,6 +22,7 @@ from sr.cli.types import STREAM, OutputPath
 from sr.image import WriteOptions, refuse_unconcerned, write_options
 from sr.image.formats.tiff import TIFF
 from sr.jobs.admission import RunLimits
+from sr.jobs.lists import read_list
 from sr.jobs.pipeline import RunSettings
 from sr.jobs.setup import UpscalerSetup, open_setup
 from sr.jobs.worklist import (
@@ -30,7 +31,6 @@ from sr.jobs.worklist import (
     check_inputs,
     listed_worklist,
     make_worklist,
-    read_list,
 )
 from sr.network.ends import Conventions
 from sr.network.modelkind import check_model_file

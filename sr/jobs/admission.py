@@ -122,7 +122,7 @@ class Admission:
             return
         needed += _BESIDE_BYTES
         available = available_memory()
-        if needed > min(available, self.memory):
+        if needed > available:
             larger_height, larger_width = self._upscaler.output_size(height, width)
             kind = NotNowError if needed <= self.memory else TooLargeError
             raise kind(

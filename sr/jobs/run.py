@@ -132,66 +132,76 @@ def run_worklist(
         most_failures: that may happen before the run ends early; None is any number.
     """
     started = time.perf_counter()
-    summary = RunSummary(total=len(worklist.jobs) + len(worklist.refused))
+    run = _Run(worklist, listener, most_failures)
     for warning in (setup.warning, *worklist.warnings):
         if warning:
             listener.warned(warning)
-    records = _Records(worklist, listener)
     for folder in {job.target.parent for job in (*worklist.jobs, *worklist.done)}:
         remove_left_over(folder)
-
-    def take(result: FileResult) -> None:
-        summary.add(result)
-        if result.error is None:
-            records.add(result.job)
-        listener.finished(result)
-
-    listener.started(summary.total)
+    listener.started(run.summary.total)
     for refused in worklist.refused:
-        take(refused)
-
-    def too_many() -> bool:
-        failed = len(summary.failed)
-        return most_failures is not None and most_failures.exceeded(failed, summary.total)
-
+        run.take(refused)
     files = upscale_files(
-        _begun(worklist, records, summary),
+        run.jobs(),
         setup.upscaler,
         capabilities=setup.capabilities,
         settings=settings,
         progress=listener.tiles_done if listener.wants_tiles else None,
     )
     with second_interrupt_stops_at_once():
-        try:
-            for result in files:
-                take(result)
-                if too_many():
-                    raise _TooManyFailed
-        except KeyboardInterrupt as interrupt:
-            summary.too_many_failed = isinstance(interrupt, _TooManyFailed)
-            summary.interrupted = not summary.too_many_failed
-            for result in _being_written(files, interrupt):
-                take(result)
-            for kept in interrupt.args:
-                listener.interrupted(kept)
+        run.take_all(files)
     for note in dict.fromkeys(setup.notes()):
         listener.warned(note)
-    summary.seconds = time.perf_counter() - started
-    return summary
+    run.summary.seconds = time.perf_counter() - started
+    return run.summary
 
 
 class _TooManyFailed(KeyboardInterrupt):
     """Ends a run as Ctrl-C does: what is being written is finished."""
 
 
-def _begun(worklist: Worklist, records: _Records, summary: RunSummary) -> Iterator[FileJob]:
-    """Yield each job when its turn comes and note its state; skip those that another run has done."""
-    for job in worklist.jobs:
-        if worklist.was_done_meanwhile(job):
-            summary.skipped += 1
-            continue
-        records.begin(job)
-        yield job
+class _Run:
+    """The state of a run."""
+
+    def __init__(self, worklist: Worklist, listener: RunListener, most_failures: FailureLimit | None) -> None:
+        self.summary = RunSummary(total=len(worklist.jobs) + len(worklist.refused))
+        self._worklist, self._listener, self._most_failures = worklist, listener, most_failures
+        self._records = _Records(worklist, listener)
+
+    def jobs(self) -> Iterator[FileJob]:
+        """Yield each job when its turn comes and note its state; skip those that another run has done."""
+        for job in self._worklist.jobs:
+            if self._worklist.was_done_meanwhile(job):
+                self.summary.skipped += 1
+                continue
+            self._records.begin(job)
+            yield job
+
+    def take(self, result: FileResult) -> None:
+        """Count and record a result, and pass it on."""
+        self.summary.add(result)
+        if result.error is None:
+            self._records.add(result.job)
+        self._listener.finished(result)
+
+    def take_all(self, files: Generator[FileResult, None, None]) -> None:
+        """Take results to the end, or until Ctrl-C or too many failures; then what is being written."""
+        try:
+            for result in files:
+                self.take(result)
+                self._refuse_too_many_failures()
+        except KeyboardInterrupt as interrupt:
+            self.summary.too_many_failed = isinstance(interrupt, _TooManyFailed)
+            self.summary.interrupted = not self.summary.too_many_failed
+            for result in _being_written(files, interrupt):
+                self.take(result)
+            for kept in interrupt.args:
+                self._listener.interrupted(kept)
+
+    def _refuse_too_many_failures(self) -> None:
+        limit, failed = self._most_failures, len(self.summary.failed)
+        if limit is not None and limit.exceeded(failed, self.summary.total):
+            raise _TooManyFailed
 
 
 def _being_written(

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
 from fnmatch import fnmatch
 from pathlib import Path, PurePath
 from typing import BinaryIO, Literal
 
 from sr.errors import ImageError, printable
 from sr.image import format_of_suffix, suffix_for_several
-from sr.jobs.find import OUTPUT, count_left_out, find_pictures, name_after_source
+from sr.jobs.find import OUTPUT, count_left_out, find_pictures
 from sr.jobs.job import FileJob, FileResult
 from sr.jobs.ledger import Ledger
+from sr.jobs.naming import told_apart
 from sr.jobs.shards import Shard
 
 DEFAULT_FORMAT = ".png"  # lossless: nothing that was computed is thrown away
@@ -167,28 +168,6 @@ def listed_worklist(folder: Path, files: Iterable[Path], rules: OutputRules) -> 
     return worklist
 
 
-def read_list(file: BinaryIO, *, nul: bool) -> Iterator[Path]:
-    """Yield the paths of a list: one a line, where empty lines and those that begin with # say nothing.
-
-    Args:
-        file: the list.
-        nul: paths end with NUL instead, and may hold anything.
-    """
-    rest = b""
-    separator = b"\0" if nul else b"\n"
-    for chunk in iter(lambda: file.read(1 << 16), b""):
-        *whole, rest = (rest + chunk).split(separator)
-        yield from _paths(whole, nul=nul)
-    yield from _paths([rest], nul=nul)
-
-
-def _paths(lines: Iterable[bytes], *, nul: bool) -> Iterator[Path]:
-    for line in lines:
-        name = line if nul else line.removesuffix(b"\r")
-        if name and (nul or not name.startswith(b"#")):
-            yield Path(os.fsdecode(name))
-
-
 def stream_worklist(
     source: Path, rules: OutputRules, *, stdin: BinaryIO | None = None, stdout: BinaryIO | None = None
 ) -> Worklist:
@@ -273,32 +252,8 @@ def _named(source: Path, rules: OutputRules, stem: str) -> str:
 
 
 def _tell_apart(worklist: Worklist, rules: OutputRules) -> None:
-    """Give outputs that would have one name others, made from their sources; refuse what is left.
-
-    Inputs that were named twice count once.
-    """
-    resolve = _resolver()
-    jobs = list({(resolve(job.source), resolve(job.target)): job for job in worklist.jobs}.values())
-    for rename in (name_after_source, lambda path: f"{path.parent.name}_{name_after_source(path)}"):
-        clashing = _clashing(jobs, resolve)
-        jobs = [
-            replace(job, target=job.target.with_name(_named(job.source, rules, rename(job.source))))
-            if job.target in clashing
-            else job
-            for job in jobs
-        ]
-    clashing, sources = _clashing(jobs, resolve), {resolve(job.source): job.source for job in jobs}
-    worklist.jobs = []
-    for job in jobs:
-        if job.target in clashing:
-            why = "several inputs would be written there; upscale them one by one, with -o"
-        elif (replaced := sources.get(resolve(job.target))) is not None:
-            why = f"would replace the input {printable(replaced)}; name another output (-o)"
-        else:
-            worklist.jobs.append(job)
-            continue
-        error = ImageError(f"{printable(job.target)}: {why}")
-        worklist.refused.append(FileResult(job, error=error))
+    worklist.jobs, refused = told_apart(worklist.jobs, lambda source, stem: _named(source, rules, stem))
+    worklist.refused += refused
 
 
 def _take_shard(worklist: Worklist, shard: Shard | None, *, folder: Path | None) -> None:
@@ -313,25 +268,6 @@ def _take_shard(worklist: Worklist, shard: Shard | None, *, folder: Path | None)
     worklist.jobs = [job for job in worklist.jobs if holds(job.source)]
     worklist.refused = [result for result in worklist.refused if holds(result.job.source)]
     worklist.other_shards = everything - len(worklist.jobs) - len(worklist.refused)
-
-
-def _clashing(jobs: Sequence[FileJob], resolve: Callable[[Path], str]) -> set[Path]:
-    names = Counter(resolve(job.target) for job in jobs)
-    return {job.target for job in jobs if names[resolve(job.target)] > 1}
-
-
-def _resolver() -> Callable[[Path], str]:
-    """Return a function that says which file a path means; it looks at each folder once."""
-    folders: dict[Path, str] = {}
-
-    def resolve(path: Path) -> str:
-        if os.path.islink(path):  # noqa: PTH114  as fast as it gets
-            return os.path.normcase(os.path.realpath(path))
-        if path.parent not in folders:
-            folders[path.parent] = os.path.realpath(path.parent)
-        return os.path.normcase(os.path.join(folders[path.parent], path.name))  # noqa: PTH118
-
-    return resolve
 
 
 def _settle_existing(worklist: Worklist, rules: OutputRules) -> None:
