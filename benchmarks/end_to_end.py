@@ -19,7 +19,8 @@ from benchmarks.lib.paths import ROOT
 from benchmarks.lib.results import write_result
 from benchmarks.lib.timing import interleaved_seconds
 from sr.image import read_picture
-from sr.network.modelfile import INPUT_NAME, shipped_onnx
+from sr.network.ends import INPUT_NAME
+from sr.network.modelfile import shipped_onnx
 
 PICTURE = ROOT / "examples" / "kitten.png"
 SCALE = 3

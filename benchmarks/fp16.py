@@ -32,8 +32,9 @@ from deploy.fold import fold
 from sr.image import read_picture
 from sr.network.checkpoint import load_weights
 from sr.network.colour import upscale_rgb
+from sr.network.ends import INPUT_NAME, OUTPUT_NAME
 from sr.network.model import frozen_attention
-from sr.network.modelfile import INPUT_NAME, OUTPUT_NAME, shipped_onnx, shipped_scales, shipped_weights
+from sr.network.modelfile import shipped_onnx, shipped_scales, shipped_weights
 from train.data.pairs import load_pair_list
 from train.evaluate import evaluate
 from train.prepare.make import PrepareSpec, prepare

@@ -28,7 +28,8 @@ from benchmarks.lib.work import counted_work
 from sr.backends.base import Backend
 from sr.backends.openvino import OpenVinoBackend
 from sr.backends.ort import OrtBackend
-from sr.network.modelfile import INPUT_NAME, OUTPUT_NAME, shipped_onnx
+from sr.network.ends import INPUT_NAME, OUTPUT_NAME
+from sr.network.modelfile import shipped_onnx
 from sr.upscale import Upscaler
 
 SCALE = 3

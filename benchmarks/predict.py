@@ -36,7 +36,8 @@ from benchmarks.lib.results import store_result
 from benchmarks.lib.work import Work, counted_work
 from sr.backends.base import default_tile
 from sr.backends.ort import read_metadata
-from sr.network.modelfile import Precision, shipped_onnx, shipped_scales
+from sr.network.descriptor import Precision
+from sr.network.modelfile import shipped_onnx, shipped_scales
 from sr.tiling import TileSpec, tile_grid
 
 SIZE = (1080, 1920)  # height and width of the lr picture: Full HD

@@ -32,7 +32,8 @@ from benchmarks.lib.results import store_result
 from sr.backends.ort import read_metadata
 from sr.errors import ModelError
 from sr.network.config import PRESETS
-from sr.network.modelfile import Precision, shipped_onnx, shipped_scales
+from sr.network.descriptor import Precision
+from sr.network.modelfile import shipped_onnx, shipped_scales
 from sr.resize import bicubic_resize
 from sr.upscale import Upscaler
 from train.evaluate import Upscale, evaluate

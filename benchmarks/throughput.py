@@ -32,7 +32,8 @@ from benchmarks.lib.trt_split import split_of, split_warnings
 from benchmarks.lib.work import Work, counted_work
 from sr.backends.available import driver_gpu_count
 from sr.errors import SrupError
-from sr.network.modelfile import Precision, shipped_scales
+from sr.network.descriptor import Precision
+from sr.network.modelfile import shipped_scales
 
 AGAINST = "srup-onnx"
 ROUNDS = 15

@@ -29,11 +29,7 @@ from sr.network.config import PRESETS
 from sr.network.descriptor import ENDS, IO, ModelDescriptor, Precision
 from sr.network.ends import FINITE_NAME, INPUT_NAME, OUTPUT_NAME
 from sr.network.model import SRNet, frozen_attention
-from sr.network.modelfile import (
-    onnx_name,
-    shipped_scales,
-    shipped_weights,
-)
+from sr.network.modelfile import onnx_name, shipped_scales, shipped_weights
 
 OPSET = 20  # the exporter's own; DepthToSpace and all else that we use is unchanged since 18
 

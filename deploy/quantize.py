@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from sr.errors import ModelError
 from sr.image import read_picture
-from sr.network.modelfile import INPUT_NAME
+from sr.network.ends import INPUT_NAME
 
 Image = NDArray[np.uint8]  # (H, W, 3) RGB
 

@@ -17,8 +17,9 @@ from typing import TYPE_CHECKING, Self, TypedDict, Unpack
 from sr.backends import Backend, model_scale
 from sr.errors import BackendError, TilingError
 from sr.image import Picture, Pixels
+from sr.network.descriptor import Precision
 from sr.network.ends import Conventions
-from sr.network.modelfile import Precision, files_digest, shipped_scales, shipped_weights
+from sr.network.modelfile import files_digest, shipped_scales, shipped_weights
 from sr.objects import ImageUpscaler
 from sr.resample import resample
 from sr.sizing import SizeRequest, chain

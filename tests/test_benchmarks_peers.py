@@ -9,7 +9,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.lib.peers import LUMA, NETWORKS, peer_onnx, published
-from sr.network.modelfile import INPUT_NAME
+from sr.network.ends import INPUT_NAME
 
 OF_SPANDREL = {"SAFMN", "SPAN"}
 

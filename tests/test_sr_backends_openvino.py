@@ -13,7 +13,8 @@ from sr.backends.ort import OrtBackend
 from sr.errors import BackendError, MissingExtraError, ModelError
 from sr.image import read_picture
 from sr.metrics import psnr
-from sr.network.modelfile import SHIPPED_DIR, Precision, shipped_onnx
+from sr.network.descriptor import Precision
+from sr.network.modelfile import SHIPPED_DIR, shipped_onnx
 from sr.upscale import Upscaler
 
 EXAMPLE = Path(__file__).resolve().parent.parent / "examples" / "osprey.png"

@@ -21,7 +21,8 @@ from sr.image import Metadata, Picture, WriteOptions, open_picture, read_picture
 from sr.image.decode import read_header
 from sr.image.picture import to_8_bits
 from sr.jobs.pipeline import FileJob, upscale_files
-from sr.network.modelfile import INPUT_NAME, shipped_onnx
+from sr.network.ends import INPUT_NAME
+from sr.network.modelfile import shipped_onnx
 from sr.upscale import Upscaler
 from tests.pictures import (
     ARTIST,

@@ -27,7 +27,7 @@ from torch import Tensor, nn
 from benchmarks.lib.peer_networks import CARNM, ECBSR, FSRCNN, IMDN, PAN
 from deploy.export import quiet_exporter
 from sr.errors import BackendError
-from sr.network.modelfile import INPUT_NAME, OUTPUT_NAME
+from sr.network.ends import INPUT_NAME, OUTPUT_NAME
 
 _FIGURES = Path(__file__).with_name("peers.json")
 _OPSET = 20

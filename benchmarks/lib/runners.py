@@ -25,14 +25,9 @@ from numpy.typing import NDArray
 
 from sr.backends import BACKENDS
 from sr.errors import BackendError, require_extra
-from sr.network.modelfile import (
-    DEFAULT_PRESET,
-    INPUT_NAME,
-    OUTPUT_NAME,
-    Precision,
-    shipped_onnx,
-    shipped_weights,
-)
+from sr.network.descriptor import Precision
+from sr.network.ends import INPUT_NAME, OUTPUT_NAME
+from sr.network.modelfile import DEFAULT_PRESET, shipped_onnx, shipped_weights
 
 Pictures = NDArray[np.uint8]  # (N, H, W, C)
 Runner = Callable[[Pictures], Pictures]

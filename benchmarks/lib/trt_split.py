@@ -19,7 +19,7 @@ from sr.backends.tensorrt.modules import load_module
 from sr.backends.tensorrt.runtime import LoadedEngine
 from sr.backends.tensorrt.spec import EngineSpec
 from sr.backends.tensorrt.store import EngineStore
-from sr.network.modelfile import FINITE_NAME, INPUT_NAME, OUTPUT_NAME
+from sr.network.ends import FINITE_NAME, INPUT_NAME, OUTPUT_NAME
 
 PARTS = ("enqueue", "copy_in", "compute", "copy_out")
 _WARM_UPS = 3

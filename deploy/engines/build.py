@@ -22,7 +22,7 @@ from sr.backends.tensorrt.request import EngineRequest, Progress
 from sr.backends.tensorrt.spec import EngineSpec, check_spec
 from sr.errors import EngineError, one_line
 from sr.files import atomic_write
-from sr.network.modelfile import INPUT_NAME
+from sr.network.ends import INPUT_NAME
 
 
 def build_engine(request: EngineRequest, *, progress: Progress | None, timing_cache: Path) -> bytes:

@@ -7,7 +7,8 @@ from pathlib import Path
 
 from sr.backends.ort import read_metadata
 from sr.errors import ModelError, require_extra
-from sr.network.modelfile import Precision, shipped_onnx, shipped_scales
+from sr.network.descriptor import Precision
+from sr.network.modelfile import shipped_onnx, shipped_scales
 
 
 def engine_models(

@@ -13,7 +13,8 @@ from typing import Any
 
 from sr.backends.tensorrt.log import logger, tensorrt_log
 from sr.errors import EngineError
-from sr.network.modelfile import FINITE_NAME, INPUT_NAME, OUTPUT_NAME, Precision
+from sr.network.descriptor import Precision
+from sr.network.ends import FINITE_NAME, INPUT_NAME, OUTPUT_NAME
 
 _BODY_TYPES = {"fp16": "HALF", "fp32": "FLOAT"}
 _TYPE_OF_NUMPY = {"float16": "HALF", "float32": "FLOAT"}

@@ -19,7 +19,7 @@ from sr.backends.tensorrt.store import EngineStore
 from sr.cli.building import build_engine, engine_progress
 from sr.cli.console import terminal
 from sr.errors import OutOfDeviceMemoryError, SrupError
-from sr.network.modelfile import Precision
+from sr.network.descriptor import Precision
 
 
 @dataclass(frozen=True)

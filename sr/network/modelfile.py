@@ -11,12 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sr.errors import ModelError
-from sr.network.descriptor import IO, ModelDescriptor, Precision
-from sr.network.ends import FINITE_NAME, INPUT_NAME, OUTPUT_NAME
-
-# Other rooms know these names from here.
-__all__ = ["FINITE_NAME", "INPUT_NAME", "OUTPUT_NAME", "Precision"]
-ModelMetadata = ModelDescriptor
+from sr.network.descriptor import IO, Precision
 
 SHIPPED_DIR = Path(__file__).parent.parent / "weights"
 

@@ -19,7 +19,7 @@ from sr.backends.tensorrt.device import Slot, TrtDevice
 from sr.backends.tensorrt.kernels import KernelFile
 from sr.backends.tensorrt.runtime import Capacity
 from sr.errors import BackendError, OutOfDeviceMemoryError
-from sr.network.modelfile import ModelMetadata
+from sr.network.descriptor import ModelDescriptor
 from sr.tiling import MIN_HALOS_PER_TILE
 
 # Share of the free device memory for buffers: contexts, graphs and kernels need some as well, and a
@@ -47,7 +47,7 @@ class TrtSettings:
     """
 
     name: str
-    model: ModelMetadata
+    model: ModelDescriptor
     tile: int | None = None
     batch: int | None = None
     gpu_names: Mapping[int, str] | None = None

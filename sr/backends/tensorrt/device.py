@@ -23,7 +23,7 @@ from sr.backends.tensorrt.cuda import Cuda, Resources
 from sr.backends.tensorrt.kernels import KernelFile
 from sr.backends.tensorrt.runtime import Capacity, Execution, LoadedEngine, Shape
 from sr.errors import BackendError
-from sr.network.modelfile import FINITE_NAME, INPUT_NAME, OUTPUT_NAME
+from sr.network.ends import FINITE_NAME, INPUT_NAME, OUTPUT_NAME
 
 SLOTS = 3  # one batch uploads while one computes and one downloads
 

@@ -15,7 +15,8 @@ from sr.backends.tensorrt.modules import is_rtx, load_module
 from sr.backends.tensorrt.spec import EngineSpec
 from sr.backends.tensorrt.store import EngineStore
 from sr.errors import BackendError, ModelError
-from sr.network.modelfile import ModelMetadata, shipped_onnx
+from sr.network.descriptor import ModelDescriptor
+from sr.network.modelfile import shipped_onnx
 
 
 def open_trt(spec: BackendSpec, request: BackendRequest, *, cuda_graph: bool = True) -> TrtBackend:
@@ -71,7 +72,7 @@ def open_trt(spec: BackendSpec, request: BackendRequest, *, cuda_graph: bool = T
     return TrtBackend(plans, settings, module=module, cudart=cudart)
 
 
-def engine_spec(model: ModelMetadata, request: BackendRequest) -> EngineSpec:
+def engine_spec(model: ModelDescriptor, request: BackendRequest) -> EngineSpec:
     """Return the engine to run: the usual one, or a larger one if larger tiles or batches are requested."""
     usual = EngineSpec(scale=model.scale, precision=model.precision)
     return EngineSpec(
@@ -96,7 +97,7 @@ def _gpus(device: str) -> list[Gpu]:
     return [gpus[index] for index in wanted]
 
 
-def fallback_of(onnx: Path, model: ModelMetadata) -> Callable[[], Backend] | None:
+def fallback_of(onnx: Path, model: ModelDescriptor) -> Callable[[], Backend] | None:
     """Return a function that opens the fp32 file of the same weights beside an fp16 file, on the CPU.
 
     None if there is no such file. Names of files that were exported together differ only in the precision.

@@ -15,7 +15,7 @@ from typing import Any
 from sr.backends.tensorrt.kernels import KernelFile
 from sr.backends.tensorrt.log import logger, tensorrt_log
 from sr.errors import BackendError, OutOfDeviceMemoryError
-from sr.network.modelfile import FINITE_NAME, INPUT_NAME, OUTPUT_NAME
+from sr.network.ends import FINITE_NAME, INPUT_NAME, OUTPUT_NAME
 
 Shape = tuple[int, ...]
 

@@ -7,7 +7,7 @@ from types import ModuleType
 
 from sr.backends.tensorrt.modules import is_rtx
 from sr.errors import EngineError
-from sr.network.modelfile import Precision
+from sr.network.descriptor import Precision
 
 
 @dataclass(frozen=True)
