@@ -27,6 +27,7 @@ pytest.importorskip("tritonclient")
 
 import torch
 from google.protobuf import text_format
+from google.protobuf.json_format import MessageToJson
 from tritonclient import grpc
 from tritonclient.grpc import model_config_pb2
 from tritonclient.utils import InferenceServerException
@@ -266,6 +267,7 @@ def test_a_thousand_requests_of_twenty_sizes_share_batches(served):
 
 BROKEN = {
     "a truncated file": ({"file": encoded(photograph(height=50, width=50))[:2000]}, {}, "truncated"),
+    "16 bits per channel": ({"file": encoded(np.zeros((9, 9), np.uint16))}, {}, "16 bits"),
     "no picture": ({"file": b"hello"}, {}, "file"),
     "an empty file": ({"file": b""}, {}, "file"),
     "several frames": (
@@ -306,3 +308,18 @@ def test_what_is_broken_is_an_error_in_one_line_and_the_server_lives(served, kin
     assert "\n" not in message.strip()
     pixels = photograph(height=20, width=30)
     assert ask(served, "srup_tiled_x2", image=pixels)["upscaled"].shape == (40, 60, 3)
+
+
+@pytest.mark.skipif(
+    np.__version__ < "2" or sys.version_info >= (3, 13), reason="needs numpy 2, up to Python 3.12"
+)
+def test_numpy_2_is_refused_because_the_server_would_read_zeros(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(triton_server.PYTHON_BACKEND)
+    from deploy.triton.tiled_model import TritonPythonModel
+
+    (_, tiled) = (model.folder for model in write_repository(RepositorySpec(scales=(2,)), tmp_path))
+    config = text_format.Parse((tiled / "config.pbtxt").read_text(), model_config_pb2.ModelConfig())
+    text = MessageToJson(config, preserving_proto_field_name=True)
+    arguments = {"model_config": text, "model_repository": str(tiled), "model_version": "1"}
+    with pytest.raises(RuntimeError, match="numpy<2"):
+        TritonPythonModel().initialize(arguments)

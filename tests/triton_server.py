@@ -26,6 +26,7 @@ FOLDER = Path(os.environ.get("SRUP_TRITON") or Path(sys.prefix) / "triton")
 INSTALL = f'python -m pip install --no-deps --target {FOLDER} nvidia-pytriton==0.7.0 "numpy<2"'
 
 _SERVER = FOLDER / "pytriton" / "tritonserver"
+PYTHON_BACKEND = _SERVER / "backends" / "python"
 _STUB = _SERVER / "python_backend_stubs" / f"{sys.version_info[0]}.{sys.version_info[1]}"
 _LIBPYTHON = Path(sysconfig.get_config_var("LIBDIR") or "") / (sysconfig.get_config_var("INSTSONAME") or "-")
 _NOBODY = 65534
@@ -56,7 +57,7 @@ def triton_server(repository: Path, folder: Path) -> Iterator[int]:
         folder: for the log and the backend.
     """
     backends, log = folder / "backends", folder / "server.log"
-    shutil.copytree(_SERVER / "backends" / "python", backends / "python")
+    shutil.copytree(PYTHON_BACKEND, backends / "python")
     shutil.copy(_STUB / "triton_python_backend_stub", backends / "python")
     port = _free_port()
     command = [

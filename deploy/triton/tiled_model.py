@@ -24,10 +24,11 @@ from numpy.typing import NDArray
 
 from sr.backends.base import Backend, BackendInfo, Batch
 from sr.errors import BackendError, ImageError, SrupError, TooLargeError
-from sr.image import Picture, check_output, open_picture, write_options, write_picture
+from sr.fitting import fitted_grid
+from sr.image import Picture, check_output, open_picture, spooled, write_options, write_picture
 from sr.network.descriptor import ModelDescriptor
 from sr.network.ends import FINITE_NAME, INPUT_NAME, OUTPUT_NAME
-from sr.tiling import TileGrid, tile_grid
+from sr.tiling import TileGrid
 from sr.upscale import Upscaler
 from sr.version import __version__
 
@@ -83,7 +84,7 @@ class Settings:
             ModelError: the descriptor is not one of srup.
             OSError: there is no file of it.
         """
-        given = {name: value["string_value"] for name, value in config["parameters"].items()}
+        given = {name: value.get("string_value", "") for name, value in config["parameters"].items()}
         return Settings(
             ModelDescriptor.from_properties(json.loads(properties.read_bytes()), source=str(properties)),
             engine=given["engine"],
@@ -169,7 +170,7 @@ class TiledUpscaler(Upscaler):
 
     def grid(self, height: int, width: int) -> TileGrid:
         """Return how a picture of this size will be cut; what is smaller than a tile stays whole."""
-        return tile_grid(height, width, replace(self.spec, equalise=False))
+        return fitted_grid(height, width, replace(self.spec, equalise=False), self.backend.info.model)
 
 
 class TritonPythonModel:
@@ -251,8 +252,8 @@ class TritonPythonModel:
         limit = self.settings.max_bytes
         if content.size > limit:
             raise TooLargeError(f"{FILE_NAME}: {content.size:,} bytes, the limit is {limit:,} (max_bytes)")
-        stream = BytesIO(content.data)
-        picture = open_picture(Path(FILE_NAME), stream, max_pixels=self.settings.max_pixels)
+        with spooled(BytesIO(content.data), FILE_NAME) as file:
+            picture = open_picture(Path(FILE_NAME), file, max_pixels=self.settings.max_pixels)
         if not isinstance(picture, Picture):
             raise ImageError(
                 f"{FILE_NAME}: a {picture.format} with {picture.count} {picture.kind}, need one; "
