@@ -201,6 +201,11 @@ def backend_choices() -> list[str]:
     return ["auto", *BACKENDS]
 
 
+def model_suffixes() -> list[str]:
+    """Return the suffixes of all files that backends run, each once."""
+    return list(dict.fromkeys(suffix for spec in BACKENDS.values() for suffix in spec.model_suffixes))
+
+
 def precisions_help() -> str:
     """Return which backends compute the precisions that few have, and the defaults."""
     rare = [

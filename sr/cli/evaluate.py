@@ -40,6 +40,7 @@ def command(
 
     The lr pictures of HR_FOLDER are made by MATLAB's bicubic, unless the data set has its own.
     """
+    from sr.backends.specs import model_suffixes
     from sr.cli.building import build_engine
     from sr.network.modelkind import check_model_file
     from sr.upscale import Upscaler
@@ -50,7 +51,7 @@ def command(
         raise click.UsageError("give HR_FOLDER or --list")
     problems: list[str] = []
     if model is not None:
-        check_model_file(model)
+        check_model_file(model, model_suffixes())
     with Upscaler(
         scale=scale,
         backend=backend,

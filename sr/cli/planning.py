@@ -13,6 +13,7 @@ from typing import Any
 
 import click
 
+from sr.backends.specs import model_suffixes
 from sr.cli.building import build_engine, build_progress
 from sr.cli.compare import check_page
 from sr.cli.progress import phase_lines
@@ -68,7 +69,7 @@ def plan_run(request: UpscaleRequest) -> PlannedRun:
     check_streams(request)
     check_inputs(request.files)
     if request.model is not None:
-        check_model_file(request.model)
+        check_model_file(request.model, model_suffixes())
         _probe(request.model, _conventions(request))
     elif _conventions(request) is not None:
         raise click.UsageError("--model-range and --model-order need --model")

@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from sr.errors import ModelError, printable
 
 _HEAD_BYTES = 16
-_WEIGHTS_SUFFIXES = (".safetensors", ".pt")  # what `sr.network.checkpoint` reads
 _ENGINE_SUFFIXES = (".engine", ".plan", ".trt")
 _ZIP, _PICKLE = b"PK\x03\x04", b"\x80"  # torch.save since version 1.6, and before
 _ENGINE = b"ftrt"  # a serialised TensorRT engine begins so
 
 
-def check_model_file(path: Path) -> None:
+def check_model_file(path: Path, suffixes: Sequence[str]) -> None:
     """Refuse a file that no backend takes as a model.
 
     Args:
-        path: given as a model; ONNX files, and weights by their suffix, are left to whoever reads them.
+        path: given as a model.
+        suffixes: of the files that backends run; their content is left to whoever reads them.
 
     Raises:
         ModelError: it is missing, a PyTorch checkpoint of another program, an engine, or something else.
@@ -30,7 +31,7 @@ def check_model_file(path: Path) -> None:
         raise ModelError(f"{name}: no such model file") from error
     except OSError as error:
         raise ModelError(f"{name}: cannot be read ({error.strerror}); give a model file") from error
-    if suffix in (*_WEIGHTS_SUFFIXES, ".onnx"):
+    if suffix in suffixes:
         return
     if suffix in _ENGINE_SUFFIXES or head.startswith(_ENGINE):
         raise ModelError(
@@ -42,4 +43,4 @@ def check_model_file(path: Path) -> None:
             f"{name}: a PyTorch checkpoint of another program; export its network to ONNX "
             "(torch.onnx.export) and give that file"
         )
-    raise ModelError(f"{name}: not a model file; give .onnx, .safetensors or .pt")
+    raise ModelError(f"{name}: not a model file; give one of {', '.join(suffixes)}")
