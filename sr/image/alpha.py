@@ -22,11 +22,11 @@ def within_neighbours(
 ) -> Pixels:
     """Clip upscaled alpha to what the 3x3 neighbourhood of each lr pixel spans.
 
-    So what is transparent, or opaque, all around stays exactly so.
+    So areas that are wholly transparent, or wholly opaque, stay exactly so.
 
     Args:
         upscaled: uint8 or uint16, (scale*h, scale*w), contiguous.
-        alpha: as `upscaled`, (H, W), of which `rows` and `columns` (h, w) were upscaled.
+        alpha: of the dtype of `upscaled`, (H, W); its `rows` and `columns` (h, w) were upscaled.
         scale: upscaling factor.
         rows: of a part that has its neighbours in `alpha`; else all are meant.
         columns: likewise.
@@ -141,7 +141,7 @@ def _filled(
 
 
 def _fill(colour: Pixels, empty: NDArray[np.bool_], below: _Float32) -> None:
-    """Put what is interpolated from half the size, rounded for integers, into what is empty of (H, W, C)."""
+    """Fill empty pixels of (H, W, C) by interpolation from half the size, rounded for integers."""
     for rows, columns, part in _doubled(below, *empty.shape):
         found = part if colour.dtype == np.float32 else np.rint(part).astype(colour.dtype)
         np.copyto(colour[rows, columns], found, where=empty[rows, columns, None])

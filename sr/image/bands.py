@@ -1,7 +1,7 @@
 """Very large picture files -> bands of rows, through libvips, the `vips` extra.
 
-Rows come from the top, each once decoded: what bands share is kept. Pixels are what
-`sr.image.open_picture` would give.
+Rows are decoded once, from the top; rows that two bands share are kept. The pixels equal those of
+`sr.image.open_picture`.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ _TYPES = {"uchar": "uint8", "ushort": "uint16"}
 class BandReader:
     """A picture file that is read from top to bottom; a context manager.
 
-    Most files are decoded row by row. For a picture that is stored turned, libvips first decodes a
-    copy into its temporary folder; of an interlaced PNG or a progressive JPEG it holds all in memory.
+    Most files are decoded row by row. If a picture is stored turned, libvips first decodes a copy into its
+    temporary folder. It holds interlaced PNGs and progressive JPEGs whole in memory.
 
     Attributes:
         height: rows, of the upright picture.
@@ -42,7 +42,7 @@ class BandReader:
     """
 
     def __init__(self, path: Path, header: Header) -> None:
-        """Open a file of which the header is known.
+        """Open a file whose header has been read.
 
         Raises:
             ImageError: the file cannot be read.

@@ -1,7 +1,7 @@
-"""What metadata claim to be in a file beside the picture, and no longer is once the picture is upscaled.
+"""Claims in XMP data about parts of a file that are lost when its picture is upscaled.
 
-Gain maps, the film of a motion photo, depth maps, previews and extended XMP data lie beside the picture. They
-are not upscaled, so XMP data that speak of them lead programs astray. XMP: ISO 16684-1.
+Gain maps, the film of a motion photo, depth maps, previews and extended XMP data lie beside the picture and
+are not upscaled. XMP data that still name them lead programs astray. XMP: ISO 16684-1.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _CLAIMS = (
 
 
 def without_claims(xmp: bytes) -> tuple[bytes, tuple[str, ...]]:
-    """Take out properties that claim what is not in the picture; also return what they claim, in words.
+    """Remove properties that name such parts; also return the parts, in words.
 
     All other bytes stay as they are.
     """

@@ -47,7 +47,7 @@ def _fast_deflate() -> Any:
 
 
 def _shifted(band: Pixels) -> Pixels:
-    """Return the rows above those at the top of a picture, of which the first is zeros (section 9.2)."""
+    """Return the rows above those at the top of a picture; the first is zeros (section 9.2)."""
     return np.vstack((np.zeros_like(band[:1]), band[:-1]))
 
 

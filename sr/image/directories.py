@@ -91,7 +91,7 @@ class TiffReader:
     def tags(self, offset: int, parent: int = 0, *, wanted: Container[int] | None = None) -> tuple[Tags, int]:
         """Read the directory at `offset` with its children; also return where its next link is.
 
-        Of a tag that is there twice, the first counts. `wanted` names the tags to read, else all are.
+        If a tag occurs twice, the first counts. `wanted` names the tags to read; None reads all.
         """
         code, count_code, link_bytes = ("HHQ8s", "Q", 8) if self.big else ("HHI4s", "H", 4)
         step, start = struct.calcsize(self.order + code), offset + struct.calcsize(count_code)
@@ -138,7 +138,7 @@ def swapped(tags: Tags, *, source: str, order: str) -> Tags:
 def directory(tags: Tags, *, order: str, offset: int, big: bool = False) -> bytes:
     """Lay out a directory, its children and their values for the position `offset`; `big` is BigTIFF."""
     count_code, place_code, pointer = ("Q", "Q", _LONG8) if big else ("H", "I", _LONG)
-    room = struct.calcsize(place_code)  # what is no longer stands in the record itself
+    room = struct.calcsize(place_code)  # values up to this size are in the record itself
     records = bytearray(struct.pack(order + count_code, len(tags)))
     values = bytearray()
     behind = offset + len(records) + (4 + 2 * room) * len(tags) + room

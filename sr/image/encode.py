@@ -27,7 +27,7 @@ def save_with_pillow(
         file: where to.
         picture: pixels and metadata.
         spec: the format.
-        prepare: what is done to the image before it is encoded.
+        prepare: changes the image before it is encoded.
         arguments: of Pillow's encoder, which take precedence over those for metadata.
     """
     image = Image.fromarray(joined_samples(picture, spec))
@@ -37,7 +37,7 @@ def save_with_pillow(
 
 
 def metadata_arguments(picture: Picture, spec: FormatSpec) -> dict[str, Any]:
-    """Return Pillow's arguments for metadata, of which all fit into the format."""
+    """Return Pillow's arguments for metadata that fit into the format."""
     metadata = picture.metadata
     arguments: dict[str, Any] = {} if metadata.dpi is None else {"dpi": metadata.dpi}
     if metadata.icc_profile is not None:
@@ -59,7 +59,7 @@ def sized_exif(picture: Picture, spec: FormatSpec) -> bytes | None:
 
 
 def joined_samples(picture: Picture, spec: FormatSpec) -> Pixels:
-    """Join the arrays to what is saved, (H, W) or (H, W, C)."""
+    """Join pixels and alpha to one array, (H, W) or (H, W, C), as the format can hold them."""
     pixels, profile = picture.pixels, picture.metadata.icc_profile
     if picture.grey and profile is not None and not is_grey_profile(profile):
         pixels = np.broadcast_to(pixels[..., None], (*pixels.shape, 3))
@@ -69,7 +69,7 @@ def joined_samples(picture: Picture, spec: FormatSpec) -> Pixels:
 
 
 def quantised(image: Image.Image) -> Image.Image:
-    """Reduce to a palette of 256 colours, of which the last means transparent if anything is."""
+    """Reduce to a palette of 256 colours; the last one means transparent if any pixel is."""
     if image.mode in ("L", "P"):
         return image
     opacity = np.asarray(image.getchannel("A")) if image.mode in ("RGBA", "LA") else None

@@ -1,7 +1,7 @@
-"""Which metadata a format can hold: kept, put into another place, or lost with a note.
+"""Metadata for an output format: kept, moved to another place, or lost with a note.
 
-One mechanism for all formats. What each can hold is its `FormatSpec.capacity`; writers write all that they
-are given.
+This is the one mechanism for all formats. `FormatSpec.capacity` says what each can hold; writers write all
+metadata that they get.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ COMMENT = "Comment"  # the keyword of texts without one, PNG specification, sect
 
 
 def fitted_metadata(metadata: Metadata, spec: FormatSpec) -> tuple[Metadata, tuple[str, ...]]:
-    """Return what a format holds of metadata, and say what is lost."""
+    """Return the metadata that a format can hold, and notes about the rest."""
     lost: list[str] = []
     kept = _with_text_in_its_place(metadata, spec, lost)
     for kind, size, title, empty in _parts(kept, spec):
@@ -37,7 +37,7 @@ def fitted_metadata(metadata: Metadata, spec: FormatSpec) -> tuple[Metadata, tup
 
 
 def _parts(metadata: Metadata, spec: FormatSpec) -> list[tuple[str, int, str, dict[str, Any]]]:
-    """Return kind, size in bytes, name in words, and what is empty without it, of all that is there."""
+    """Return each kind of metadata with its size in bytes, a name for people, and how it is emptied."""
     profile, dpi = metadata.icc_profile, metadata.dpi
     profile_size = len(profile or b"")
     if profile is not None and is_grey_profile(profile) and not spec.grey:

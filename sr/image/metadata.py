@@ -23,7 +23,7 @@ class GeoReference(NamedTuple):
 
     order: str  # of the bytes of values
     tags: dict[int, Entry]
-    height: int  # of the picture of which it is true
+    height: int  # of the picture that it describes
     width: int
 
 
@@ -147,7 +147,7 @@ def add_to_tiff(
 
     Args:
         file: with one directory.
-        exif: a block of which the descriptive tags are added.
+        exif: a block whose descriptive tags are added.
         xmp: a packet.
         iptc: data sets.
         tags: further ones, in the byte order of the file.
@@ -168,7 +168,7 @@ def add_to_tiff(
 def metadata_tags(
     *, exif: bytes | None, xmp: bytes | None, iptc: bytes | None, order: str, present: Container[int]
 ) -> Tags:
-    """Return metadata as tags of a TIFF directory, in its byte order; of EXIF what is not `present`."""
+    """Return metadata as tags of a TIFF directory, in its byte order, without `present` EXIF tags."""
     added: Tags = {_XMP: Entry(_BYTE, xmp)} if xmp else {}
     if iptc:
         added[_IPTC] = Entry(_UNDEFINED, iptc)

@@ -97,7 +97,7 @@ class PillowSource(Source):
         Args:
             opened: the file.
             plugin: of Pillow.
-            notes: what is already known to be reduced.
+            notes: about reductions that are already known.
             rows_problem: why its rows cannot be read one after the other, empty if they can; its format by
                 default.
 

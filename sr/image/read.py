@@ -13,7 +13,7 @@ from sr.image.decode import PictureSequence, decode
 from sr.image.formats.spec import HEAD_BYTES
 from sr.image.picture import Picture
 
-SPOOLED_BYTES = 64 * 2**20  # the files of most cameras; what is larger goes to the disk
+SPOOLED_BYTES = 64 * 2**20  # the files of most cameras; larger ones go to the disk
 
 # The largest stills that a camera makes are the pixel shift composites of 100 megapixel sensors
 # (23,296 x 17,472 = 407 million). Decoding takes 4 bytes per pixel in Pillow and 3 in the array, so
@@ -22,11 +22,11 @@ DEFAULT_MAX_PIXELS = 450_000_000
 
 
 def spooled(stream: BinaryIO, name: str) -> BinaryIO:
-    """Read a picture from a stream to its end, for `open_picture` to read as often as need be.
+    """Read a picture from a stream to its end, so that `open_picture` can read it as often as needed.
 
-    Readers go back and forth in a file, those of 16 bits need a descriptor, and an animation is opened
-    twice. So a stream is kept: in memory up to `SPOOLED_BYTES`, beyond that in a nameless
-    temporary file, of which nothing stays whatever happens. What is no picture is not read to its end.
+    Readers move back and forth in a file, those of 16 bits need a descriptor, and an animation is opened
+    twice. So the content is kept: in memory up to `SPOOLED_BYTES`, beyond that in a nameless temporary file
+    that vanishes whatever happens. A stream that does not begin like a picture is not read to its end.
 
     Args:
         stream: need not be seekable.
@@ -60,10 +60,10 @@ def open_picture(
 ) -> Picture | PictureSequence:
     """Read a picture, or say what an animation or a file of several pages holds.
 
-    Pictures come upright, RGB or grey, with 8 bits per channel or, from PNG and TIFF, 16. CMYK is
-    converted to sRGB, see `sr.image.arrays`. The content decides on the format, the EXIF data on the
-    orientation, or else the XMP data. Of a JPEG with further pictures behind it (MPO) the first is
-    read, of a TIFF each page in its highest resolution.
+    Pictures come upright, RGB or grey, with 8 bits per channel or, from PNG and TIFF, 16. CMYK is converted
+    to sRGB, see `sr.image.arrays`. The content decides on the format; the EXIF data, or else the XMP data,
+    on the orientation. The first picture of an MPO is read, and each page of a TIFF in its highest
+    resolution.
 
     Args:
         path: PNG, JPEG, WebP, AVIF, TIFF, BMP or GIF.

@@ -193,7 +193,7 @@ def check_output(
         alpha: whether the result has pixels that are not opaque.
         sixteen_bit: whether the result has 16 bits per channel.
         multi_image: "frames" or "pages" if the result has multi_image, else empty.
-        stream: where it goes in place of `path`, of which only the suffix counts then.
+        stream: where it goes in place of `path`; only the suffix of `path` counts then.
 
     Raises:
         ImageError: the format is unknown, too small for the picture or has no transparency, or the

@@ -1,6 +1,6 @@
-"""What the boxes of an AVIF file say of its pixels, beside what Pillow tells.
+"""What the boxes of an AVIF file say of its pixels and Pillow does not.
 
-Pillow gives 8-bit RGB whatever the depth, and the whole picture where a part of it is meant. Boxes:
+Pillow gives 8-bit RGB whatever the depth, and all stored pixels where only a part is the picture. Boxes:
 ISO 14496-12, sections 8.11 and 12.1.4; av1C: AV1 Codec ISO Media File Format Binding, section 2.3; nclx:
 ITU-T H.273.
 """
@@ -30,10 +30,10 @@ class CleanAperture(NamedTuple):
 
 
 def avif_notes(file: BinaryIO, name: str) -> tuple[str, ...]:
-    """Say what of a file is reduced.
+    """Return notes about what is reduced.
 
     Raises:
-        ImageError: it has a high dynamic range, of which 8 bits show nothing sensible.
+        ImageError: it has a high dynamic range, which 8 bits cannot show.
     """
     header = _header(file).partition(b"mdat")[0]
     notes: list[str] = []

@@ -25,7 +25,7 @@ class AvifSource(PillowSource):
             self.refuse_variant("a clean aperture in an animation")
 
     def size(self) -> tuple[int, int]:
-        """Return rows and columns of what is shown, before it is turned upright."""
+        """Return rows and columns of the picture, before it is turned upright."""
         return super().size() if self._aperture is None else (self._aperture.height, self._aperture.width)
 
     def shown(self, picture: Picture) -> Picture:

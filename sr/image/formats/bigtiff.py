@@ -129,7 +129,7 @@ class TiledTiff:
             raise self._failure
 
     def _write(self) -> None:
-        """Write what is queued; after a failure only take it out."""
+        """Write queued tiles; after a failure only empty the queue."""
         while (item := self._queue.get()) is not None:
             if self._failure is not None:
                 continue
@@ -207,7 +207,7 @@ class TiledTiff:
         self._journal_path.unlink(missing_ok=True)
 
     def _drain(self) -> None:
-        """Wait for what is queued to be written; more cannot be added."""
+        """Wait until all queued tiles are written; no more can be added."""
         if not self._writing.done():
             self._queue.put(None)
             self._writing.result()

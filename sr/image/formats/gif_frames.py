@@ -141,7 +141,7 @@ class GifCanvas:
         self._before: tuple[GifFrame, _Pixels8] | None = None  # the last frame, and what was below it
 
     def shown(self, frame: GifFrame) -> _Pixels8:
-        """Dispose of the last frame, draw the next and return what is seen, RGBA (H, W, 4)."""
+        """Dispose of the last frame, draw the next and return the canvas, RGBA (H, W, 4)."""
         if self._before is not None:
             last, below = self._before
             if last.disposal == _CLEAR:

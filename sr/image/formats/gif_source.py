@@ -36,7 +36,7 @@ class GifSource(Source):
         if index == 0 or self._canvas is None:
             self._canvas = GifCanvas(self._file, self._gif)
         frame = self._gif.frames[index]
-        self.refuse_large(frame.height, frame.width)  # it can exceed what is seen of it
+        self.refuse_large(frame.height, frame.width)  # it can exceed its visible part
         with self.decoding():
             pixels = self._canvas.shown(frame)
         alpha = None if (pixels[..., 3] == 255).all() else np.ascontiguousarray(pixels[..., 3])

@@ -39,15 +39,16 @@ class FormatSpec:
         sequence_writer: writes several pictures; None if a file holds one.
         multi_image: what several pictures in a file of this format are.
         states_plays: whether an animation says how often it is shown; else it is shown without end.
-        holds_several: whether an opened file, of which the first bytes are given, holds several pictures;
-            None if its format is not kept for them. It may raise what damaged files make it raise.
+        holds_several: gets an opened file and its first bytes, and says whether it holds several pictures.
+            Outputs of such files then keep the format. None if they do not. It may raise on damaged files.
         vips_loader: libvips' function that reads such a file row by row; empty if there is none.
         alpha: whether pixels can be transparent.
         grey: whether one channel can be written.
         colours: how many a picture can have; None if any number.
         options: encoding options of the command line that concern it.
-        capacity: kind of metadata -> most bytes of it; what is missing is not held. Kinds are icc, exif, xmp,
-            iptc, text (with keywords), comment (without), png (chunks), and, held or not, geo, aspect, dpi.
+        capacity: kind of metadata -> the most bytes that the format holds; a missing kind is not held. Kinds
+            are icc, exif, xmp, iptc, text (with keywords), comment (without), png (chunks of colour), geo,
+            aspect and dpi.
         exif_orientation: whether EXIF data may state an orientation; else the file has its own place for it.
     """
 
