@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from sr.image.alpha import bleed_under_transparency, within_neighbours
-    from sr.image.content import identify, is_picture, suffix_for_several
+    from sr.image.content import identify, is_picture, multi_image_suffix
     from sr.image.decode import PictureSequence
     from sr.image.formats import (
         FORMATS,
@@ -46,13 +46,13 @@ __all__ = [
     "format_of_suffix",
     "identify",
     "is_picture",
+    "multi_image_suffix",
     "open_picture",
     "read_picture",
     "read_rgb",
     "read_suffixes",
     "refuse_unconcerned",
     "spooled",
-    "suffix_for_several",
     "within_neighbours",
     "write_options",
     "write_picture",
@@ -69,7 +69,7 @@ _MODULES = {
     ),
     "formats.options": ("WriteOptions",),
     "formats.spec": ("FormatSpec",),
-    "content": ("identify", "is_picture", "suffix_for_several"),
+    "content": ("identify", "is_picture", "multi_image_suffix"),
     "metadata": ("Metadata",),
     "picture": ("Frame", "Picture", "Pixels"),
     "read": ("DEFAULT_MAX_PIXELS", "open_picture", "read_picture", "spooled"),

@@ -71,7 +71,7 @@ def known_format(head: bytes, name: str) -> FormatSpec:
     return spec
 
 
-def suffix_for_several(path: Path, file: BinaryIO | None = None) -> str | None:
+def multi_image_suffix(path: Path, file: BinaryIO | None = None) -> str | None:
     """Return the suffix of the format that keeps all pictures of an animation or of pages; else None.
 
     Only headers are read. A damaged or unreadable file gives None too: reading the picture will say so.
@@ -85,7 +85,11 @@ def suffix_for_several(path: Path, file: BinaryIO | None = None) -> str | None:
             opened.seek(0)
             head = opened.read(HEAD_BYTES)
             spec = recognised(head)
-            several = spec is not None and spec.holds_several is not None and spec.holds_several(opened, head)
+            several = (
+                spec is not None
+                and spec.holds_multi_image is not None
+                and spec.holds_multi_image(opened, head)
+            )
             return spec.write_suffixes[0] if spec is not None and several else None
     except (OSError, ValueError, LookupError, struct.error, ImageError):
         return None

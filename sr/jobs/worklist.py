@@ -11,7 +11,7 @@ from pathlib import Path, PurePath
 from typing import BinaryIO, Literal
 
 from sr.errors import ImageError, printable
-from sr.image import format_of_suffix, suffix_for_several
+from sr.image import format_of_suffix, multi_image_suffix
 from sr.jobs.find import OUTPUT, count_left_out, find_pictures
 from sr.jobs.job import FileJob, FileResult
 from sr.jobs.ledger import Ledger
@@ -34,7 +34,7 @@ class OutputRules:
         is_folder: `output` is a folder, whatever its name.
         suffix: added to names, e.g. "_x3".
         format: e.g. ".webp"; None means what `output` says, or PNG, and for animations and pages what
-            keeps them, see `sr.image.suffix_for_several`.
+            keeps them, see `sr.image.multi_image_suffix`.
         include: globs of the pictures to process in folders; none means all.
         exclude: globs of those to leave out.
         existing: what to do where an output exists.
@@ -182,7 +182,7 @@ def stream_worklist(
     Raises:
         ImageError: as `make_worklist`.
     """
-    suffix = rules.format or suffix_for_several(source, stdin) or DEFAULT_FORMAT
+    suffix = rules.format or multi_image_suffix(source, stdin) or DEFAULT_FORMAT
     target = rules.output if stdout is None and rules.output else Path(f"standard output{suffix}")
     worklist = Worklist([FileJob(source, target, stdin=stdin, stdout=stdout)])
     if stdout is None:
@@ -248,7 +248,7 @@ def _is_taken(path: PurePath, rules: OutputRules) -> bool:
 
 
 def _named(source: Path, rules: OutputRules, stem: str) -> str:
-    return f"{stem}{rules.suffix}{rules.format or suffix_for_several(source) or DEFAULT_FORMAT}"
+    return f"{stem}{rules.suffix}{rules.format or multi_image_suffix(source) or DEFAULT_FORMAT}"
 
 
 def _tell_apart(worklist: Worklist, rules: OutputRules) -> None:

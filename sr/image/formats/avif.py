@@ -19,7 +19,7 @@ def _recognises(head: bytes) -> bool:
     return head[4:8] == b"ftyp" and (head[8:12] in (b"avif", b"avis") or b"avif" in head[16:])
 
 
-def _holds_several(_: BinaryIO, head: bytes) -> bool:
+def _holds_multi_image(_: BinaryIO, head: bytes) -> bool:
     return head[8:12] == b"avis"
 
 
@@ -62,7 +62,7 @@ AVIF = FormatSpec(
     sequence_writer=_write_sequence,
     multi_image="frames",
     states_plays=False,
-    holds_several=_holds_several,
+    holds_multi_image=_holds_multi_image,
     options=("quality", "subsampling"),
     # Pillow would rewrite a block that states the orientation, which moves what maker notes point to.
     exif_orientation=False,

@@ -17,7 +17,7 @@ def _recognises(head: bytes) -> bool:
     return head.startswith((b"GIF87a", b"GIF89a"))
 
 
-def _holds_several(file: BinaryIO, _: bytes) -> bool:
+def _holds_multi_image(file: BinaryIO, _: bytes) -> bool:
     from sr.image.formats.gif_frames import parsed_gif
 
     return len(parsed_gif(file, at_most=2).frames) > 1
@@ -66,7 +66,7 @@ GIF = FormatSpec(
     longest_side_px=65_535,  # section 18
     sequence_writer=_write_sequence,
     multi_image="frames",
-    holds_several=_holds_several,
+    holds_multi_image=_holds_multi_image,
     colours=256,
     capacity={"comment": ANY_SIZE, "xmp": ANY_SIZE},
 )

@@ -12,7 +12,6 @@ from typing import BinaryIO
 
 from sr.image.directories import TiffReader
 
-LARGEST_SEGMENT = 65_533  # bytes
 _APP1, _APP2, _APP13, _START_OF_SCAN = 0xE1, 0xE2, 0xED, 0xDA
 _PHOTOSHOP, _IPTC_RESOURCE = b"Photoshop 3.0\0", 0x0404
 _EXTENDED_XMP = b"http://ns.adobe.com/xmp/extension/\0"

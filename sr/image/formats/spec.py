@@ -39,7 +39,7 @@ class FormatSpec:
         sequence_writer: writes several pictures; None if a file holds one.
         multi_image: what several pictures in a file of this format are.
         states_plays: whether an animation says how often it is shown; else it is shown without end.
-        holds_several: gets an opened file and its first bytes, and says whether it holds several pictures.
+        holds_multi_image: gets an opened file and its first bytes, and says whether it holds several pictures.
             Outputs of such files then keep the format. None if they do not. It may raise on damaged files.
         vips_loader: libvips' function that reads such a file row by row; empty if there is none.
         alpha: whether pixels can be transparent.
@@ -66,7 +66,7 @@ class FormatSpec:
     sequence_writer: Callable[[BinaryIO, Iterable[Frame], SequenceInfo, WriteOptions], None] | None = None
     multi_image: MultiImage = ""
     states_plays: bool = True
-    holds_several: Callable[[BinaryIO, bytes], bool] | None = None
+    holds_multi_image: Callable[[BinaryIO, bytes], bool] | None = None
     vips_loader: str = ""
     alpha: bool = True
     grey: bool = True

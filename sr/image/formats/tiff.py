@@ -26,7 +26,7 @@ def _recognises(head: bytes) -> bool:
     return head.startswith((b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"))
 
 
-def _holds_several(file: BinaryIO, _: bytes) -> bool:
+def _holds_multi_image(file: BinaryIO, _: bytes) -> bool:
     from sr.image.formats.tiff_pages import tiff_pages
 
     return len(tiff_pages(file)) > 1
@@ -95,7 +95,7 @@ TIFF = FormatSpec(
     sixteen_bit_writer=_write_sixteen_bit,
     sequence_writer=_write_sequence,
     multi_image="pages",
-    holds_several=_holds_several,
+    holds_multi_image=_holds_multi_image,
     vips_loader="tiffload_source",
     options=("tiff_compression",),
     capacity=dict.fromkeys(("icc", "exif", "xmp", "iptc", "geo", "aspect", "dpi"), ANY_SIZE),

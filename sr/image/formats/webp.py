@@ -23,7 +23,7 @@ def _recognises(head: bytes) -> bool:
     return head[:4] == b"RIFF" and head[8:12] == b"WEBP"
 
 
-def _holds_several(_: BinaryIO, head: bytes) -> bool:
+def _holds_multi_image(_: BinaryIO, head: bytes) -> bool:
     return head[12:16] == b"VP8X" and bool(head[20] & _ANIMATED)
 
 
@@ -65,7 +65,7 @@ WEBP = FormatSpec(
     longest_side_px=16_383,  # section 2.6
     sequence_writer=_write_sequence,
     multi_image="frames",
-    holds_several=_holds_several,
+    holds_multi_image=_holds_multi_image,
     grey=False,
     options=("quality", "lossless"),
     capacity=dict.fromkeys(("icc", "exif", "xmp"), ANY_SIZE),
