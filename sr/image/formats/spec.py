@@ -39,8 +39,8 @@ class FormatSpec:
         sequence_writer: writes several pictures; None if a file holds one.
         multi_image: what several pictures in a file of this format are.
         states_plays: whether an animation says how often it is shown; else it is shown without end.
-        holds_multi_image: says, from an opened file and its first bytes, whether it holds several pictures; outputs
-            of such files keep the format. None if they do not. It may raise on damaged files.
+        holds_multi_image: says, from an opened file and its first bytes, whether it holds several pictures;
+            outputs of such files keep the format. None if they do not. It may raise on damaged files.
         vips_loader: libvips' function that reads such a file row by row; empty if there is none.
         alpha: whether pixels can be transparent.
         grey: whether one channel can be written.
