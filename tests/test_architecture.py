@@ -22,7 +22,9 @@ PACKAGES = ("sr", "train", "deploy")
 _GROUND = {"sr.errors", "sr.version", "sr.files", "sr.cgroups", "sr.memory", "sr.processor"}
 _PLAIN = {"sr.tiling", "sr.metrics", "sr.resize", "sr.sizing"}
 _LIBRARY = (
-    _GROUND | _PLAIN | {"sr.image", "sr.network", "sr.backends", "sr.resample", "sr.objects", "sr.upscale"}
+    _GROUND
+    | _PLAIN
+    | {"sr.image", "sr.network", "sr.backends", "sr.resample", "sr.objects", "sr.fitting", "sr.upscale"}
 )
 _PROGRAM = _LIBRARY | {"sr.sized", "sr.jobs"}
 ROOMS: dict[str, set[str]] = {

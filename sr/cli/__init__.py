@@ -24,7 +24,10 @@ COMMANDS = LazyCommands(
             "Make pairs from hr pictures: lr by MATLAB-exact bicubic, patches of both, JSON lists.",
         ),
         "train": ("sr.cli.train", "Train a network on all visible GPUs, or on the CPU."),
-        "eval": ("sr.cli.evaluate", "Measure PSNR and SSIM of a model on a list of pairs."),
+        "eval": (
+            "sr.cli.evaluate",
+            "Measure PSNR and SSIM of a model on a folder of hr pictures or a list of pairs.",
+        ),
     }
 )
 
