@@ -14,7 +14,6 @@ from sr.cli.help import GroupedCommand
 
 EXAMPLES = (
     "srup eval Set5/HR --scale 2",
-    "srup eval --list pairs/val/Set5/x2.json",
     "srup eval --list pairs/val/Set14/x3.json --scale 3 --model best.onnx",
 )
 
