@@ -170,6 +170,28 @@ def test_a_refusal_looks_at_the_file_once_and_waits_for_nobody(
     assert looks.count(jobs[8].source) == 1
 
 
+def test_what_fits_only_alone_waits_until_the_others_have_left_memory(
+    jobs: list[FileJob], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Image.fromarray(np.zeros((800, 1000, 3), np.uint8)).save(jobs[1].source)
+    calls, events = iter([40 * 2**20]), []  # free when the run begins; later nothing is, see below
+    monkeypatch.setattr(sr.jobs.admission, "available_memory", lambda: next(calls, 0))
+    write, upscaler = (
+        sr.jobs.pipeline.write_picture,
+        Doubling(lambda count: events.append(f"upscale {count}")),
+    )
+
+    def slow(path: Path, *arguments: object, **options: object) -> tuple[str, ...]:
+        time.sleep(0.3)
+        events.append(f"written {path.name}")
+        return write(path, *arguments, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(sr.jobs.pipeline, "write_picture", slow)
+    results = list(upscale_files(jobs[:2], upscaler))
+    assert [result.error for result in results] == [None, None]
+    assert events.index("written 0.png") < events.index("upscale 1")
+
+
 def test_an_interrupt_finishes_what_was_upscaled_and_leaves_nothing_partial(
     jobs: list[FileJob], monkeypatch: pytest.MonkeyPatch
 ) -> None:
