@@ -9,7 +9,7 @@ of the epochs.
         --val-list pairs/val/Set5/x2.json --common lr=3e-3 \\
         --variant small: --variant wide:num_feats=48 --variant grow:stages=l1:80:batch=8/l1:20:batch=64
 
-Results are added to benchmarks/results/ablate-NAME.json; a variant that is there is not run again.
+Results are added to benchmarks/results/ablate-NAME.json; variants already in it are not run again.
 """
 
 from __future__ import annotations

@@ -20,7 +20,15 @@ from PIL import Image
 from torch import Tensor
 
 from sr.network.checkpoint import load_weights
-from tests.training import TINY_RUN, assert_close, command_line, cpu_environment, train_command, write_pairs
+from tests.training import (
+    TINY_RUN,
+    assert_close,
+    command_line,
+    cpu_environment,
+    optimizer_states,
+    train_command,
+    write_pairs,
+)
 from train.state import load_state
 
 pytestmark = pytest.mark.slow
@@ -88,9 +96,8 @@ def compare(folder: Path, name: str, alone: str) -> None:
     assert gates in ours["model"]
     assert not torch.allclose(ours["model"][gates], torch.full_like(ours["model"][gates], 0.5))
     assert_close(ours["model"], theirs["model"], atol=1e-5)
-    for mine, other in zip(
-        ours["optimizer"]["state"].values(), theirs["optimizer"]["state"].values(), strict=True
-    ):
+    states = (optimizer_states(run["optimizer"]) for run in (ours, theirs))
+    for mine, other in zip(*states, strict=True):
         assert_close(tensors(mine), tensors(other), atol=1e-5)
     (record,), (expected,) = records_of(folder, name), records_of(folder, alone)
     assert record["loss"] == pytest.approx(expected["loss"], abs=1e-5)

@@ -22,6 +22,7 @@ from tests.training import (
     NETWORK,
     assert_same,
     metrics,
+    optimizer_states,
     silent,
     small_config,
     trained,
@@ -93,12 +94,6 @@ def stopped_in(step: int) -> Callable[[TrainConfig, bool], None]:
         assert progress["step"] == step + 1
 
     return run
-
-
-def optimizer_states(state_dict: dict[str, Any]) -> list[dict[str, Tensor]]:
-    """Return the tensors for each parameter; Muon has two optimizers in it."""
-    parts = [state_dict] if "state" in state_dict else state_dict.values()
-    return [state for part in parts for state in part["state"].values()]
 
 
 def assert_same_run(first: Trainer, second: Trainer) -> None:

@@ -101,6 +101,12 @@ def assert_close(first: dict[str, Tensor], second: dict[str, Tensor], *, atol: f
         torch.testing.assert_close(value, second[name], atol=atol, rtol=0, msg=lambda m, n=name: f"{n}: {m}")
 
 
+def optimizer_states(state_dict: dict[str, Any]) -> list[dict[str, Tensor]]:
+    """Return the tensors for each parameter; Muon has two optimizers in it."""
+    parts = [state_dict] if "state" in state_dict else state_dict.values()
+    return [state for part in parts for state in part["state"].values()]
+
+
 def command_line(arguments: Sequence[str | Path], *, module: Sequence[str] = ("train",)) -> list[str]:
     return [sys.executable, "-m", *module, *map(str, arguments)]
 

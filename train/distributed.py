@@ -135,7 +135,7 @@ def single() -> Group:
 def joined() -> Iterator[Group]:
     """Join the group that the launcher describes in the environment; a group of one without a launcher.
 
-    What was wrapped is to be let go of before this is left.
+    Release wrapped models before leaving the block.
     """
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         yield single()
@@ -146,8 +146,8 @@ def joined() -> Iterator[Group]:
     else:
         per_machine = int(os.environ.get("LOCAL_WORLD_SIZE", world))
         torch.set_num_threads(max(1, available_cores() // per_machine))
-    # DistributedDataParallel imports this, whose functions hold the group that is there then, as a default;
-    # it would never end.
+    # DistributedDataParallel imports this module, whose functions keep the current group as a default
+    # argument; imported later, it would keep ours alive for ever.
     importlib.import_module("torch.distributed.nn.functional")
     dist.init_process_group("nccl" if cuda else "gloo")
     try:
@@ -157,7 +157,7 @@ def joined() -> Iterator[Group]:
         raise
     finally:
         # The group's threads end with the last reference to it, which a wrapped model may hold in a cycle.
-        # One that lives on while Python ends, and lets go of a tensor then, aborts the process.
+        # A thread that outlives Python and then releases a tensor aborts the process.
         gc.collect()
         dist.destroy_process_group()
 
@@ -194,7 +194,7 @@ def launch(function: Callable[..., None], *arguments: object, processes: int) ->
         max_restarts=0,
         start_method="spawn",
     )
-    logging.disable(logging.ERROR)  # the launcher's own log; what failed is said in our error
+    logging.disable(logging.ERROR)  # the launcher's own log; our error says what failed
     try:
         elastic_launch(config, function)(*arguments)
     except ChildFailedError as error:

@@ -162,7 +162,7 @@ def _luma(colour: Colour) -> float:
 
 
 def write_drawings(folder: Path, *, count: int, seed: int = 0) -> list[Path]:
-    """Write `count` drawings, of `seed` and the numbers after it, into a folder; return their paths."""
+    """Write `count` drawings with seeds from `seed` on into a folder; return their paths."""
     folder.mkdir(parents=True, exist_ok=True)
     paths = [folder / f"drawn-{number:04}.png" for number in range(seed, seed + count)]
     for number, path in enumerate(paths, seed):

@@ -101,7 +101,7 @@ def _measured(upscale: Upscale, pair: Pair, scale: int) -> tuple[float, float, f
 
 
 def upscale_with(model: SRNet) -> Upscale:
-    """Return `model`, of any colour space, as a function on uint8 RGB pictures, whole, in evaluation mode."""
+    """Return a function that upscales whole uint8 RGB pictures with `model` in evaluation mode."""
     import torch
 
     from sr.network.colour import RGBNet

@@ -64,7 +64,7 @@ class Learner:
         return self.model if self.averaged is None else cast(SRNet, self.averaged.module)
 
     def compile_for(self, part: Part) -> None:
-        """Compile for the shape of the batches of a stage, if the run is to be compiled."""
+        """Compile for the batch shape of a stage, if the run uses torch.compile."""
         shape = (part.batch_size, part.patch_size)
         if self._config.compile and self._compiled_for != shape:
             # Each stage has one shape. Graphs of earlier stages would count towards the limit of

@@ -74,7 +74,7 @@ def _high_pass(height: int, width: int, cutoff: float, device: torch.device) -> 
 
 
 def luma_loss(sr: Tensor, hr: Tensor) -> Tensor:
-    """Return the L1 of the BT.601 luma, of which quality is measured; of one channel, plain L1."""
+    """Return the L1 of BT.601 luma, on which quality is measured; plain L1 for one channel."""
     difference = sr - hr
     if difference.shape[1] == 3:
         weights = difference.new_tensor(LUMA).view(1, 3, 1, 1)
@@ -100,7 +100,7 @@ def loss_from_expression(expression: str, *, fft_cutoff: float = 0.0) -> Loss:
         fft_cutoff: cut-off of the FFT loss, in cycles per pixel.
 
     Raises:
-        TrainingError: the expression does not parse, or names no such loss.
+        TrainingError: the expression does not parse, or names an unknown loss.
     """
     terms: list[tuple[float, Loss]] = []
     for term in expression.lower().split("+"):

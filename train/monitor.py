@@ -67,7 +67,7 @@ class Metrics:
     _board: Any = field(default=None, init=False)
 
     def start(self, *, epoch: int) -> None:
-        """Begin, or go on after `epoch` epochs: later records are of a past that was taken back."""
+        """Start a new file, or continue after `epoch` epochs; records of later epochs are dropped."""
         kept = [record for record in self.read() if record["epoch"] <= epoch]
         if kept:
             with atomic_write(self.path) as temporary:

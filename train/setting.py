@@ -1,4 +1,4 @@
-"""What there is to say about one setting of a run: help, option and TOML key are made from it."""
+"""The declaration of a setting of a run, from which help, option and TOML key are made."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Setting:
     Attributes:
         help: what it is, one or two sentences.
         group: one of `GROUPS`.
-        said: the default in words, where its value does not say it.
+        said: the default in words, where its value is not enough.
         option: names on the command line, the first of them in TOML too; if empty, `--` and its own name.
         off: of a setting that is true or false, the name of the option that makes it false.
         alone: value of the option if none is given with it.

@@ -72,7 +72,7 @@ _NETWORK = (
     _network("colour", Colour, _PLAIN.colour, "What the network sees; the exported file always takes RGB."),
 )
 
-# Every setting that can be given, by the name of its field.
+# All settings by field name.
 SETTINGS: dict[str, Declared] = {one.name: one for one in _NETWORK} | DECLARED
 # Fields of `ModelConfig` that a run may set beside its preset.
 MODEL_FIELDS = tuple(f.name for f in fields(ModelConfig) if f.name in SETTINGS and f.name != "colour")

@@ -1,6 +1,6 @@
 """The state of a run on disk: written atomically, read without executing a pickle.
 
-Files of a run, all beginning with `<save_prefix>_x<scale>_`: `last.pt` (everything needed to go on),
+Files of a run, all beginning with `<save_prefix>_x<scale>_`: `last.pt` (everything needed to continue),
 `e0060.pt` (the same, kept), `last.safetensors` and `best.safetensors` (weights), `metrics.jsonl`,
 `curves.png`, and `diverged.pt` where a loss was not finite.
 """
@@ -60,7 +60,7 @@ def load_state(path: Path) -> dict[str, Any]:
 
 
 def load_config(path: Path) -> TrainConfig:
-    """Return the settings stored in a checkpoint.
+    """Return the settings in a checkpoint.
 
     Raises:
         TrainingError: see `load_state`.
@@ -69,10 +69,10 @@ def load_config(path: Path) -> TrainConfig:
 
 
 def require_same_settings(path: Path, saved: str, config: TrainConfig) -> None:
-    """Check that a run may go on with `config` from a checkpoint whose settings are `saved` (JSON).
+    """Check that a run with `config` may continue from a checkpoint whose settings are `saved` (JSON).
 
     Raises:
-        TrainingError: settings differ that would make it another run; all of them are named.
+        TrainingError: other settings than `RESUMABLE` differ; the message names all of them.
     """
     old, new = json.loads(saved), json.loads(json.dumps(config.to_dict()))
     old |= {f"model.{name}": value for name, value in old.pop("model").items()}
@@ -118,7 +118,7 @@ def require_same_place(
 
 
 def keep_epoch(config: TrainConfig, epoch: int) -> None:
-    """Keep `last.pt` as the checkpoint of `epoch`; remove all but the newest `config.keep` up to it."""
+    """Keep `last.pt` as the checkpoint of `epoch`; remove older ones beyond the newest `config.keep`."""
     last, kept = config.file("last.pt"), config.file(f"e{epoch:04d}.pt")
     kept.unlink(missing_ok=True)
     try:
@@ -129,7 +129,7 @@ def keep_epoch(config: TrainConfig, epoch: int) -> None:
     pattern = re.compile(re.escape(config.file("").name) + r"e(\d{4,})\.pt")
     found = ((pattern.fullmatch(path.name), path) for path in config.run_dir.iterdir())
     epochs = {int(match[1]): path for match, path in found if match}
-    # Those of later epochs are of another run that was here.
+    # Checkpoints of later epochs belong to an earlier run in this folder.
     for old in sorted(number for number in epochs if number <= epoch)[: -config.keep]:
         with contextlib.suppress(FileNotFoundError):
             epochs[old].unlink()
@@ -148,7 +148,7 @@ def rng_state() -> dict[str, Any]:
 
 
 def set_rng_state(state: dict[str, Any]) -> None:
-    """Restore what `rng_state` returned; generators of devices that are not there are left out."""
+    """Restore what `rng_state` returned; states of missing devices are ignored."""
     version, numbers, gauss = state["python"]
     random.setstate((version, tuple(numbers), gauss))
     name, keys, *position = state["numpy"]

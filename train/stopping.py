@@ -1,4 +1,4 @@
-"""How a run is asked to stop: signals become a flag, which the loop looks at between steps."""
+"""Stop a run on request: signals set a flag that the loop checks between steps."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from types import FrameType
 
 
 class Stopped(Exception):
-    """The run was asked to stop, and its state is saved."""
+    """The run stopped on request; its state is saved."""
 
     def __init__(self, message: str, signal_number: int) -> None:
         super().__init__(message)
@@ -18,7 +18,7 @@ class Stopped(Exception):
 
 
 class StopFlag:
-    """Which signal asked the run to stop; None as long as none did."""
+    """The signal that asked the run to stop; None so far."""
 
     signal_number: int | None = None
 

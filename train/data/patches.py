@@ -93,7 +93,7 @@ class PatchSource:
                     (pixels[start:middle].reshape(hr_shape), pixels[middle:end].reshape(lr_shape))
                 )
                 start = end
-            group.barrier()  # the file goes once all have mapped it; where it cannot, the system removes it
+            group.barrier()  # all have mapped the file, so it can be removed
         return PatchSource(pictures, [p.hr.name for p in pairs], scale=scale)
 
     def _write(self, path: Path) -> tuple[Path, list[tuple[tuple[int, ...], tuple[int, ...]]]]:

@@ -99,7 +99,7 @@ def named_sources(paths: Sequence[Path], hr_folder: Path) -> list[Source]:
         name = "-".join(path.with_suffix("").parts)
         name += f"-{path.suffix[1:]}" if uses[name] > 1 else ""
         sources.append(Source(hr_folder / path, name))
-    # Names may still be equal, of a/b.png and a-b.png: all but the first get a number.
+    # a/b.png and a-b.png still have the same name: all but the first get a number.
     seen = Counter[str]()
     for index, source in enumerate(sources):
         seen[source.name] += 1
@@ -151,7 +151,7 @@ def _is_picture(path: Path) -> bool:
     """Say whether a file is one by its content or its name; a hidden one is not."""
     try:
         return not path.name.startswith(".") and is_picture(path)
-    except OSError:  # it is there but cannot be opened: reading it will say so
+    except OSError:  # it exists but cannot be opened; reading it will report that
         return True
 
 

@@ -1,6 +1,6 @@
 """Pairs from hr pictures: lr made by MATLAB-exact bicubic or taken as distributed, cut into patches.
 
-Owns what `srup prepare` does, which writes lists only when all that they name is there. In Python:
+Owns what `srup prepare` does. Lists are written last, when all files that they name exist. In Python:
 
     from train.prepare.make import PrepareSpec, prepare
     prepared = prepare(PrepareSpec(Path("DIV2K/DIV2K_train_HR"), scales=(2,), min_variance=100))
@@ -79,13 +79,13 @@ class Prepared:
     samples: tuple[Path, ...] = ()  # sheets of degraded pairs
 
     def lines(self) -> Iterator[str]:
-        """Yield what there is to say about it, for people."""
+        """Yield the summary, line by line."""
         before = self.pictures - self.made - len(self.too_small) - len(self.problems)
         yield f"{self.hr_folder}: {_count(self.pictures, 'picture')}" + (
             f", {before:,} complete from before" if before else ""
         )
         if self.not_found:
-            yield f"nothing to exclude by the name of {', '.join(self.not_found)}"
+            yield f"no picture to exclude is named {', '.join(self.not_found)}"
         if self.too_small:
             side = self.spec.patch_size
             names = ", ".join(str(path.relative_to(self.hr_folder)) for path in self.too_small)
@@ -198,7 +198,7 @@ def _settings(spec: PrepareSpec, hr_folder: Path) -> dict[str, Any]:
 def _run(
     spec: PrepareSpec, output: Path, manifest: Manifest, jobs: Sequence[Job], progress: Progress | None
 ) -> dict[str, str]:
-    """Make all jobs and record each as it is done; return what is wrong by the name of the source.
+    """Run all jobs and record each when it is done; return problems by source name.
 
     Raises:
         DataError: the disk is full.
@@ -228,7 +228,7 @@ def _run(
 
 
 def _make(spec: PrepareSpec, output: Path, job: Job) -> Record | str:
-    """Make the files of a source; return its new record, or why it cannot be read."""
+    """Make the files of a source; return its new record, or the reason why it cannot be read."""
     try:
         hr = read_opaque(job.source.path)
         taken = {scale: read_opaque(job.lr[scale][0]) for scale in job.scales if scale in job.lr}
@@ -257,7 +257,7 @@ def _make(spec: PrepareSpec, output: Path, job: Job) -> Record | str:
 
 
 def _flatness(spec: PrepareSpec, hr: NDArray, lr: NDArray, scale: int) -> Callable[[Piece], bool]:
-    """Return what says whether a patch is to be dropped: its luma, or its detail, varies too little.
+    """Return a function that tells whether a patch varies too little in luma or in detail.
 
     Detail is what a network has to add: hr luma less lr luma enlarged by the bicubic filter.
     """

@@ -1,6 +1,6 @@
-"""What lies in a folder of prepared pairs: with which settings, from which state of which pictures.
+"""The manifest of a folder of prepared pairs: its settings, and the pictures that they were made from.
 
-Owns `prepare.json`. It is what lets a second run tell what is missing, and refuse to mix.
+Owns `prepare.json`. It tells a second run what is missing, and lets it refuse to mix settings.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _SAVE_EVERY = 20
 
 @dataclass(frozen=True)
 class Stamp:
-    """By which a file is known to be unchanged."""
+    """Size and time of a file, by which a change is noticed."""
 
     bytes: int
     mtime_ns: int

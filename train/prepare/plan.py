@@ -1,6 +1,6 @@
-"""What `srup prepare` is asked for, and what of it is still to do.
+"""The settings of `srup prepare`, and the work that is left to do.
 
-Owns where patches lie, which file holds which, and what an earlier run made that can stay. Writes
+Owns where patches lie, how their files are named, and which files of an earlier run stay valid. Writes
 nothing; opens pictures for their headers only, unless one is damaged.
 """
 
@@ -77,7 +77,7 @@ class Piece:
 
 @dataclass(frozen=True)
 class Job:
-    """A source and the scales to make; files of `kept` scales that exist are right and stay."""
+    """A source and the scales to make; existing files of `kept` scales are valid and stay."""
 
     source: Source
     record: Record  # without the scales to make from nothing
@@ -122,10 +122,10 @@ def is_large_enough(record: Record, spec: PrepareSpec) -> bool:
 def plan_jobs(
     spec: PrepareSpec, hr_folder: Path, output: Path, manifest: Manifest, sources: Sequence[Source]
 ) -> tuple[dict[str, Record], list[Job], dict[str, str]]:
-    """Return what is right of each source so far, the jobs that make the rest, and what is wrong.
+    """Compare each source with its record: return records, the jobs that are left, and problems.
 
     Returns:
-        The record of each source that can be read; jobs; problems by the name of the source.
+        The record of each readable source, without outdated parts; jobs; problems by source name.
     """
     distributed = {scale: distributed_lr(hr_folder, scale=scale) for scale in spec.scales}
     present = {scale: _present(output / f"x{scale}") for scale in spec.scales}
