@@ -29,6 +29,7 @@ from sr.jobs.admission import Admission, NotNowError, RunLimits
 from sr.jobs.job import FileJob, FileResult
 from sr.jobs.large import LargePicture, upscale_large
 from sr.jobs.sequences import upscale_sequence
+from sr.jobs.stages import ahead, threads
 from sr.jobs.upscaler import Capabilities, PictureUpscaler, Progress
 from sr.memory import available_memory, give_back_memory
 from sr.processor import available_cores
@@ -128,9 +129,13 @@ class _Pipeline:
         cores = available_cores()
         decoders = max(1, cores // 4)  # a picture takes far less to decode than its larger one to encode
         # One more writer than cores: while a file is flushed to the disk, its thread does nothing.
-        with _threads(decoders, "decode") as decoder, _threads(cores + 1, "encode") as encoder:
-            decodings = _ahead(
-                jobs, lambda job: decoder.submit(self._decode, job), depth=decoders, room=self._room
+        with threads(decoders, "decode") as decoder, threads(cores + 1, "encode") as encoder:
+            decodings = ahead(
+                jobs,
+                lambda job: decoder.submit(self._decode, job),
+                is_full=lambda number, decoded: (
+                    number > decoders or sum(map(_pixel_bytes, decoded)) > self._room
+                ),
             )
             try:
                 for job, decoding in decodings:
@@ -287,16 +292,6 @@ def _memory_errors(job: FileJob, doing: str) -> Iterator[None]:
         ) from error
 
 
-@contextmanager
-def _threads(number: int, name: str) -> Iterator[ThreadPoolExecutor]:
-    """Yield a pool; at the end wait for running tasks and cancel those that have not started."""
-    pool = ThreadPoolExecutor(number, name)
-    try:
-        yield pool
-    finally:
-        pool.shutdown(cancel_futures=True)
-
-
 def _make_folder(job: FileJob) -> None:
     if job.stdout is not None:
         return
@@ -311,22 +306,3 @@ def _make_folder(job: FileJob) -> None:
 def _pixel_bytes(picture: _Decoded) -> int:
     """Return the bytes of decoded pixels; frames and bands are decoded later."""
     return picture.bytes if isinstance(picture, Picture) else 0
-
-
-def _ahead(
-    jobs: Iterable[FileJob], submit: Callable[[FileJob], Future[_Decoded]], *, depth: int, room: int
-) -> Iterator[tuple[FileJob, Future[_Decoded]]]:
-    """Pair each job with its decoding, started while up to `depth` jobs before it are being worked on."""
-    started: deque[tuple[FileJob, Future[_Decoded]]] = deque()
-
-    def full() -> bool:
-        # What failed raises when its turn has come.
-        decoded = [each for _, each in started if each.done() and not each.exception()]
-        return len(started) > depth or sum(_pixel_bytes(each.result()) for each in decoded) > room
-
-    for job in jobs:
-        while started and full():
-            yield started.popleft()
-        started.append((job, submit(job)))
-    while started:
-        yield started.popleft()
