@@ -66,7 +66,7 @@ METADATA = st.builds(
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
-@settings(max_examples=12, deadline=None, suppress_health_check=QUIET)
+@settings(max_examples=20, deadline=None, suppress_health_check=QUIET)
 @given(metadata=METADATA)
 def test_what_is_written_can_be_read_and_every_loss_is_noted(
     tmp_path: Path, suffix: str, metadata: Metadata
@@ -254,6 +254,17 @@ def test_what_lies_behind_the_first_picture_of_a_jpeg_is_noted(tmp_path: Path) -
     assert any(
         "extended XMP" in note for note in through(tmp_path, plain[:2] + segment + plain[2:], ".png")[1]
     )
+
+
+@pytest.mark.parametrize(
+    ("metadata", "named"),
+    [({"exif": b"Exif\0\0II*\0 nothing"}, "EXIF"), ({"icc_profile": icc_profile(b"GRAY")}, "ICC")],
+)
+def test_what_is_damaged_or_does_not_fit_is_left_out_with_a_note(
+    tmp_path: Path, metadata: dict[str, bytes], named: str
+) -> None:
+    notes = through(tmp_path, encoded(PIXELS, "JPEG", **metadata), ".png")[1]
+    assert any(named in note for note in notes)
 
 
 @pytest.mark.parametrize("kind", [b"zTXt", b"iTXt"])

@@ -13,6 +13,7 @@ import re
 import struct
 from collections.abc import Container
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import BinaryIO, NamedTuple
 
 from sr.image.directories import Entry, Tags, TiffReader, directory, swapped
@@ -218,6 +219,13 @@ def fitting_icc_profile(profile: bytes, *, grey: bool) -> bytes | None:
     is_profile = len(profile) >= 128 and profile[36:40] == b"acsp"
     spaces = (b"RGB ", b"GRAY") if grey else (b"RGB ",)
     return profile if is_profile and profile[16:20] in spaces else None
+
+
+def whole_ratio(ratio: tuple[float, float], *, most: int) -> tuple[int, int]:
+    """Return a ratio of two positive numbers as whole numbers from 1 to `most`, as nearly as they can be."""
+    x, y = ratio
+    nearest = Fraction(x / y).limit_denominator(1 << 10)
+    return min(max(1, nearest.numerator), most), min(max(1, nearest.denominator), most)
 
 
 def is_grey_profile(profile: bytes) -> bool:

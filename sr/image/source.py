@@ -146,6 +146,11 @@ def losses(stored: Metadata, kept: Metadata) -> tuple[str, ...]:
     notes = [f"{claim}: not upscaled, and no longer named in the XMP data" for claim in claims]
     if stored.geo is not None and kept.geo is None:
         notes.append("the georeference is lost: the picture is stored turned")
+    if stored.exif is not None and kept.exif is None:
+        notes.append("damaged EXIF data are left out")
+    profile = stored.icc_profile
+    if profile is not None and kept.icc_profile is None and profile[16:20] != b"CMYK":  # which is applied
+        notes.append("a colour profile (ICC) that is damaged or of other colours is left out")
     return tuple(notes)
 
 

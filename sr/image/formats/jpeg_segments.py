@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator
-from fractions import Fraction
 from typing import BinaryIO
 
 from sr.image.directories import TiffReader
+from sr.image.metadata import whole_ratio
 
 _APP1, _APP2, _APP13, _START_OF_SCAN = 0xE1, 0xE2, 0xED, 0xDA
 _PHOTOSHOP, _IPTC_RESOURCE = b"Photoshop 3.0\0", 0x0404
@@ -59,7 +59,5 @@ def _segments(file: BinaryIO) -> Iterator[tuple[int, bytes]]:
 
 def state_aspect(file: BinaryIO, aspect: tuple[float, float]) -> None:
     """State in the JFIF segment of a written file that pixels are not square."""
-    ratio = Fraction(aspect[0] / aspect[1]).limit_denominator(1 << 10)
-    density = [min(max(1, number), 0xFFFF) for number in (ratio.numerator, ratio.denominator)]
     file.seek(_JFIF_UNIT_AT)
-    file.write(struct.pack(">BHH", 0, *density))
+    file.write(struct.pack(">BHH", 0, *whole_ratio(aspect, most=0xFFFF)))

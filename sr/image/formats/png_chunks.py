@@ -26,7 +26,7 @@ from sr.image.formats.png_text import (
     readable_chunk,
     text_chunk,
 )
-from sr.image.metadata import EXIF_PREFIX, Metadata, resized_exif
+from sr.image.metadata import EXIF_PREFIX, Metadata, resized_exif, whole_ratio
 from sr.image.picture import Frame, Pixels, to_8_bits
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
@@ -38,6 +38,7 @@ _XMP_KEYWORD = b"XML:com.adobe.xmp\0"
 _COLOUR_TYPES_OF_CHANNELS = {1: 0, 2: 4, 3: 2, 4: 6}
 FAST_LEVEL = 1  # of 0 to 9: no search but the shortest
 _METRES_PER_INCH = 0.0254
+_MOST_UNITS = (1 << 31) - 1  # of a number, section 7.1
 
 
 def chunk(kind: bytes, data: bytes) -> bytes:
@@ -118,7 +119,7 @@ def metadata_chunks(metadata: Metadata, *, height: int, width: int) -> bytes:
     if metadata.iptc:
         result += chunk(*iptc_chunk(metadata.iptc))
     if metadata.aspect is not None and metadata.dpi is None:
-        result += chunk(b"pHYs", struct.pack(">IIB", *_whole(metadata.aspect), 0))
+        result += chunk(b"pHYs", struct.pack(">IIB", *whole_ratio(metadata.aspect, most=_MOST_UNITS), 0))
     if metadata.dpi is not None:
         x, y = (round(value / _METRES_PER_INCH) for value in metadata.dpi)
         result += chunk(b"pHYs", struct.pack(">IIB", x, y, 1))
@@ -128,12 +129,6 @@ def metadata_chunks(metadata: Metadata, *, height: int, width: int) -> bytes:
     if metadata.xmp:
         result += chunk(b"iTXt", b"XML:com.adobe.xmp\0\0\0\0\0" + metadata.xmp)
     return result
-
-
-def _whole(aspect: tuple[float, float]) -> tuple[int, int]:
-    """Return the ratio of two numbers as whole numbers of 31 bits."""
-    ratio = Fraction(aspect[0] / aspect[1]).limit_denominator(1 << 15)
-    return min(max(1, ratio.numerator), (1 << 31) - 1), ratio.denominator
 
 
 def write_png(file: BinaryIO, pixels: Pixels, chunks: bytes, *, compress_level: int) -> None:
