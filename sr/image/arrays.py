@@ -7,11 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from io import BytesIO
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageCms
+
+from sr.image.picture import Pixels, Pixels8
 
 _STRIP_PIXELS = 1 << 20  # pixels that are converted at once, a few MiB
 
@@ -43,11 +44,10 @@ TURNS: Mapping[int, tuple[bool, int, int]] = {
 BY_PROFILE = "CMYK, converted to sRGB through its profile"
 BY_COMPLEMENT = "CMYK without a usable profile, converted as R = (1 - C)(1 - K) and so on"
 
-_Pixels8 = NDArray[np.uint8]
 _Convert = Callable[[Image.Image], Image.Image]
 
 
-def arrays(image: Image.Image, *, png_bits: int | None) -> tuple[_Pixels8, _Pixels8 | None, tuple[str, ...]]:
+def arrays(image: Image.Image, *, png_bits: int | None) -> tuple[Pixels8, Pixels8 | None, tuple[str, ...]]:
     """Convert to (H, W, 3) or (H, W), and alpha (H, W) or None; and say what had to change.
 
     Args:
@@ -85,7 +85,7 @@ def arrays(image: Image.Image, *, png_bits: int | None) -> tuple[_Pixels8, _Pixe
     return pixels, alpha, notes
 
 
-def turned(array: NDArray[Any], orientation: int) -> NDArray[Any]:
+def turned(array: Pixels, orientation: int) -> Pixels:
     """Apply an EXIF orientation to (H, W) or (H, W, 3)."""
     if orientation not in TURNS:
         return array
@@ -128,7 +128,7 @@ def _cmyk_transform(profile: object) -> ImageCms.ImageCmsTransform | None:
         return None
 
 
-def _palette(image: Image.Image) -> _Pixels8:
+def _palette(image: Image.Image) -> Pixels8:
     """Return the palette as (256, 4) RGBA; missing entries are opaque black, as in Pillow."""
     palette = np.zeros((256, 4), np.uint8)
     palette[:, 3] = 255

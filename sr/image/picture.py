@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from sr.image.metadata import Metadata
 
 Pixels = NDArray[Any]  # uint8 or uint16
+Pixels8 = NDArray[np.uint8]
 MultiImage = Literal["", "frames", "pages"]  # what several pictures in one file are; empty if there is one
 
 

@@ -14,14 +14,13 @@ from io import BytesIO
 from typing import BinaryIO
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image
 from PIL.GifImagePlugin import GifImageFile
 
 from sr.image.encode import quantised
 from sr.image.formats.gif_extensions import XMP_APPLICATION, extensions, joined_xmp
 from sr.image.formats.png_chunks import changes
-from sr.image.picture import Frame, Pixels
+from sr.image.picture import Frame, Pixels, Pixels8
 
 _HEADER = struct.Struct("<6sHHBBB")
 _DESCRIPTOR = struct.Struct("<HHHHB")
@@ -30,8 +29,6 @@ _KEEP, _CLEAR, _RESTORE = 1, 2, 3  # disposal methods, section 23
 _LONGEST_CENTISECONDS = 0xFFFF
 _INTERLACED, _HAS_PALETTE = 0x40, 0x80  # of a descriptor
 _ANY_PALETTE = bytes(range(255, -1, -1)) * 3  # not that of greys, with which Pillow gives no indices
-
-_Pixels8 = NDArray[np.uint8]
 
 
 @dataclass(frozen=True)
@@ -91,26 +88,7 @@ def parsed_gif(file: BinaryIO, *, at_most: int | None = None) -> GifFile:
             elif label == b"\xfe":
                 comments.append(b"".join(blocks))
         elif introducer == b",":
-            left, top, frame_width, frame_height, own = _DESCRIPTOR.unpack(_read(file, _DESCRIPTOR.size))
-            own_palette = _read(file, 3 * (2 << (own & 7))) if own & _HAS_PALETTE else None
-            offset = file.tell()
-            _read(file, 1)
-            for _ in _blocks(file):
-                pass
-            frames.append(
-                GifFrame(
-                    offset=offset,
-                    left=left,
-                    top=top,
-                    width=frame_width,
-                    height=frame_height,
-                    interlaced=bool(own & _INTERLACED),
-                    palette=own_palette,
-                    key=control[2] if control[0] & 1 else None,
-                    disposal=control[0] >> 2 & 7,
-                    duration_ms=10 * control[1],
-                )
-            )
+            frames.append(_parsed_frame(file, control))
             control = (0, 0, 0)
         elif introducer != b"\0":  # which some programs leave between blocks
             raise ValueError("neither a picture nor an extension where one should be")
@@ -118,6 +96,32 @@ def parsed_gif(file: BinaryIO, *, at_most: int | None = None) -> GifFile:
         width = max(width, frames[0].left + frames[0].width)
         height = max(height, frames[0].top + frames[0].height)
     return GifFile(height, width, palette, plays, tuple(frames), tuple(comments), xmp)
+
+
+def _parsed_frame(file: BinaryIO, control: tuple[int, int, int]) -> GifFrame:
+    """Read an image descriptor and its palette, and go past the compressed data.
+
+    `control` is what the extension before it says: flags, centiseconds, the index that means transparent.
+    """
+    left, top, width, height, own = _DESCRIPTOR.unpack(_read(file, _DESCRIPTOR.size))
+    palette = _read(file, 3 * (2 << (own & 7))) if own & _HAS_PALETTE else None
+    offset = file.tell()
+    _read(file, 1)
+    for _ in _blocks(file):
+        pass
+    flags, centiseconds, key = control
+    return GifFrame(
+        offset=offset,
+        left=left,
+        top=top,
+        width=width,
+        height=height,
+        interlaced=bool(own & _INTERLACED),
+        palette=palette,
+        key=key if flags & 1 else None,
+        disposal=flags >> 2 & 7,
+        duration_ms=10 * centiseconds,
+    )
 
 
 def _read(file: BinaryIO, size: int) -> bytes:
@@ -138,9 +142,9 @@ class GifCanvas:
     def __init__(self, file: BinaryIO, gif: GifFile) -> None:
         self._file, self._gif = file, gif
         self._canvas = np.zeros((gif.height, gif.width, 4), np.uint8)
-        self._before: tuple[GifFrame, _Pixels8] | None = None  # the last frame, and what was below it
+        self._before: tuple[GifFrame, Pixels8] | None = None  # the last frame, and what was below it
 
-    def shown(self, frame: GifFrame) -> _Pixels8:
+    def shown(self, frame: GifFrame) -> Pixels8:
         """Dispose of the last frame, draw the next and return the canvas, RGBA (H, W, 4)."""
         if self._before is not None:
             last, below = self._before
@@ -156,11 +160,11 @@ class GifCanvas:
         place[drawn] = colours[indices[drawn]]
         return self._canvas.copy()
 
-    def _place(self, frame: GifFrame) -> _Pixels8:
+    def _place(self, frame: GifFrame) -> Pixels8:
         """Return the part of the canvas that a frame covers; what lies outside is not seen."""
         return self._canvas[frame.top : frame.top + frame.height, frame.left : frame.left + frame.width]
 
-    def _indices(self, frame: GifFrame) -> _Pixels8:
+    def _indices(self, frame: GifFrame) -> Pixels8:
         """Decompress a frame, as a file of its own."""
         self._file.seek(frame.offset)
         size = _read(self._file, 1)
@@ -171,7 +175,7 @@ class GifCanvas:
             return np.asarray(image)
 
 
-def _table(palette: bytes | None) -> _Pixels8:
+def _table(palette: bytes | None) -> Pixels8:
     """Return a palette as (256, 4) RGBA; missing colours are black, of a missing one all are greys."""
     table = np.zeros((256, 4), np.uint8)
     table[:, 3] = 255
