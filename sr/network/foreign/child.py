@@ -15,7 +15,7 @@ from typing import Any
 
 from sr.errors import ModelError, one_line
 
-# Address space for runs of 64 px: what libraries reserve, and more than any network in use needs there.
+# Address space for runs of small pictures, with what libraries reserve and do not use.
 _SMALL_BYTES = 4 * 2**30
 _FILE_COPIES = 4  # ONNX Runtime holds weights as read, as loaded and as laid out for its kernels
 

@@ -31,7 +31,7 @@ Progress = Callable[[str, float], None]
 CACHE_FORMAT = 1
 
 # How long finding the conventions may take, and then each step of measuring the halo.
-_PROBE_SECONDS, _HALO_SECONDS = 300.0, 3600.0
+_PROBE_SECONDS, _HALO_SECONDS = 600.0, 3600.0
 # ONNX Runtime reserves address space that it does not use.
 _RESERVED_BYTES = 2 * 2**30
 

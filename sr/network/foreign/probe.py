@@ -22,11 +22,11 @@ from sr.network.foreign.session import ForeignSession
 _TYPES: dict[int, TensorType] = {1: "float32", 2: "uint8", 10: "float16"}  # onnx.proto3, TensorProto.DataType
 _LARGEST_SCALE = 16
 
-# Sizes may have to be multiples of one of these, the usual one first; all of them divide the base.
+# Sizes may have to be multiples of one of these, the usual one first.
 _MULTIPLES = (1, 2, 4, 8, 16, 32, 64)
-_BASE = 64
-# Sides tried in turn for networks that need large pictures.
-_BASES = (64, 128, 256)
+_BASE = 32  # side of pictures; small ones keep large networks quick
+# Sides tried in turn for networks that need larger pictures.
+_BASES = (32, 64, 128, 256)
 
 RANGES = ((0.0, 1.0), (0.0, 255.0), (-1.0, 1.0))  # the usual one first
 # A less usual convention must leave less than this part of the error that a more usual one leaves.
@@ -126,7 +126,7 @@ def _sizes(session: ForeignSession, ends: Ends) -> Probed:
         except ModelError as error:
             reason = str(error)
             continue
-        for multiple in _MULTIPLES:
+        for multiple in (each for each in _MULTIPLES if each <= base):
             height, width = base + multiple, base + 3 * multiple
             try:
                 second = _run_sides(session, ends, height, width)
