@@ -1,5 +1,7 @@
 """`srup train` on the command line: options, TOML, starting from checkpoints, exit statuses."""
 
+import os
+import select
 from pathlib import Path
 
 import pytest
@@ -10,6 +12,7 @@ from sr.cli import main
 from sr.network.checkpoint import load_weights
 from sr.network.model import trunk_state
 from tests.training import TINY_RUN, assert_same, train_command, write_pairs
+from train.report import StepReport
 from train.settings import config_from_settings
 from train.state import load_config
 
@@ -215,3 +218,22 @@ def test_same_command_gives_the_same_weights(cwd: Path) -> None:
         load_weights(cwd / "checkpoints" / name / "srup_x2_last.safetensors").state for name in ("one", "two")
     )
     assert_same(first, second)
+
+
+@pytest.mark.skipif(not hasattr(os, "openpty"), reason="no pseudo-terminals here")
+def test_progress_bar_is_drawn_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    from sr.cli.progress import training_progress
+
+    ours, theirs = os.openpty()
+    with os.fdopen(theirs, "w") as terminal:
+        monkeypatch.setattr("sys.stderr", terminal)
+        with training_progress() as progress:
+            progress(StepReport(2, 9, 40, 90, 0.0123, 160.0, 3725.0))
+            progress(StepReport(2, 9, 90, 90, 0.0111, 160.0, 3700.0))
+        terminal.flush()
+        seen = b""
+        while b"90/90" not in seen and select.select([ours], [], [], 60)[0]:
+            seen += os.read(ours, 10_000)  # as much as is there
+    os.close(ours)
+    for fact in (b"epoch 2/9", b"90/90", b"0.0111", b"160 images/s"):
+        assert fact in seen

@@ -26,7 +26,7 @@ from train.learner import Learner
 from train.losses import Loss, loss_from_expression
 from train.monitor import Speed
 from train.report import Log, Progress, Report, StepReport, device_name
-from train.schedule import Schedule
+from train.schedule import Schedule, check_stages
 from train.stage import Stage
 from train.state import (
     keep_epoch,
@@ -38,6 +38,7 @@ from train.state import (
     set_rng_state,
 )
 from train.stopping import StopFlag, Stopped, asked_to_stop
+from train.summary import training_summary
 
 __all__ = ["Stopped", "Trainer"]
 
@@ -72,7 +73,7 @@ class Trainer:
             TrainingError: the settings cannot work, or the run cannot be resumed.
         """
         self.config, self.group = config, group or single()
-        self._check_stages()
+        check_stages(config, processes=self.group.world)
         self._degradation = degradation_from(config.degrade)
         torch.manual_seed(config.seed)
         self.source = checked_source(config, self.group)
@@ -91,16 +92,6 @@ class Trainer:
         else:
             model, self._started_from = initial_model(config, log=self.report.log)
             self.learner.use(model)
-
-    def _check_stages(self) -> None:
-        """Find mistakes in the last stage before the first one runs."""
-        for part in Schedule(self.config, patches_per_epoch=1).parts:
-            self._loss(part.stage)
-            if self.group.world > part.batch_size:
-                raise TrainingError(
-                    f"a batch of {part.batch_size} patches cannot be shared by {self.group.world} processes; "
-                    "raise --batch-size"
-                )
 
     @property
     def model(self) -> SRNet:
@@ -383,31 +374,18 @@ class Trainer:
 
     def weights(self) -> Weights:
         """Return the network's present weights with a summary of how they came about."""
-        model = self.shipped_model
-        return Weights(
-            replace(self.config.model, attention=model.config.attention),
-            {name: value.detach().cpu() for name, value in model.state_dict().items()},
-            self._summary(),
-            self.config.preset,
-            licence=self.config.licence,
-        )
-
-    def _summary(self) -> dict[str, Any]:
-        config = self.config
-        names = ("optimizer", "learning_rate", "lr_schedule", "batch_size", "patch_size", "ema", "seed")
-        summary: dict[str, Any] = {
-            "data": config.data_note,
+        config, model = self.config, self.shipped_model
+        more = {
             "pictures": len(self.source),
-            "steps": self.step,
-            "hours": round(self.seconds / 3600, 3),
             "device": device_name(self.group.device),
-            "stages": ", ".join(str(part.stage) for part in self.schedule.parts),
-            **{name: getattr(config, name) for name in names},
+            "degradation": None if self._degradation is None else asdict(self._degradation),
+            "frozen": self._frozen,
+            "started_from": self._started_from,
         }
-        if self._degradation is not None:
-            summary["degradation"] = asdict(self._degradation)
-        if self._frozen:
-            summary["frozen"] = self._frozen
-        if self._started_from:
-            summary["started_from"] = self._started_from
-        return summary
+        return Weights(
+            replace(config.model, attention=model.config.attention),
+            {name: value.detach().cpu() for name, value in model.state_dict().items()},
+            training_summary(config, self.schedule, steps=self.step, seconds=self.seconds, more=more),
+            config.preset,
+            licence=config.licence,
+        )

@@ -5,7 +5,9 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from sr.errors import TrainingError
 from train.config import TrainConfig
+from train.losses import loss_from_expression
 from train.stage import Stage
 
 
@@ -112,3 +114,18 @@ class Schedule:
     def _part_of_step(self, step: int) -> int:
         last = len(self.parts) - 1
         return next((i for i, part in enumerate(self.parts) if step < part.end_step), last)
+
+
+def check_stages(config: TrainConfig, *, processes: int) -> None:
+    """Find mistakes in the last stage before the first one runs.
+
+    Raises:
+        TrainingError: a stage does not parse, its loss is unknown, or its batches are too small to share.
+    """
+    for part in Schedule(config, patches_per_epoch=1).parts:
+        loss_from_expression(part.stage.loss, fft_cutoff=config.fft_cutoff)
+        if processes > part.batch_size:
+            raise TrainingError(
+                f"a batch of {part.batch_size} patches cannot be shared by {processes} processes; "
+                "raise --batch-size"
+            )
