@@ -1,7 +1,7 @@
-"""INT8: which convolutions are computed in 8 bits, and over which ranges their inputs are.
+"""INT8: which convolutions are computed in 8 bits, and the ranges of their inputs.
 
 Owns the way from a float32 ONNX file of ours to one with pairs of QuantizeLinear and
-DequantizeLinear, which runtimes turn into integer convolutions.
+DequantizeLinear; runtimes turn them into integer convolutions.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ from sr.network.ends import INPUT_NAME
 
 Image = NDArray[np.uint8]  # (H, W, 3) RGB
 
-# Inside a block: what reads neither the picture nor the trunk. The trunk carries the whole range of the
-# picture, of which 8 bits are two levels: its readers alone cost 0.12 dB at x3, all others together
-# nothing, at a tenth of the work (benchmarks/README.md). Channel attention stays float as well.
+# Inside a block: convolutions that read neither the picture nor the trunk. The trunk carries the whole range
+# of the picture, so that a step of 8 bits is two levels: convolutions that read it cost 0.12 dB at x3 for a
+# tenth of the work, all others together cost nothing (benchmarks/README.md). Channel attention stays float.
 INSIDE_BLOCKS = r"net\.blocks\.\d+\.(expand\.1|reduce\.0)\.weight"
 
 # How many pictures ranges are measured on, and their side; more pictures changed no score.
@@ -43,9 +43,9 @@ class QuantizeSpec:
     """How to quantise.
 
     Attributes:
-        layers: pattern of the names of the weights whose convolutions are computed in 8 bits.
-        method: how a range is taken from what was seen: all of it; all but the outermost of
-            `percentile`; or what loses least information (Kullback-Leibler).
+        layers: pattern of weight names; these convolutions are computed in 8 bits.
+        method: how a range follows from the values seen: all of them; all inside `percentile`; or the
+            range that loses least information (Kullback-Leibler).
         percentile: share in percent of the values that a range holds.
     """
 
@@ -55,11 +55,11 @@ class QuantizeSpec:
 
 
 def calibration_pictures(folder: Path) -> list[Image]:
-    """Return pictures to measure ranges on, from all over a folder of lr pictures, of one size.
+    """Return pictures of one size to measure ranges on, spread over a folder of lr pictures.
 
     Raises:
-        ModelError: there are none.
-        ImageError: one cannot be read.
+        ModelError: the folder holds no pictures.
+        ImageError: a picture cannot be read.
     """
     paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in (".png", ".jpg", ".jpeg"))
     if not paths:
@@ -88,7 +88,7 @@ def quantized(
     for each output channel, and of 7 bits: products of 8 bits overflow on processors without VNNI.
 
     Raises:
-        ModelError: no convolution is one to quantise.
+        ModelError: no convolution matches `spec.layers`.
     """
     from onnxruntime.quantization import CalibrationMethod, QuantFormat, QuantType, quantize_static
 

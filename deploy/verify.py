@@ -1,4 +1,4 @@
-"""Parity: how far two ways of upscaling the same picture are apart, and how far they may be."""
+"""Parity: how much the outputs of two backends differ, and how much they may differ."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def difference(first: Image, second: Image) -> Difference:
     return Difference(int(levels.max()), float(np.count_nonzero(levels) / levels.size), ratio)
 
 
-# Y-PSNR in dB against the truth that a precision may lose of that of fp32, over a test set.
+# Y-PSNR in dB against the hr pictures of a test set that a precision may lose against fp32.
 MAX_LOSS_DB = {"fp32": 0.001, "fp16": 0.01, "bf16": 0.1, "int8": 0.1}
 
 
@@ -50,7 +50,7 @@ CHART_SIZES = ((192, 256), (97, 131))  # (height, width) of what `parity` runs: 
 
 
 def chart(*, height: int, width: int) -> Image:
-    """Return a picture with all that a network meets, the same each time: uint8 RGB (H, W, 3).
+    """Return a picture of all kinds of content, the same each time: uint8 RGB (H, W, 3).
 
     Waves of rising frequency, smooth gradients, hard edges of all colours, noise.
     """
@@ -67,11 +67,11 @@ def chart(*, height: int, width: int) -> Image:
 
 
 def parity(backend: Backend, reference: Backend, *, largest: int = max(CHART_SIZES[0])) -> Parity:
-    """Run charts through both and compare: the short form of `benchmarks.parity`.
+    """Run charts through both backends and compare: the short form of `benchmarks.parity`.
 
     Args:
-        backend: to be checked.
-        reference: to check against, of the same scale.
+        backend: the one to check.
+        reference: the one to check against, with the same scale.
         largest: side in lr pixels of a batch that both take.
 
     Raises:
@@ -93,13 +93,13 @@ def _flat(results: Iterable[Image]) -> Image:
     return np.concatenate([result.ravel() for result in results])
 
 
-# The tiling contract: tiled output equals whole-picture output but for float kernels that round
-# differently for different shapes.
+# The tiling contract: tiled output equals whole-picture output, except where float kernels round differently
+# for different shapes.
 MAX_TILING_LEVELS, MAX_TILING_SHARE = 1, 1e-4
 
 
 def tiles_match(found: Difference) -> bool:
-    """Say whether a tiled output meets the contract against the whole-picture output."""
+    """Return whether a tiled output meets the contract against the whole-picture output."""
     return found.max_levels <= MAX_TILING_LEVELS and found.share <= MAX_TILING_SHARE
 
 

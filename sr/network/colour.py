@@ -1,6 +1,6 @@
 """Colour spaces of networks: RGB to YCbCr and back, and any network as one from RGB to RGB.
 
-Owns what lies between a picture, which is RGB always, and the channels that a network was trained on.
+Owns the conversion between pictures, which are always RGB, and the channels that a network was trained on.
 """
 
 from __future__ import annotations
@@ -64,9 +64,9 @@ def network_image(rgb: Tensor, colour: Colour) -> Tensor:
 def upscale_rgb(net: SRNet, rgb: Tensor) -> Tensor:
     """Upscale RGB, (N, 3, H, W) in [0, 1], to (N, 3, scale*H, scale*W), not clipped.
 
-    A network in YCbCr sees the converted picture. One in Y sees the luma; the chroma is upscaled by
-    the bicubic filter. Of a network in half precision only the body runs in half precision; what is
-    around it is computed in the dtype of the picture.
+    A YCbCr network gets the converted picture. A Y network gets the luma, and the bicubic filter upscales the
+    chroma. Only the body of a half-precision network runs in half precision; everything around it is computed
+    in the dtype of the picture.
     """
     colour = net.config.colour
     if colour == "RGB":

@@ -1,7 +1,7 @@
 """The network and its counted cost.
 
-Owns the trained form. `deploy.fold` turns it into the deployed form, which is the same class with
-every mechanism that only training needs switched off.
+Owns the trained form. `deploy.fold` makes the deployed form of it: the same class, without the mechanisms
+that only training needs.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from torch.nn.utils import parametrizations, parametrize
 
 from sr.network.config import ModelConfig, Norm
 
-# Weight of one training batch in the running mean of the gates: the mean then reaches back about
-# 100 steps, the horizon at which it follows the weights but not the single patch.
+# Weight of one training batch in the running mean of the gates. The mean reaches back about 100 steps, so
+# that it follows the weights but not single patches.
 GATE_MOMENTUM = 0.01
 
 # Grey in the middle of [0, 1]: subtracted before the first convolution and added after the last,
@@ -179,9 +179,10 @@ def _fusion(config: ModelConfig) -> nn.Conv2d:
 
 
 def frozen_attention(model: SRNet) -> SRNet:
-    """Return `model` with constant gates, their running mean; itself if its gates are not dynamic.
+    """Return a copy of `model` whose gates are constant, at their running mean.
 
-    The copy has the same `state_dict` layout. Training can go on in it; the gates stay as they are.
+    A model without dynamic gates is returned itself. The copy has the same `state_dict` layout, and training
+    can continue in it with fixed gates.
     """
     if model.config.attention != "dynamic":
         return model
@@ -191,9 +192,9 @@ def frozen_attention(model: SRNet) -> SRNet:
 
 
 def with_norm(model: SRNet, norm: Norm) -> SRNet:
-    """Return a copy of `model` that computes the same with weight normalization put on or multiplied in.
+    """Return a copy of `model` that computes the same, with weight normalization added or multiplied in.
 
-    Both `norm` and that of `model` are "weight" or "none": batch norm needs data.
+    Both `norm` and the norm of `model` must be "weight" or "none": batch norm needs data.
     """
     changed = copy.deepcopy(model)
     for _, conv in list(_convolutions(changed)):
