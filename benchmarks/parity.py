@@ -35,7 +35,7 @@ from sr.image import read_picture
 from sr.metrics import psnr_y
 from sr.network.modelfile import shipped_scales
 from sr.upscale import Upscaler
-from train.data.pairs import load_pair_list, read_rgb
+from train.data.pairs import load_pair_list, read_opaque
 
 TILE_PX = 128  # cuts every example into several tiles, and is large enough for every shipped halo
 NAMES = tuple(BACKENDS)
@@ -167,7 +167,7 @@ def read_samples(path: Path) -> Iterator[Sample]:
         return
     of = path.parent.name if re.fullmatch(r"x\d+", path.stem) else path.stem  # pairs/val/Set5/x2.json
     for pair in load_pair_list(path):
-        lr, hr = read_rgb(pair.lr), read_rgb(pair.hr)
+        lr, hr = read_opaque(pair.lr), read_opaque(pair.hr)
         scale = hr.shape[0] // lr.shape[0]
         if hr.shape[:2] != (lr.shape[0] * scale, lr.shape[1] * scale):
             raise DataError(f"{pair.hr}: its size is not a multiple of the size of {pair.lr}")
