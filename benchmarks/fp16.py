@@ -126,7 +126,7 @@ def measure(name: str, hr_folder: Path) -> list[dict[str, Any]]:
     rows = []
     with tempfile.TemporaryDirectory() as scratch:
         spec = PrepareSpec(hr_folder, scales=tuple(shipped_scales()), output=Path(scratch), whole=True)
-        for prepared in prepare(spec).lists:
+        for prepared in prepare(spec).without_problems().lists:
             scale, nets = prepared.scale, shipped_nets(prepared.scale)
             outputs: dict[str, list[Floats]] = {"fp32": [], "fp16": []}
             quality = {

@@ -63,7 +63,7 @@ def measure(name: str, hr_folder: Path) -> Iterator[dict[str, Any]]:
     """Yield one row for each scale and method."""
     with tempfile.TemporaryDirectory() as scratch:
         spec = PrepareSpec(hr_folder, scales=tuple(shipped_scales()), output=Path(scratch), whole=True)
-        for prepared in prepare(spec).lists:
+        for prepared in prepare(spec).without_problems().lists:
             scale, pairs = prepared.scale, prepared.path
             bicubic = _Timed(partial(bicubic_resize, scale=scale))
             quality = evaluate(bicubic, pairs, scale=scale)

@@ -637,6 +637,8 @@ def test_bad_pictures_are_named_and_the_rest_is_prepared(tmp_path: Path, kinds: 
                 assert "\n" not in problem
             assert not list(output.rglob("[0-9]_*.png"))
             assert prepared.lists[0].path.read_bytes() == listed
+            with pytest.raises(DataError, match=r"hr/0\.png"):
+                prepared.without_problems()
     for number, path in enumerate(bad):
         write(path, pixels(12, 12, 3, seed=number))
     assert run(tmp_path / "hr").made == len(bad)

@@ -78,6 +78,16 @@ class Prepared:
     problems: tuple[str, ...] = ()  # pictures that were left out because they are bad
     samples: tuple[Path, ...] = ()  # sheets of degraded pairs
 
+    def without_problems(self) -> Prepared:
+        """Return itself, for callers that need every picture.
+
+        Raises:
+            DataError: bad pictures were left out.
+        """
+        if self.problems:
+            raise DataError(named(list(self.problems)))
+        return self
+
     def lines(self) -> Iterator[str]:
         """Yield the summary, line by line."""
         before = self.pictures - self.made - len(self.too_small) - len(self.problems)
