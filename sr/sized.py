@@ -14,7 +14,7 @@ from pathlib import Path
 from threading import Condition, get_ident
 from typing import TYPE_CHECKING, Self, TypedDict, Unpack
 
-from sr.backends import Backend, model_scale
+from sr.backends import Backend, Workload, model_scale
 from sr.errors import BackendError, TilingError
 from sr.image import Picture, Pixels
 from sr.network.descriptor import Precision
@@ -45,6 +45,7 @@ class UpscalerSettings(TypedDict, total=False):
     builder: EngineBuilder | None
     precision: Precision | None
     conventions: Conventions | None
+    work: Workload | None
 
 
 class SizedUpscaler(ImageUpscaler):

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Self
 import numpy as np
 
 from sr.backends import open_backend, open_sixteen_bit_backend
-from sr.backends.base import Backend, BackendRequest, Batch, tile_memory
+from sr.backends.base import Backend, BackendRequest, Batch, Workload, tile_memory
 from sr.errors import BackendError, OutOfDeviceMemoryError, TilingError
 from sr.fitting import fitted, fitted_grid
 from sr.image.picture import Pixels
@@ -70,6 +70,7 @@ class Upscaler(ImageUpscaler):
         precision: Precision | None = None,
         builder: EngineBuilder | None = None,
         conventions: Conventions | None = None,
+        work: Workload | None = None,
     ) -> None:
         """Open the backend.
 
@@ -87,6 +88,7 @@ class Upscaler(ImageUpscaler):
             builder: builds TensorRT engines that the folder lacks, e.g. `deploy.engines.build.build_engine`;
                 without one a missing engine is an error that says how to build it.
             conventions: of a model file that is not ours, where its small runs do not tell them.
+            work: pictures to come, if known; on a CPU, backend "auto" counts its start-up against them.
 
         Raises:
             BackendError: the backend or device is not available.
@@ -106,6 +108,7 @@ class Upscaler(ImageUpscaler):
             precision=precision,
             builder=builder,
             conventions=conventions,
+            work=work,
         )
         self._request = request
         # One picture at a time: a device is no faster with two, engines run batches one after the other, and

@@ -1,5 +1,6 @@
 """Which backend and device are taken, what is said where none can be, and ONNX Runtime on a GPU."""
 
+import re
 import shutil
 import subprocess
 import sys
@@ -14,11 +15,13 @@ from PIL import Image
 
 from sr.backends import BACKENDS, BackendRequest, choice, open_backend, ort
 from sr.backends.available import missing, missing_requirements
-from sr.backends.base import Backend, BackendInfo, gpu_indices
+from sr.backends.base import Backend, BackendInfo, Workload, gpu_indices
 from sr.backends.ort import OrtBackend, read_metadata
 from sr.backends.tensorrt.gpus import Gpu
 from sr.cli.environment import environment_lines
+from sr.cli.workload import estimated_work
 from sr.errors import BackendError, SrupError
+from sr.jobs.job import FileJob
 from sr.network.modelfile import shipped_onnx
 from sr.upscale import Upscaler
 from tests.simulated_device import SimulatedCuda
@@ -98,6 +101,87 @@ def test_auto_takes_what_computes_in_the_precision_that_is_named(machine, precis
     machine(gpus=gpus)
     backend = open_backend("auto", replace(REQUEST, precision=precision))
     assert (backend.info.name, backend.request.device, backend.info.why) == (name, on, why)
+
+
+ONE_PHOTOGRAPH, ONE_THUMBNAIL = Workload(1, 12_000_000), Workload(1, 40_000)
+MANY_THUMBNAILS, MANY_OF_SCREEN_SIZE = Workload(5000, 200_000_000), Workload(100, 200_000_000)
+
+
+@pytest.mark.parametrize(
+    ("changes", "name"),
+    [
+        ({"work": ONE_PHOTOGRAPH}, "openvino"),
+        ({"work": MANY_OF_SCREEN_SIZE, "scale": 4, "device": "cpu"}, "openvino"),
+        ({"work": ONE_PHOTOGRAPH, "precision": "fp32"}, "openvino"),
+        ({"work": ONE_THUMBNAIL}, "onnx"),
+        ({"work": MANY_THUMBNAILS}, "onnx"),  # each may be a new shape
+        ({"work": None}, "onnx"),
+        ({"work": ONE_PHOTOGRAPH, "scale": 2}, "onnx"),
+        ({"work": ONE_PHOTOGRAPH, "precision": "fp16"}, "onnx"),
+        ({"work": ONE_PHOTOGRAPH, "model": Path("theirs.onnx")}, "onnx"),
+    ],
+)
+def test_auto_counts_start_up_against_the_work(machine, changes, name):
+    machine(gpus=0)
+    backend = open_backend("auto", replace(REQUEST, **{"scale": 3, **changes}))
+    assert backend.info.name == name
+    assert backend.request.device == "cpu"
+    counted = {"work"} == changes.keys() and changes["work"] is not None
+    if counted:
+        assert re.search(r"no NVIDIA GPU found; .*megapixels.*openvino", backend.info.why)
+
+
+def test_auto_counts_only_backends_that_are_installed_and_open(machine, monkeypatch):
+    machine(gpus=0, failing=("openvino",))
+    backend = open_backend("auto", replace(REQUEST, scale=3, work=ONE_PHOTOGRAPH))
+    assert backend.info.name == "onnx"
+    assert "openvino failed: no kernel image for openvino" in backend.info.why
+    monkeypatch.setattr(choice, "missing", lambda name: "x" if name == "openvino" else "")
+    backend = open_backend("auto", replace(REQUEST, scale=3, work=ONE_PHOTOGRAPH))
+    assert (backend.info.name, backend.info.why) == ("onnx", "no NVIDIA GPU found")
+
+
+def test_a_gpu_is_taken_whatever_the_work(machine):
+    machine()
+    assert open_backend("auto", replace(REQUEST, scale=3, work=ONE_PHOTOGRAPH)).info.name == "trt"
+
+
+def test_work_is_estimated_from_headers(tmp_path):
+    jobs = []
+    for index in range(30):
+        path = tmp_path / f"{index}.png"
+        Image.new("L", (40 + 20 * (index % 2), 10)).save(path)
+        jobs.append(FileJob(path, tmp_path / f"{index}_x3.png"))
+    (tmp_path / "0.png").write_bytes(b"damaged")
+    work = estimated_work(jobs)
+    assert work.pictures == pytest.approx(30, rel=0.2)
+    assert work.lr_px == pytest.approx(30 * 500, rel=0.3)
+    assert estimated_work([]) is None
+    assert estimated_work(jobs[:1]) is None
+    with jobs[1].source.open("rb") as file:
+        assert estimated_work([FileJob(Path("-"), tmp_path / "out.png", stdin=file)]) is None
+
+
+def test_the_command_line_hands_the_work_to_auto_only(tmp_path, monkeypatch):
+    from click.testing import CliRunner
+
+    import sr.upscale
+    from sr.cli import main
+
+    picture = tmp_path / "in.png"
+    Image.new("RGB", (20, 30)).save(picture)
+    asked = []
+
+    def noting(name, request):
+        asked.append((name, request.work))
+        return open_backend("onnx", replace(request, device="cpu"))
+
+    monkeypatch.setattr(sr.upscale, "open_backend", noting)
+    for backend in ("auto", "onnx"):
+        command = ["upscale", str(picture), "--backend", backend, "--overwrite", "--scale", "3"]
+        answer = CliRunner().invoke(main, command)
+        assert answer.exit_code == 0, answer.output
+    assert asked == [("auto", Workload(1, 600)), ("onnx", None)]
 
 
 def test_a_precision_that_is_named_is_taken_or_fails(machine):

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from sr.backends.specs import BACKENDS
 
 if TYPE_CHECKING:
-    from sr.backends.base import Backend, BackendInfo, BackendRequest, Batch
+    from sr.backends.base import Backend, BackendInfo, BackendRequest, Batch, Workload
     from sr.backends.choice import model_scale, open_backend, open_sixteen_bit_backend
 
 __all__ = [
@@ -20,6 +20,7 @@ __all__ = [
     "BackendInfo",
     "BackendRequest",
     "Batch",
+    "Workload",
     "model_scale",
     "open_backend",
     "open_sixteen_bit_backend",

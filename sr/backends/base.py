@@ -80,6 +80,19 @@ class BackendInfo:
 
 
 @dataclass(frozen=True)
+class Workload:
+    """The pictures for which a backend is opened, as far as they are known.
+
+    Attributes:
+        pictures: how many; a page or frame is one.
+        lr_px: lr pixels of all of them together.
+    """
+
+    pictures: int
+    lr_px: int
+
+
+@dataclass(frozen=True)
 class BackendRequest:
     """The settings with which a backend is opened.
 
@@ -94,6 +107,7 @@ class BackendRequest:
         precision: to compute in; None leaves it to the backend and the model.
         builder: builds TensorRT engines that the folder lacks; without one they are an error.
         conventions: of a model file that is not ours, as the user states them.
+        work: pictures to come, from which "auto" tells whether a slower start pays; None if unknown.
     """
 
     scale: int
@@ -106,6 +120,7 @@ class BackendRequest:
     precision: Precision | None = None
     builder: EngineBuilder | None = None
     conventions: Conventions | None = None
+    work: Workload | None = None
 
 
 def gpu_indices(device: str) -> tuple[int, ...]:

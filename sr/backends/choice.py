@@ -19,7 +19,7 @@ from sr.backends.specs import (
     sixteen_bit,
     with_precision,
 )
-from sr.errors import BackendError, require_extra
+from sr.errors import BackendError, one_line, require_extra
 from sr.network.ends import Conventions
 from sr.network.modelfile import shipped_onnx
 
@@ -187,11 +187,11 @@ def _fastest(request: BackendRequest) -> tuple[Backend, str]:
         backend = _open(_for_cpu(able, request), replace(request, device="cpu"))
         return backend, f"the fastest in {request.precision}"
     if request.device == "cpu":
-        return _open(_for_cpu(able, request), request), ""
+        return _fastest_on_cpu(able, request)
     if not driver_gpu_count():
         if named_gpu:
             raise BackendError(f"device {request.device}: the driver finds no NVIDIA GPU; drop --device")
-        return _open(_for_cpu(able, request), replace(request, device="cpu")), "no NVIDIA GPU found"
+        return _fastest_on_cpu(able, request, "no NVIDIA GPU found")
     return _fastest_on_gpu(able, request, named=named_gpu)
 
 
@@ -217,7 +217,45 @@ def _fastest_on_gpu(
         last = (specs or _for_gpu(able, request))[-1]
         return _open(last, replace(request, device=device)), ""
     why = failure or f"{names_of(specs, last='and')} cannot use the GPU, see srup info"
-    return _open(_for_cpu(able, request), replace(request, device="cpu")), why
+    return _fastest_on_cpu(able, request, why)
+
+
+def _fastest_on_cpu(
+    able: Sequence[BackendSpec], request: BackendRequest, why: str = ""
+) -> tuple[Backend, str]:
+    """Open the backend that finishes the work first, start-up included; add the reason to `why`."""
+    request = replace(request, device="cpu")
+    late, pays, reason = _late_starter(able, request)
+    if late is not None and pays:
+        try:
+            return _open(late, request), _joined(why, reason)
+        except (BackendError, ImportError) as error:  # it was not named, so it may not stop the run
+            reason = f"{late.name} failed: {one_line(error)}"
+    return _open(_for_cpu(able, request), request), _joined(why, reason)
+
+
+def _late_starter(
+    able: Sequence[BackendSpec], request: BackendRequest
+) -> tuple[BackendSpec | None, bool, str]:
+    """Return an installed backend that is faster but starts later, whether it pays, and the reason.
+
+    Only the shipped networks are measured; where the work is unknown, nothing is counted.
+    """
+    work = request.work
+    if work is None or request.model is not None or request.precision not in (None, "fp32"):
+        return None, False, ""
+    for spec in able:
+        gain = spec.cpu_gain
+        if gain is None or request.scale not in gain.saved or missing(spec.name):
+            continue
+        pays = gain.pays(scale=request.scale, pictures=work.pictures, lr_px=work.lr_px)
+        verb = "repay" if pays else "do not repay"
+        return spec, pays, f"{work.lr_px / 1e6:.2g} megapixels in {verb} the start of {spec.name}"
+    return None, False, ""
+
+
+def _joined(*reasons: str) -> str:
+    return "; ".join(filter(None, reasons))
 
 
 def _for_gpu(specs: Sequence[BackendSpec], request: BackendRequest) -> list[BackendSpec]:

@@ -6,7 +6,7 @@ To add a backend, write a module with an opener and add a record to `BACKENDS`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Literal
@@ -38,6 +38,28 @@ class Requirement:
 
 
 @dataclass(frozen=True)
+class CpuGain:
+    """What a backend costs and saves on a CPU in fp32, against the one of the base install.
+
+    Times are in lr pixels that the other one computes meanwhile, so they hold for slow and fast machines.
+
+    Attributes:
+        start_px: its longer start.
+        picture_px: the first run of a new shape; at worst each picture has one.
+        saved: share of the other one's time that it saves, by scale; a scale at which it is not surely
+            faster is left out.
+    """
+
+    start_px: int
+    picture_px: int
+    saved: Mapping[int, float]
+
+    def pays(self, *, scale: int, pictures: int, lr_px: int) -> bool:
+        """Say whether it finishes the pictures earlier, its start included."""
+        return lr_px * self.saved.get(scale, 0.0) > self.start_px + pictures * self.picture_px
+
+
+@dataclass(frozen=True)
 class BackendSpec:
     """What is known of a backend without importing it.
 
@@ -53,6 +75,7 @@ class BackendSpec:
         model_suffixes: files that it runs.
         sixteen_bit: it can compute 16 bits per channel, with the float32 file of the model.
         fastest_on_cpu: precisions for which `auto` takes it on a CPU.
+        cpu_gain: when `auto` takes it on a CPU in fp32 although it starts later; None is never.
         gpu_rank: place in the order in which `auto` tries backends on a GPU.
         gpu_precisions: precisions for which `auto` takes it on a GPU.
         gpu_probe: "module:function" that returns why it cannot use a GPU, or an empty string.
@@ -69,6 +92,7 @@ class BackendSpec:
     model_suffixes: tuple[str, ...]
     sixteen_bit: bool = False
     fastest_on_cpu: tuple[Precision, ...] = ()
+    cpu_gain: CpuGain | None = None
     gpu_rank: int = 0
     gpu_precisions: tuple[Precision, ...] = ()
     gpu_probe: str = ""
@@ -96,6 +120,12 @@ def imported(path: str) -> Callable[..., Any]:
 
 _CUDA = Requirement("cuda.bindings.runtime", ("cuda-bindings",), minimum="12.9.1")  # before, it holds the GIL
 
+# From benchmarks/README.md, "Levers": 0.5 s more to start, and at most 60 ms for a new shape, while ONNX
+# Runtime took 49 ms for 57,600 lr px at x3 (benchmarks/results/throughput-2-cores-amd-epyc-2026-11-24.json).
+# The shares are the cautious end there: one minus the p90 over rounds of OpenVINO's time as a multiple of
+# ONNX Runtime's. At x2 it is 1.10, so nothing is sure to be saved.
+OPENVINO_GAIN = CpuGain(start_px=590_000, picture_px=70_000, saved={3: 0.12, 4: 0.10})
+
 BACKENDS: dict[str, BackendSpec] = {
     "onnx": BackendSpec(
         name="onnx",
@@ -107,10 +137,7 @@ BACKENDS: dict[str, BackendSpec] = {
         precisions=("fp32", "fp16", "int8"),
         model_suffixes=(".onnx",),
         sixteen_bit=True,
-        fastest_on_cpu=(
-            "fp32",
-            "fp16",
-        ),  # in fp32 as fast as OpenVINO, and starts sooner: benchmarks/README.md
+        fastest_on_cpu=("fp32", "fp16"),  # starts sooner than OpenVINO, see `cpu_gain` there
         gpu_rank=3,
         gpu_precisions=("fp32", "fp16"),
         gpu_probe="sr.backends.ort:gpu_problem",
@@ -126,6 +153,7 @@ BACKENDS: dict[str, BackendSpec] = {
         model_suffixes=(".onnx",),
         sixteen_bit=True,
         fastest_on_cpu=("bf16", "int8"),
+        cpu_gain=OPENVINO_GAIN,
     ),
     "torch": BackendSpec(
         name="torch",

@@ -20,6 +20,7 @@ from sr.cli.progress import phase_lines
 from sr.cli.request import UpscaleRequest, image_error_is_wrong_usage
 from sr.cli.streams import check_streams, streamed_worklist
 from sr.cli.types import STREAM, OutputPath
+from sr.cli.workload import estimated_work
 from sr.image import WriteOptions, refuse_unconcerned, write_options
 from sr.image.formats.tiff import TIFF
 from sr.jobs.admission import RunLimits
@@ -127,6 +128,8 @@ def open_planned(planned: PlannedRun, opener: Opener | None) -> UpscalerSetup:
             "build_progress": progress,
             "builder": build_engine,
         }
+        if planned.upscaling.request is None and settings["backend"] == "auto":
+            settings["work"] = estimated_work(planned.worklist.jobs)
         if opener is not None:
             return opener(planned.upscaling, settings)
         return open_setup(planned.upscaling, **settings)
