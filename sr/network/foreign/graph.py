@@ -266,7 +266,8 @@ def _tensor(view: memoryview, found: Graph) -> tuple[str, tuple[float, ...]]:
         elif number == 7:  # int64 values, likewise
             values += _packed(_view(value)) if wire == 2 else [_number(value)]
     if external or locations:
-        found.external += [each for each in locations if each not in found.external] or [""]
+        named = locations or [""]  # without a name there is no file to find
+        found.external += [each for each in named if each not in found.external]
     if raw is not None and element in _KINDS:
         size = struct.calcsize(_KINDS[element])
         if len(raw) <= _MOST_VALUES * size and len(raw) % size == 0:
