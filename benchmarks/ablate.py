@@ -131,7 +131,8 @@ def _silent(_: str) -> None:
     pass
 
 
-def _parse(variant: str) -> tuple[str, dict[str, Any]]:
+def parse_variant(variant: str) -> tuple[str, dict[str, Any]]:
+    """Return name and settings of NAME:FIELD=VALUE,..., the form in which variants are given."""
     name, _, settings = variant.partition(":")
     values = {}
     for setting in filter(None, settings.split(",")):
@@ -167,7 +168,7 @@ def main(
     if (minutes is None) == (steps is None):
         raise click.UsageError("give --minutes or --steps")
     path = RESULTS / f"ablate-{name}.json"
-    shared = _parse(f":{common}")[1]
+    shared = parse_variant(f":{common}")[1]
     budget = {"cpu_minutes": minutes} if minutes else {"steps": steps}
     report: dict[str, Any] = {"machine": machine(), "common": shared, "budget": budget, "rows": []}
     if path.exists():
@@ -176,7 +177,7 @@ def main(
     with ProcessPoolExecutor(jobs, max_tasks_per_child=1) as pool:
         futures = [
             pool.submit(train_variant, n, shared | own, Budget(minutes, steps), (train_list, *val_lists))
-            for n, own in map(_parse, variants)
+            for n, own in map(parse_variant, variants)
             if n not in done
         ]
         for future in futures:
