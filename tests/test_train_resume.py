@@ -377,7 +377,7 @@ def test_best_weights_are_those_of_the_best_epoch(config: TrainConfig, pairs: Pa
             states[trainer.epoch] = {n: v.clone() for n, v in trainer.model.state_dict().items()}
 
     # The second stage is harmful: its rate makes the weights worse, not infinite.
-    config = replace(config, stages=("l1:3", "l2:2:lr=2"), optimizer="SGD", learning_rate=0.05)
+    config = replace(config, stages=("l1:3", "l2:2:lr=8"), optimizer="SGD", learning_rate=0.05)
     trainer = Trainer(config, group=CPU, log=log)
     trainer.run()
     qualities = [record["quality"][pairs.as_posix()]["psnr_y"] for record in metrics(config)]
