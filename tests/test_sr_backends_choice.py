@@ -1,7 +1,6 @@
 """Which backend and device are taken, what is said where none can be, and ONNX Runtime on a GPU."""
 
 import re
-import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -530,33 +529,3 @@ def test_what_happened_on_the_device_is_told(monkeypatch, tmp_path):
     answer = CliRunner().invoke(main, ["upscale", str(tmp_path / "in.png")])
     assert answer.exit_code == 0, answer.output
     assert "Warning: fp16 overflowed in 2 tiles; they were computed in fp32 on the CPU" in answer.stderr
-
-
-@pytest.mark.skipif(sys.platform == "win32", reason="a bash script")
-def test_gpu_check_leaves_one_report_and_counts_what_failed(tmp_path):
-    programs = tmp_path / "venv" / "bin"
-    programs.mkdir(parents=True)
-    (tmp_path / "bin").mkdir()
-    shutil.copy(ROOT / "bin" / "gpu-check", tmp_path / "bin")
-    (tmp_path / "bin" / "_env.sh").write_text(
-        f"root='{tmp_path}' venv='{tmp_path}/venv'\n"
-        'say() { echo "$*" >&2; }; die() { say "$@"; exit 1; }; ensure_installed() { :; }\n'
-    )
-    for name in ("python", "srup"):
-        (programs / name).write_text(
-            '#!/bin/sh\necho "ran $*"\ncase "$*" in *benchmarks.report*) exit 3;; esac\n'
-        )
-        (programs / name).chmod(0o755)
-    answer = subprocess.run(
-        [tmp_path / "bin" / "gpu-check", "--quick", tmp_path / "my report.txt"],
-        capture_output=True,
-        text=True,
-    )
-    report = (tmp_path / "my report.txt").read_text()
-    assert answer.returncode == 1
-    base = f"{tmp_path}/my report"
-    assert f"send back {base}.txt, {base}.html and {base}.json" in answer.stderr
-    assert report.splitlines()[0].startswith("srup gpu-check, 20")
-    assert "ran -m pytest -m gpu -ra\n" in report
-    assert f"ran -m benchmarks.report --quick -o {base}.html\n(exit status 3)" in report
-    assert report.rstrip().endswith("failed sections: 1")

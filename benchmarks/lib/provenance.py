@@ -42,7 +42,7 @@ def provenance() -> dict[str, Any]:
         "driver": _driver(),
         "versions": {"srup": __version__} | {name: found for name in _PACKAGES if (found := _version(name))},
         "command": shlex.join(["python", "-m", *_started_as()]),
-        "revision": _revision(),
+        "revision": revision(),
     }
 
 
@@ -76,7 +76,7 @@ def _driver() -> str:
     return f"{version or 'unknown'}, supports CUDA {cuda}" if cuda else ""
 
 
-def _revision() -> str:
+def revision() -> str:
     """Return the commit of this tree, and whether files changed since; empty outside git."""
     commit = _output_of("git", "-C", str(ROOT), "rev-parse", "--short=12", "HEAD")
     changed = commit and _output_of("git", "-C", str(ROOT), "status", "--porcelain", "--untracked-files=no")
