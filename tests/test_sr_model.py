@@ -21,6 +21,7 @@ from sr.network.model import (
     frozen_attention,
     model_cost,
     trunk_state,
+    with_norm,
 )
 
 TINY = ModelConfig(num_feats=8, num_blocks=2)
@@ -445,3 +446,16 @@ def test_initial_weights_are_kaiming_normal_by_fan_in(norm: Any) -> None:
         assert kurtosis == pytest.approx(3, abs=4 * math.sqrt(96 / weight.numel()))
         if module.bias is not None:
             assert not module.bias.any()
+
+
+@pytest.mark.parametrize("attention", ["local", "none"])
+@pytest.mark.parametrize("fusion", [False, True])
+def test_a_changed_norm_computes_the_same_in_the_layout_of_such_a_network(
+    attention: Any, fusion: bool
+) -> None:
+    config = replace(TINY, attention=attention, norm="none", fusion=fusion)
+    model, lr = network(config), picture(1, 3, 9, 11)
+    changed = with_norm(model, "weight")
+    assert changed.state_dict().keys() == SRNet(replace(config, norm="weight")).state_dict().keys()
+    torch.testing.assert_close(changed(lr), model(lr), atol=1e-12, rtol=0)
+    torch.testing.assert_close(with_norm(changed, "none")(lr), model(lr), atol=1e-12, rtol=0)

@@ -58,6 +58,13 @@ class Header:
         """How many pixels the picture has."""
         return self.height * self.width
 
+    @property
+    def upright_size(self) -> tuple[int, int]:
+        """Height and width of the picture once its orientation is applied."""
+        _, orientation = upright_metadata(self.metadata, grey=self.channels < 3, orientation=self.orientation)
+        on_its_side = orientation in (5, 6, 7, 8)  # EXIF 2.32, 4.6.5: rows are columns
+        return (self.width, self.height) if on_its_side else (self.height, self.width)
+
 
 class Source(ABC):
     """An open picture file."""

@@ -14,7 +14,7 @@ from sr.errors import TooLargeError, printable
 from sr.image import DEFAULT_MAX_PIXELS, Picture
 from sr.image.decode import read_header
 from sr.image.formats.tiff import TIFF
-from sr.image.source import Header, upright_metadata
+from sr.image.source import Header
 from sr.jobs.job import FileJob
 from sr.jobs.upscaler import Capabilities, PictureUpscaler
 from sr.memory import available_memory
@@ -94,7 +94,7 @@ class Admission:
             )
         if not obstacle and (self._limits.low_memory or not self._fits_whole(job, header)):
             return "bands"
-        height, width = _upright_size(header)
+        height, width = header.upright_size
         self._check(job.source, height, width, _stored_bytes(header), obstacle, count=header.count)
         return "whole"
 
@@ -107,10 +107,10 @@ class Admission:
         self._check(job.source, page.height, page.width, _pixel_bytes(page), "split the file first", count=2)
 
     def _fits_whole(self, job: FileJob, header: Header) -> bool:
-        height, width = self._upscaler.output_size(*_upright_size(header))
+        height, width = self._upscaler.output_size(*header.upright_size)
         pixel_bytes = _stored_bytes(header)
         in_file = TIFF.largest_bytes is None or pixel_bytes * height * width <= TIFF.largest_bytes
-        needed = self._needed(*_upright_size(header), pixel_bytes, count=1)
+        needed = self._needed(*header.upright_size, pixel_bytes, count=1)
         few = header.pixels <= DEFAULT_MAX_PIXELS or header.pixels <= (self._limits.max_pixels or 0)
         return few and in_file and needed <= self.memory * _MEMORY_SHARE
 
@@ -154,14 +154,6 @@ class Admission:
         if header.problem:
             return f"it is {header.problem}, which is not read in bands; convert it to an RGB TIFF first"
         return ""
-
-
-def _upright_size(header: Header) -> tuple[int, int]:
-    _, orientation = upright_metadata(
-        header.metadata, grey=header.channels < 3, orientation=header.orientation
-    )
-    swapped = orientation in (5, 6, 7, 8)  # EXIF 2.32, tag 0x0112: those that turn by a quarter
-    return (header.width, header.height) if swapped else (header.height, header.width)
 
 
 def _stored_bytes(header: Header) -> int:

@@ -197,10 +197,10 @@ def with_norm(model: SRNet, norm: Norm) -> SRNet:
     Both `norm` and the norm of `model` must be "weight" or "none": batch norm needs data.
     """
     changed = copy.deepcopy(model)
-    for _, conv in list(_convolutions(changed)):
+    for name, conv in list(_convolutions(changed)):
         if parametrize.is_parametrized(conv):
             parametrize.remove_parametrizations(conv, "weight")
-        if norm == "weight":
+        if norm == "weight" and ".gate." not in name:  # see LocalGate
             parametrizations.weight_norm(conv)
     changed.config = replace(model.config, norm=norm)
     return changed

@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 from sr.errors import DataError, ImageError, SrupError
 from sr.image.decode import read_header
 from sr.image.rgb import read_rgb
-from sr.image.source import upright_metadata
 from sr.resize import bicubic_resize, modulo_crop
 
 
@@ -89,10 +88,7 @@ def upright_size(path: Path) -> tuple[int, int]:
         header = read_header(path)
     except (OSError, SrupError) as error:
         raise DataError(str(error)) from error
-    grey = header.channels < 3
-    _, orientation = upright_metadata(header.metadata, grey=grey, orientation=header.orientation)
-    lies = orientation in (5, 6, 7, 8)  # EXIF 2.32, 4.6.5: rows are columns
-    return (header.width, header.height) if lies else (header.height, header.width)
+    return header.upright_size
 
 
 def read_opaque(path: Path) -> NDArray[np.uint8]:
