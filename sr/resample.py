@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-Samples = NDArray[Any]  # uint8 or uint16
+from sr.image.picture import Pixels
 
 
-def resample(samples: Samples, *, height: int, width: int, linear_light: bool = False) -> Samples:
+def resample(samples: Pixels, *, height: int, width: int, linear_light: bool = False) -> Pixels:
     """Resize (H, W) or (H, W, 3) samples with Lanczos' filter (a = 3), antialiased when shrinking.
 
     Args:
