@@ -6,8 +6,9 @@ size and the peaks that NVIDIA publishes:
 - `bound`: nothing can be faster. Multiply-adds at the peak of the tensor cores (fp16, dense) or of the
   shaders (fp32); input, output and weights through memory once; and the uint8 pictures over PCI Express,
   both ways at once. The slowest of them counts, since the backends overlap them.
-- `roofline`: each step takes the longer of its arithmetic and its bytes, fused as `benchmarks.lib.work`
-  says, with nothing kept in a cache. A GPU whose L2 cache holds a tile's activations can beat it.
+- `roofline`: each step takes the longer of its arithmetic and its bytes, with nothing kept in a cache. On
+  GPUs a run of elementwise operators is one step, on a processor it is not (`benchmarks.lib.work`). A GPU
+  whose L2 cache holds a tile's activations can beat it.
 
 Neither is a forecast: kernels reach a part of a peak, small tiles a small part. A stored throughput of
 such a device is shown beside its prediction; other rows say "not measured".
@@ -107,7 +108,8 @@ def predict(device: Device, job: Job) -> Prediction:
     spec = TileSpec(min(job.tile, max(job.height, job.width)), job.halo)
     grid = tile_grid(job.height, job.width, spec)
     batch = min(job.batch, len(grid))
-    work = _work(job.scale, job.precision, grid.tile_height, grid.tile_width, batch)
+    is_gpu = device.bus_gb_per_s is not None
+    work = _work(job.scale, job.precision, grid.tile_height, grid.tile_width, batch, fused=is_gpu)
     batches = math.ceil(len(grid) / batch)
     flops, memory = device.flops(job.precision), device.memory_gb_per_s * 1e9
     seconds = {"compute": batches * 2 * work.macs / flops, "memory": batches * work.least_bytes / memory}
@@ -132,9 +134,9 @@ def roofline_s(work: Work, *, flops: float, bytes_per_s: float) -> float:
 
 
 @cache
-def _work(scale: int, precision: Precision, height: int, width: int, batch: int) -> Work:
+def _work(scale: int, precision: Precision, height: int, width: int, batch: int, *, fused: bool) -> Work:
     model = onnx.load(shipped_onnx(scale=scale, precision=precision))
-    return counted_work(model, height=height, width=width, batch=batch)
+    return counted_work(model, height=height, width=width, batch=batch, fuse_pointwise=fused)
 
 
 def with_measured(

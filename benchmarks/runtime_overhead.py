@@ -4,6 +4,10 @@ The time for a whole picture (cutting tiles, filling pinned memory, calls of CUD
 stitching) is compared with the time of ONNX Runtime for the same picture and tiles on this CPU, in turn.
 It includes the simulation's own work, mainly its copies, so the share is an upper bound.
 
+What matters is the time of the GPU that the host serves: `host_per_gpu_time` is the host's time as a
+multiple of the least time in which named GPUs can compute the picture in fp16, from their published
+peaks (`roofline` of `benchmarks.predict`). Above 1 such a GPU waits for this host.
+
     python -m benchmarks.runtime_overhead
 """
 
@@ -11,12 +15,15 @@ from __future__ import annotations
 
 import statistics
 from functools import partial
+from typing import Any
 
 import numpy as np
 
+from benchmarks.lib.devices import GPUS
 from benchmarks.lib.paths import ROOT
 from benchmarks.lib.results import write_result
 from benchmarks.lib.timing import spent
+from benchmarks.predict import Job, predict
 from sr.backends.ort import OrtBackend, read_metadata
 from sr.backends.tensorrt.backend import TrtBackend, TrtSettings
 from sr.image import read_picture
@@ -39,8 +46,8 @@ def main() -> None:
     write_result("runtime-overhead", {"cases": [share(scale, images[times]) for scale, times in CASES]})
 
 
-def share(scale: int, image: np.ndarray) -> dict[str, float | str]:
-    """Return median milliseconds of both, and the share in wall and in processor time."""
+def share(scale: int, image: np.ndarray) -> dict[str, Any]:
+    """Return median milliseconds of both, and the share in wall and in processor time, and of GPUs' time."""
     onnx = shipped_onnx(scale=scale, precision="fp16")
     cuda = SimulatedCuda()
     module = SimulatedTensorRT(cuda)
@@ -66,7 +73,22 @@ def share(scale: int, image: np.ndarray) -> dict[str, float | str]:
         "host_ms": round(wall_ms["host"], 2),
         "share_of_wall_time": round(wall_ms["host"] / wall_ms["onnx"], 4),
         "share_of_processor_time": round(cores_ms["host"] / cores_ms["onnx"], 4),
+        "host_per_gpu_time": host_per_gpu_time(wall_ms["host"], scale, image.shape[:2]),
     }
+
+
+def host_per_gpu_time(host_ms: float, scale: int, size: tuple[int, ...]) -> dict[str, float]:
+    """Return a time of the host as a multiple of the least time of each named GPU.
+
+    Args:
+        host_ms: milliseconds for a picture.
+        scale: of the network.
+        size: height and width of the picture in lr pixels.
+    """
+    height, width = size
+    job = Job.shipped(scale, (height, width), precision="fp16", batch=BATCH)
+    megapixels = height * width * scale**2 / 1e6
+    return {gpu.name: round(host_ms / 1e3 * predict(gpu, job).roofline / megapixels, 2) for gpu in GPUS}
 
 
 def simulated(scale: int, tile: int, cuda: SimulatedCuda, module: SimulatedTensorRT) -> TrtBackend:

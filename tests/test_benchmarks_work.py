@@ -74,6 +74,42 @@ def test_a_result_with_two_readers_is_not_fused() -> None:
     ]
 
 
+def test_elementwise_operators_are_one_step_where_that_is_asked_for() -> None:
+    """A convolution, a run of three whose middle result a reduction also reads, and what follows it."""
+    model = graph_of(
+        [
+            helper.make_node("Conv", ["x", "w"], ["c"], kernel_shape=[1, 1]),
+            helper.make_node("Abs", ["c"], ["a"]),
+            helper.make_node("Round", ["a"], ["r"]),
+            helper.make_node("ReduceMax", ["a"], ["m"], keepdims=1),
+            helper.make_node("Sub", ["r", "m"], ["y"]),
+        ],
+        {"w": weight(3, 3, 1, 1)},
+    )
+    tensor = 3 * 10 * 20 * 4
+    apart = counted_work(model, height=10, width=20)
+    assert [len(kernel.ops) for kernel in apart.kernels] == [1] * 5
+    fused = counted_work(model, height=10, width=20, fuse_pointwise=True)
+    assert [kernel.ops for kernel in fused.kernels] == [
+        ("Conv",),
+        ("Abs", "Round"),
+        ("ReduceMax",),
+        ("Sub",),  # it waits for the reduction
+    ]
+    assert [kernel.bytes_written for kernel in fused.kernels] == [tensor, 2 * tensor, 4, tensor]
+    assert [kernel.bytes_read for kernel in fused.kernels] == [tensor + 36, tensor, tensor, tensor + 4]
+    assert (fused.macs, fused.least_bytes) == (apart.macs, apart.least_bytes)
+
+
+@pytest.mark.parametrize("scale", [2, 3, 4])
+def test_the_end_of_a_shipped_network_is_fused(scale: int) -> None:
+    model = onnx.load(shipped_onnx(scale=scale, precision="fp16"))
+    apart, fused = (counted_work(model, height=64, width=64, fuse_pointwise=fuse) for fuse in (False, True))
+    assert fused.bytes_moved < 0.85 * apart.bytes_moved
+    assert fused.ops == apart.ops
+    assert fused.kernels[-1].macs == apart.kernels[-1].macs == 0
+
+
 def test_groups_strides_and_transposed_convolutions() -> None:
     model = graph_of(
         [

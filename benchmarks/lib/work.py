@@ -6,7 +6,8 @@ shares of the machine's limit, and to predict (`benchmarks.predict`).
 Which bytes move depends on what a runtime fuses. Assumed here: a convolution absorbs the activation and
 the addition that follow it (conv + ReLU + add), as in ONNX Runtime, OpenVINO and TensorRT; every other
 node reads its inputs from memory and writes its outputs there; no tensor stays in a cache. `least_bytes`
-is what no fusion can avoid: input, output and weights, each once.
+is what no fusion can avoid: input, output and weights, each once. Compilers for GPUs fuse more: with
+`fuse_pointwise`, a run of elementwise and layout operators is one step as well, as in TensorRT.
 
     python -m benchmarks.lib.work sr/weights/small_x3_fp32_uint8.onnx --size 1280x720
 """
@@ -28,6 +29,8 @@ from sr.errors import ModelError
 
 _CONVOLUTIONS = {"Conv", "ConvTranspose"}
 _ABSORBED = {"Relu", "LeakyRelu", "PRelu", "Add"}  # by the preceding convolution
+# What TensorRT makes one kernel of; a reduction or a pixel shuffle is a kernel of its own.
+_POINTWISE = {"Abs", "Add", "Cast", "Clip", "Div", "LessOrEqual", "Mul", "Relu", "Round", "Sub", "Transpose"}
 _FREE_AXES = ("N", "H", "W")
 
 
@@ -94,7 +97,9 @@ class _Tensor:
         return prod(self.shape) * self.itemsize
 
 
-def counted_work(model: ModelProto, *, height: int, width: int, batch: int = 1) -> Work:
+def counted_work(
+    model: ModelProto, *, height: int, width: int, batch: int = 1, fuse_pointwise: bool = False
+) -> Work:
     """Count the work of `model` for `batch` pictures of `height` x `width` lr pixels.
 
     The free axes of the only input are taken as N, H and W, in this order; fixed axes stay.
@@ -106,7 +111,11 @@ def counted_work(model: ModelProto, *, height: int, width: int, batch: int = 1) 
     tensors = _tensors(sized)
     weights = {tensor.name for tensor in sized.graph.initializer}
     nodes = [node for node in sized.graph.node if node.op_type != "Constant"]
-    kernels = tuple(_kernel(group, tensors) for group in _fused(nodes, sized))
+    groups = list(_fused(nodes, sized))
+    if fuse_pointwise:
+        groups = _pointwise_fused(groups)
+    outputs = {output.name for output in sized.graph.output}
+    kernels = tuple(_kernel(group, tensors, _needed_after(group, nodes) | outputs) for group in groups)
     ends = (*sized.graph.input, *sized.graph.output)
     upscaled = tensors[sized.graph.output[0].name].shape
     return Work(
@@ -179,13 +188,39 @@ def _fused(nodes: list[NodeProto], model: ModelProto) -> Iterator[list[NodeProto
         yield group
 
 
-def _kernel(group: list[NodeProto], tensors: Mapping[str, _Tensor]) -> Kernel:
+def _pointwise_fused(groups: list[list[NodeProto]]) -> list[list[NodeProto]]:
+    """Join each group of elementwise operators to the one that makes its latest input, where that is one."""
+    joined: list[list[NodeProto]] = []
+    made_in: dict[str, int] = {}
+    for group in groups:
+        producers = sorted({made_in[name] for node in group for name in node.input if name in made_in})
+        at = producers[-1] if producers else -1
+        if at >= 0 and _is_pointwise(group) and _is_pointwise(joined[at]):
+            joined[at].extend(group)
+        else:
+            at = len(joined)
+            joined.append([*group])
+        made_in |= {name: at for node in group for name in node.output}
+    return joined
+
+
+def _is_pointwise(group: list[NodeProto]) -> bool:
+    return all(node.op_type in _POINTWISE for node in group)
+
+
+def _needed_after(group: list[NodeProto], nodes: list[NodeProto]) -> set[str]:
+    """Return the tensors that other nodes read."""
+    own = {node.output[0] for node in group}
+    return {name for node in nodes if node.output[0] not in own for name in node.input}
+
+
+def _kernel(group: list[NodeProto], tensors: Mapping[str, _Tensor], needed: set[str]) -> Kernel:
     made = {name for node in group for name in node.output}
     read = {name for node in group for name in node.input if name} - made
-    written = [name for name in group[-1].output if name]
+    written = [name for node in group for name in node.output if name in needed]
     return Kernel(
         ops=tuple(node.op_type for node in group),
-        name=written[0],
+        name=group[-1].output[0],
         macs=sum(_macs(node, tensors) for node in group),
         bytes_read=sum(tensors[name].bytes for name in read),
         bytes_written=sum(tensors[name].bytes for name in written),
