@@ -19,7 +19,8 @@ import pytest
 from click.testing import CliRunner
 
 from benchmarks import gpu_check
-from benchmarks.gpu_check import PLANS, SECTIONS, Check, Machine, Section, planned, run_check, words_for
+from benchmarks.gpu_check import Check, run_check, words_for
+from benchmarks.lib.gpu_sections import PLANS, SECTIONS, Machine, Section, planned
 from benchmarks.lib.limited import run_limited
 from benchmarks.lib.paths import ROOT
 from sr.cli import main as srup

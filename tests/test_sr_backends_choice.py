@@ -12,10 +12,12 @@ import onnxruntime
 import pytest
 from PIL import Image
 
+from deploy.verify import difference
 from sr.backends import BACKENDS, BackendRequest, choice, open_backend, ort
 from sr.backends.available import missing, missing_requirements
 from sr.backends.base import Backend, BackendInfo, Workload, gpu_indices
 from sr.backends.ort import OrtBackend, read_metadata
+from sr.backends.parity import MIN_PSNR_DB
 from sr.backends.tensorrt.gpus import Gpu
 from sr.cli.environment import environment_lines
 from sr.cli.workload import estimated_work
@@ -138,6 +140,20 @@ def test_auto_counts_only_backends_that_are_installed_and_open(machine, monkeypa
     monkeypatch.setattr(choice, "missing", lambda name: "x" if name == "openvino" else "")
     backend = open_backend("auto", replace(REQUEST, scale=3, work=ONE_PHOTOGRAPH))
     assert (backend.info.name, backend.info.why) == ("onnx", "no NVIDIA GPU found")
+
+
+def test_what_auto_takes_for_much_work_computes_the_same_picture():
+    """With the real OpenVINO; the file and the device are those of ONNX Runtime."""
+    pytest.importorskip("openvino")
+    image = np.asarray(Image.open(ROOT / "examples" / "kitten.png").convert("RGB"))[:90, :120]
+    outputs = {}
+    for work in (ONE_PHOTOGRAPH, ONE_THUMBNAIL):
+        with Upscaler(scale=3, device="cpu", work=work) as upscaler:
+            outputs[upscaler.backend.info.name] = upscaler(image)
+    assert outputs.keys() == {"openvino", "onnx"}
+    found = difference(outputs["openvino"], outputs["onnx"])
+    assert found.psnr >= MIN_PSNR_DB["fp32"]
+    assert found.max_levels <= 1
 
 
 def test_a_gpu_is_taken_whatever_the_work(machine):
