@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import shlex
 import signal
 import sys
@@ -154,7 +155,11 @@ def _run_section(check: Check, section: Section, states: Mapping[str, State], de
         end = ended.end
         if end != "passed":
             break
-    return replace(running, end=end, seconds=round(time.monotonic() - started, 1))
+    why = ""
+    text = check.log(section).read_text(encoding="utf-8", errors="replace")
+    if end == "passed" and not re.search(section.evidence, text):
+        end, why = "failed", "it ended well but measured nothing; its output says why"
+    return replace(running, end=end, why=why, seconds=round(time.monotonic() - started, 1))
 
 
 def write_report(check: Check) -> None:

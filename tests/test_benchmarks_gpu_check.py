@@ -7,6 +7,7 @@ import importlib
 import itertools
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -18,7 +19,7 @@ import click
 import pytest
 from click.testing import CliRunner
 
-from benchmarks import gpu_check
+from benchmarks import gpu_check, parity, throughput
 from benchmarks.gpu_check import Check, run_check, words_for
 from benchmarks.lib.gpu_sections import PLANS, SECTIONS, Machine, Section, planned
 from benchmarks.lib.limited import run_limited
@@ -183,6 +184,58 @@ def is_running(pid: int) -> bool:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except OSError:
         return False
+
+
+def test_a_section_that_measures_nothing_has_not_passed(tmp_path):
+    run = check(
+        tmp_path,
+        program("skips", "print('3 skipped')", evidence=r"\d passed"),
+        program("measures", "print('3 passed, 1 skipped')", evidence=r"\d passed"),
+    )
+    assert run_check(run) == 1
+    assert [run.state(section).end for section in run.sections] == ["failed", "passed"]
+
+
+def test_evidence_is_what_the_scripts_print(tmp_path):
+    """Lines as the scripts make them, from figures that are made up."""
+    found = {section.name: section.evidence for section in SECTIONS if section.evidence}
+    row = {
+        "scale": 3,
+        "precision": "fp16",
+        "tiling": "tiled",
+        "psnr_db": 61.0,
+        "max_levels": 2,
+        "share": 0.01,
+    }
+    for name, backend in (("pixels-torch", "torch"), ("pixels-onnxruntime", "onnx")):
+        rows = [row | {"backend": backend, "device": device, "passed": True} for device in ("cpu", "cuda")]
+        cpu, cuda = parity.lines({"rows": rows, "sets": [], "not_run": []})
+        assert re.search(found[name], cuda)
+        assert not re.search(found[name], cpu)
+    latency = dict.fromkeys(("median", "p90", "p95", "p99"), 4.25)
+    figures = {"latency_ms": latency, "megapixels_per_s": 1.0, "share_of_flops": 0.5}
+    figures |= {"time_ratio": {"median": 1.0, "p10": 1.0, "p90": 1.0}}
+    for name, backend in (
+        ("speed", "srup-trt"),
+        ("speed", "srup-trt-rtx"),
+        ("speed-torch", "torch-eager"),
+        ("speed-onnxruntime", "srup-onnx"),
+        ("speed-onnxruntime", "onnxruntime-cuda"),
+    ):
+        case = {"scale": 2, "batch": 1, "size": "9x9", "precision": "fp16", "device": "cuda", "gmacs": 1.0}
+        case |= {
+            "megabytes": 1.0,
+            "against": "x",
+            "missing": [{"backend": backend, "why": "no"}],
+            "warnings": [],
+        }
+        result = {"peaks": {"gflops": 1, "gflops_by": "", "copy_gb_per_s": 1, "copy_by": ""}, "rounds": 1}
+        measured, missing = (
+            "\n".join(throughput.lines(result | {"cases": [case | {"rows": rows}]}))
+            for rows in ([figures | {"backend": backend}], [])
+        )
+        assert re.search(found[name], measured)
+        assert not re.search(found[name], missing)
 
 
 def test_nothing_starts_when_the_time_is_over_and_the_next_run_continues(tmp_path):

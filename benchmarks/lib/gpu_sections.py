@@ -30,6 +30,8 @@ class Section:
         plan: minutes of the shortest plan that has it.
         needs: what the machine must have.
         after: sections that must have passed.
+        evidence: regular expression that the output must contain, since a script that leaves out what it
+            cannot measure ends with status 0 too.
     """
 
     name: str
@@ -39,6 +41,7 @@ class Section:
     plan: int
     needs: tuple[Need, ...] = ("gpu",)
     after: tuple[str, ...] = ()
+    evidence: str = ""
 
 
 _PYTEST = ("{python}", "-m", "pytest", "-m", "gpu", "-ra", "-o", "faulthandler_timeout=120")
@@ -82,6 +85,7 @@ SECTIONS = (
         10,
         ("gpu", "tensorrt"),
         ("install-tensorrt",),
+        evidence=r"\d passed",
     ),
     Section(
         "pixels-torch",
@@ -89,6 +93,7 @@ SECTIONS = (
         (("{python}", "-m", "benchmarks.parity", "--backend", "torch", "{root}/examples/kitten.png"),),
         180,
         10,
+        evidence=r"(?m)^x\d torch +cuda",
     ),
     Section(
         "speed",
@@ -98,14 +103,23 @@ SECTIONS = (
         10,
         ("gpu", "tensorrt"),
         ("install-tensorrt",),
+        evidence=r"srup-trt\S* +[\d.]+ ms",
     ),
-    Section("speed-torch", "Speed of PyTorch on CUDA in fp16", _sized("{python}", _TORCH), 120, 10),
+    Section(
+        "speed-torch",
+        "Speed of PyTorch on CUDA in fp16",
+        _sized("{python}", _TORCH),
+        120,
+        10,
+        evidence=r"torch-\S+ +[\d.]+ ms",
+    ),
     Section(
         "training",
         "Training: images a second",
         (_FRESH, _PAIRS, (*_TRAINING, "--save-subdir", "one", "--processes", "1")),
         180,
         10,
+        evidence=r"[\d,]+ images/s",
     ),
     Section(
         "install-onnxruntime",
@@ -126,6 +140,7 @@ SECTIONS = (
         240,
         30,
         after=("install-onnxruntime",),
+        evidence=r"(?m)^x\d onnx +cuda",
     ),
     Section(
         "speed-onnxruntime",
@@ -134,6 +149,7 @@ SECTIONS = (
         240,
         10,
         after=("install-onnxruntime",),
+        evidence=r"onnx\S* +[\d.]+ ms",
     ),
     Section(
         "folder",
@@ -155,6 +171,7 @@ SECTIONS = (
         30,
         ("gpu", "tensorrt"),
         ("install-tensorrt",),
+        evidence=r"trt.* [\d.]+ MP/s",
     ),
     Section(
         "training-nccl",
@@ -163,8 +180,16 @@ SECTIONS = (
         240,
         30,
         ("gpu", "several GPUs"),
+        evidence=r"[\d,]+ images/s",
     ),
-    Section("tests", "All tests for a GPU", (_PYTEST,), 900, 30),
+    Section(
+        "tests",
+        "All tests for a GPU",
+        (_PYTEST,),
+        900,
+        30,
+        evidence=r"\d passed",
+    ),
     Section(
         "host",
         "Host work of the TensorRT runtime, on a simulated GPU",
