@@ -230,3 +230,11 @@ def test_full_disk_leaves_no_new_file(tmp_path: Path) -> None:
     with pytest.raises(OSError, match="large"), full_disk(after_bytes=1000):
         save_weights(tmp_path / "net.safetensors", some_weights())
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_text_named_as_a_checkpoint_is_refused_without_advice_of_pytorch(tmp_path: Path) -> None:
+    path = tmp_path / "junk.pt"
+    path.write_text("hello")
+    with pytest.raises(ModelError, match=r"junk\.pt") as caught:
+        load_weights(path)
+    assert "weights_only" not in str(caught.value)

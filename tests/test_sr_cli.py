@@ -74,6 +74,14 @@ def test_a_model_is_described_on_one_screen():
     assert all(f"small x{scale}" in lines[0] for scale in (2, 3, 4))
 
 
+def test_info_says_what_a_file_is_that_is_no_model(tmp_path):
+    (tmp_path / "notes.txt").write_text("hello")
+    (tmp_path / "other.pth").write_bytes(b"PK\x03\x04" + bytes(20))
+    assert_refused(srup("info", "--model", tmp_path / "notes.txt"), "notes.txt", ".onnx")
+    assert_refused(srup("info", "--model", tmp_path / "other.pth"), "other.pth", "PyTorch")
+    assert_refused(srup("info", "--model", tmp_path / "none.pth"), "none.pth", "no such")
+
+
 def test_help_has_whole_summaries_and_groups():
     listed = " ".join(srup("--help").stdout.split())
     assert "..." not in listed.partition("Commands:")[2]

@@ -99,7 +99,7 @@ class Report:
             where += f" (no GPU is visible), {torch.get_num_threads()} threads"
         self.log(
             f"training x{config.model.scale} {config.preset} on {processes}{where}: {pictures} pictures, "
-            f"{schedule.total_epochs} epochs, {schedule.total_steps} steps; next is epoch {epoch + 1}"
+            f"{schedule.total_epochs} epochs, {schedule.total_steps} steps; starting with epoch {epoch + 1}"
         )
         validation = ", ".join(map(str, config.val_lists)) or "none"
         self.log(f"training list {config.train_list}; validation {validation}")

@@ -6,6 +6,7 @@ import contextlib
 import functools
 import io
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -23,16 +24,23 @@ from sr.backends.base import (
     tile_within,
 )
 from sr.backends.specs import BackendSpec
-from sr.errors import BackendError, ModelError, one_line
+from sr.errors import BackendError, ModelError, OutOfDeviceMemoryError, one_line
 from sr.memory import available_memory
 from sr.network.descriptor import ModelDescriptor
 from sr.network.ends import FINITE_NAME, Conventions
 from sr.network.foreign.describe import foreign_descriptor, is_foreign
 from sr.network.modelfile import shipped_onnx, shipped_scales
 from sr.processor import available_cores
+from sr.tiling import MIN_HALOS_PER_TILE
 
 PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
-ERRORS_ONLY = 3  # onnxruntime's log severity; failures come as exceptions
+# Log severities of onnxruntime. On the CPU failures come as exceptions; it logs why CUDA does not start.
+ERRORS_ONLY, FATAL_ONLY = 3, 4
+_OUT_OF_MEMORY = (
+    "Failed to allocate memory",
+    "bad_alloc",
+)  # in messages: the exceptions have no type of their own
+_SMALLEST_TILE = 64  # below, a tile is mostly halo
 # float32 is promised, so no TF32. A search for the fastest convolution would start again at each new shape.
 CUDA_OPTIONS = {"use_tf32": "0", "cudnn_conv_algo_search": "HEURISTIC"}
 
@@ -125,7 +133,12 @@ class OrtBackend(Backend):
         )
 
     def run(self, batches: Iterable[Batch]) -> Iterator[Batch]:
-        """Upscale batches in order, one at a time."""
+        """Upscale batches in order, one at a time.
+
+        Raises:
+            OutOfDeviceMemoryError: memory ran out; `info` has a smaller largest batch or tile now.
+            BackendError: the network failed, or memory ran out and no smaller tile may do.
+        """
         for batch in batches:
             fed = self._ends.tensor_from_batch(batch)
             try:
@@ -133,11 +146,27 @@ class OrtBackend(Backend):
             except BackendError:
                 raise
             except Exception as error:  # onnxruntime raises its own, unexported exception classes
+                if any(words in str(error) for words in _OUT_OF_MEMORY):
+                    raise self._out_of_memory(batch.shape) from error
                 raise BackendError(
-                    f"ONNX Runtime failed on a batch of shape {batch.shape}: {one_line(error)}; "
-                    "if memory ran out, use a smaller --tile"
+                    f"ONNX Runtime failed on a batch of shape {batch.shape}: {one_line(error)}"
                 ) from error
             yield self._ends.batch_from_tensor(result, batch.dtype)
+
+    def _out_of_memory(self, shape: tuple[int, ...]) -> BackendError:
+        """Lower the largest batch or tile below `shape`, (N, H, W, 3), where the output stays the same."""
+        count, side, model = shape[0], max(shape[1:3]), self.info.model
+        if model.ours and model.tiles_exact:
+            if count > 1:
+                self.info = replace(self.info, max_batch=count // 2)
+                return OutOfDeviceMemoryError(f"memory ran out for {count} tiles of {side} px")
+            smallest = max(_SMALLEST_TILE, MIN_HALOS_PER_TILE * model.receptive_field_radius)
+            if side > smallest:
+                self.info = replace(self.info, max_tile=max(smallest, side // 2))
+                return OutOfDeviceMemoryError(f"memory ran out for a tile of {side} px")
+        return BackendError(
+            f"memory ran out for a tile of {side} px; free some memory, or use a smaller --tile"
+        )
 
     def _run(self, fed: NDArray) -> NDArray:
         """Run a tensor; return the images, after a look at whether they are finite."""
@@ -192,7 +221,7 @@ def _open_session(model: Path, device: str) -> onnxruntime.InferenceSession:
     if not model.is_file():
         raise ModelError(f"{model}: no such model file")
     options = onnxruntime.SessionOptions()
-    options.log_severity_level = ERRORS_ONLY
+    options.log_severity_level = ERRORS_ONLY if gpus else FATAL_ONLY
     options.enable_mem_pattern = False  # one is kept for each shape ever run: 1 MiB for a hundred pictures
     printed = io.StringIO()
     if gpus:

@@ -93,7 +93,7 @@ def check_page(path: Path, *, overwrite: bool) -> None:
 
     Args:
         path: its folder may be missing if it can be created.
-        overwrite: whether a file that is there may be replaced.
+        overwrite: whether an existing file may be replaced.
 
     Raises:
         ImageError: it has another suffix than a page, exists, or its folder cannot be written.

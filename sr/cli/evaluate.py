@@ -43,7 +43,7 @@ def command(
     from sr.cli.building import build_engine
     from sr.network.modelkind import check_model_file
     from sr.upscale import Upscaler
-    from train.data.patches import named
+    from train.data.patches import left_out
     from train.evaluate import evaluate, evaluate_folder
 
     if (hr_folder is None) == (pair_list is None):
@@ -68,5 +68,5 @@ def command(
         f"SSIM Y {quality.ssim_y:.4f}  RGB {quality.ssim_rgb:.4f}"
     )
     if problems:
-        terminal.message(f"left out {len(problems)} bad pictures: {named(problems)}")
+        terminal.message(left_out(problems))
         sys.exit(1)

@@ -7,10 +7,12 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from sr.backends.specs import model_suffixes
 from sr.cli.progress import phase_lines
 from sr.errors import require_extra
 from sr.network.descriptor import ModelDescriptor
 from sr.network.modelfile import shipped_onnx, shipped_scales
+from sr.network.modelkind import check_model_file
 
 _LABEL_WIDTH, _WIDTH = 30, 80
 _NO_LICENCE = "none stated"
@@ -93,7 +95,7 @@ def _training_rows(training: dict[str, Any]) -> Iterator[tuple[str, Any]]:
     while isinstance(earlier := runs[-1].get("started_from"), dict):
         runs.append(earlier)
     for key, value in training.items():
-        if key not in _NOT_SHOWN:
+        if key not in _NOT_SHOWN and value != "":
             yield f"training: {key.replace('_', ' ')}", value
     if training:
         steps, hours = (sum(run.get(key, 0) for run in runs) for key in ("steps", "hours"))
@@ -113,6 +115,8 @@ def _described(name: str, scale: int | None) -> Iterator[ModelDescriptor]:
         for one in shipped:
             yield _onnx_metadata(shipped_onnx(scale=one, preset=name))
     else:
+        if path.suffix or path.exists():  # the name of a file, not of a preset
+            check_model_file(path, model_suffixes())
         require_extra(
             "torch", "torch", "safetensors", purpose=f"describing {name!r}, which ships no weights,"
         )

@@ -75,7 +75,7 @@ def command(
     """
     from sr.cli.progress import picture_progress
     from train.data.degrade import degradation_from
-    from train.data.patches import named
+    from train.data.patches import left_out
     from train.prepare.make import PrepareSpec
     from train.prepare.make import prepare as prepare_pairs
 
@@ -94,5 +94,5 @@ def command(
     for line in prepared.lines():
         terminal.result(line)
     if prepared.problems:
-        terminal.message(f"left out {len(prepared.problems)} bad pictures: {named(list(prepared.problems))}")
+        terminal.message(left_out(list(prepared.problems)))
         sys.exit(1)

@@ -155,7 +155,12 @@ def _read_checkpoint(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
     try:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # a damaged pickle raises anything: KeyError, IndexError, struct.error
-        reason = f"{type(error).__name__} {error}".splitlines()[0].strip()
+        # PyTorch's text is not for users: it advises to execute what the file contains.
+        reason = (
+            error.strerror
+            if isinstance(error, OSError) and error.strerror
+            else "damaged, or another kind of file"
+        )
         raise ModelError(f"{path}: not a readable checkpoint ({reason})") from error
     if not isinstance(checkpoint, dict) or checkpoint.get("format") != TRAINING_FORMAT:
         raise ModelError(f"{path}: not a training checkpoint of srup")

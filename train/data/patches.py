@@ -245,6 +245,11 @@ def named(problems: list[str]) -> str:
     return "; ".join(problems[:NAMED]) + (f"; and {more} more, {len(problems)} in all" if more > 0 else "")
 
 
+def left_out(problems: list[str]) -> str:
+    """Say in one line how many pictures were left out, and name the first."""
+    return f"left out {len(problems)} bad picture{'' if len(problems) == 1 else 's'}: {named(problems)}"
+
+
 def _load(pair: Pair, scale: int, patch_size: int) -> tuple[Pixels, Pixels] | str:
     """Return hr and lr, or what is wrong with them."""
     try:
