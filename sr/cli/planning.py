@@ -26,6 +26,7 @@ from sr.image.formats.tiff import TIFF
 from sr.jobs.admission import RunLimits
 from sr.jobs.lists import read_list
 from sr.jobs.pipeline import RunSettings
+from sr.jobs.ray.worker import WorkerPlan
 from sr.jobs.setup import UpscalerSetup, open_setup
 from sr.jobs.worklist import (
     OutputRules,
@@ -133,6 +134,12 @@ def open_planned(planned: PlannedRun, opener: Opener | None) -> UpscalerSetup:
         if opener is not None:
             return opener(planned.upscaling, settings)
         return open_setup(planned.upscaling, **settings)
+
+
+def worker_plan(planned: PlannedRun, opener: Opener | None) -> WorkerPlan:
+    """Return what each worker of a cluster does; `opener` as in `open_planned`."""
+    settings: UpscalerSettings = {**planned.upscaler_settings, "builder": build_engine}
+    return WorkerPlan(planned.upscaling, settings, planned.run_settings, opener)
 
 
 def _worklist(request: UpscaleRequest, rules: OutputRules) -> Worklist:

@@ -70,7 +70,7 @@ class BarPrinter(ResultPrinter):
         super().__init__(description, as_json=as_json, failures=failures)
         self._bars = bars
         self._files = bars.add_task("all", total=None, unit="pictures", rate="", visible=False)
-        self._tiles = bars.add_task("", total=None, unit="tiles", rate="")
+        self._tiles = bars.add_task("", total=None, unit="tiles", rate="", visible=False)
         self._current: FileJob | None = None
 
     def started(self, pictures: int) -> None:
@@ -84,7 +84,7 @@ class BarPrinter(ResultPrinter):
         if self._current != job:
             self._current = job
             name = escape(printable(Path(job.source.name)))
-            self._bars.reset(self._tiles, total=total, description=name)
+            self._bars.reset(self._tiles, total=total, description=name, visible=True)
         self._bars.update(self._tiles, completed=done)
         speed = self._bars.tasks[self._tiles].speed
         self._bars.update(self._tiles, rate=f"{speed:.1f}/s" if speed else "")

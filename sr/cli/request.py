@@ -63,6 +63,7 @@ class UpscaleRequest:
     nul: bool
     failures: Path | None
     max_failures: FailureLimit | None
+    ray: str | None
 
     @property
     def to_stdout(self) -> bool:
@@ -97,6 +98,10 @@ class UpscaleRequest:
             raise click.UsageError("--null needs --files-from")
         if self.skip_existing and self.overwrite:
             raise click.UsageError("--skip-existing and --overwrite exclude each other")
+        if self.ray is not None and STREAM in (*self.inputs, self.output):
+            raise click.UsageError("--ray reads and writes files on all nodes; name files, not a stream")
+        if self.ray is not None and self.device not in ("auto", "cpu", "cuda"):
+            raise click.UsageError("--ray gives each worker a GPU of its own; leave out --device N")
         if self.compare is not None and self.dry_run:
             raise click.UsageError("--compare shows what was written, and --dry-run writes nothing")
         if self.compare is not None and STREAM in (*self.inputs, self.output):

@@ -32,7 +32,7 @@ GROUPS = {
         "depth",
     ),
     "Folders": ("skip_existing", "suffix", "include", "exclude", "dry_run", "as_json"),
-    "Very many files": ("shard", "files_from", "nul", "failures", "max_failures"),
+    "Very many files": ("shard", "files_from", "nul", "failures", "max_failures", "ray"),
     "Computation": (
         *("model", "model_range", "model_order", "precision", "device", "tile", "halo", "batch"),
         *("low_memory", "max_pixels", "engine_dir"),
@@ -48,6 +48,12 @@ def _shard(text: str) -> Shard:
     from sr.jobs.shards import Shard
 
     return Shard.parse(text)
+
+
+def _ray_address(text: str) -> str:
+    from sr.jobs.ray.connection import parse_address
+
+    return parse_address(text)
 
 
 def _failure_limit(text: str) -> FailureLimit:
@@ -129,6 +135,15 @@ def _failure_limit(text: str) -> FailureLimit:
     help="Stop when more pictures have failed.  [default: never]",
 )
 @click.option(
+    "--ray",
+    is_flag=False,
+    flag_value="local",
+    type=ParsedText("[ADDRESS]", _ray_address),
+    metavar="[ADDRESS]",
+    help="Use all nodes of a Ray cluster (HOST:PORT, or auto on a node); without ADDRESS, of one on this "
+    "machine. Needs the ray extra.",
+)
+@click.option(
     "--compare",
     type=click.Path(path_type=Path),
     metavar="FILE.html",
@@ -165,6 +180,11 @@ def _upscale(request: UpscaleRequest, planned: PlannedRun, opener: Opener | None
     from sr.cli.printing import print_summary, printer
     from sr.cli.streams import reserved_stdout
     from sr.jobs.run import run_worklist
+
+    if request.ray is not None:
+        from sr.cli.upscale_ray import upscale_on_ray
+
+        return upscale_on_ray(request, planned, opener)
 
     with reserved_stdout() if request.to_stdout else nullcontext():
         with open_planned(planned, opener) as setup:

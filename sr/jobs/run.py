@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -119,10 +119,7 @@ def run_worklist(
     *,
     most_failures: FailureLimit | None = None,
 ) -> RunSummary:
-    """Upscale what a worklist names, in order.
-
-    A picture that fails is one failed result. The first Ctrl-C lets what is being written finish and ends
-    the run; the second ends the process.
+    """Upscale what a worklist names, in order, in this process.
 
     Args:
         worklist: the files.
@@ -131,26 +128,61 @@ def run_worklist(
         listener: hears each event, on the calling thread.
         most_failures: that may happen before the run ends early; None is any number.
     """
+
+    def upscale(jobs: Iterator[FileJob]) -> Generator[FileResult, None, None]:
+        return upscale_files(
+            jobs,
+            setup.upscaler,
+            capabilities=setup.capabilities,
+            settings=settings,
+            progress=listener.tiles_done if listener.wants_tiles else None,
+        )
+
+    return run_jobs(
+        worklist,
+        upscale,
+        listener,
+        warning=setup.warning,
+        notes=setup.notes,
+        most_failures=most_failures,
+    )
+
+
+def run_jobs(
+    worklist: Worklist,
+    upscale: Callable[[Iterator[FileJob]], Generator[FileResult, None, None]],
+    listener: RunListener,
+    *,
+    warning: str | None,
+    notes: Callable[[], Sequence[str]],
+    most_failures: FailureLimit | None = None,
+) -> RunSummary:
+    """Upscale what a worklist names with a function that takes jobs and yields results.
+
+    A picture that fails is one failed result. The first Ctrl-C lets what is being written finish and ends
+    the run; the second ends the process.
+
+    Args:
+        worklist: the files.
+        upscale: takes the jobs one by one, in order, and yields the result of each.
+        listener: hears each event, on the calling thread.
+        warning: what the user should know before the run, or None.
+        notes: called after the run; returns what the user should know of it.
+        most_failures: that may happen before the run ends early; None is any number.
+    """
     started = time.perf_counter()
     run = _Run(worklist, listener, most_failures)
-    for warning in (setup.warning, *worklist.warnings):
-        if warning:
-            listener.warned(warning)
+    for text in (warning, *worklist.warnings):
+        if text:
+            listener.warned(text)
     for folder in {job.target.parent for job in (*worklist.jobs, *worklist.done)}:
         remove_left_over(folder)
     listener.started(run.summary.total)
     for refused in worklist.refused:
         run.take(refused)
-    files = upscale_files(
-        run.jobs(),
-        setup.upscaler,
-        capabilities=setup.capabilities,
-        settings=settings,
-        progress=listener.tiles_done if listener.wants_tiles else None,
-    )
     with second_interrupt_stops_at_once():
-        run.take_all(files)
-    for note in dict.fromkeys(setup.notes()):
+        run.take_all(upscale(run.jobs()))
+    for note in dict.fromkeys(notes()):
         listener.warned(note)
     run.summary.seconds = time.perf_counter() - started
     return run.summary
