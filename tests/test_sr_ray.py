@@ -1,4 +1,4 @@
-"""`srup upscale --ray`: nodes and processes that are lost, bad pictures, Ctrl-C, and what listens meanwhile."""
+"""`srup upscale --ray`: lost nodes and processes, bad pictures, Ctrl-C, and what listens meanwhile."""
 
 import importlib.util
 import json
@@ -108,7 +108,7 @@ def started(folder: Path, out: Path, *words: str, env: dict[str, str]) -> subpro
         [sys.executable, "-c", PROGRAM, *command, str(folder.with_name("opened"))],
         env=env,
         stdout=subprocess.PIPE,
-        stderr=folder.with_name("messages").open("a"),
+        stderr=subprocess.DEVNULL,
         text=True,
     )
 
@@ -152,7 +152,7 @@ def ended(process: subprocess.Popen[str], *, by: Callable[[], object] | None = N
             by()
         process.wait(timeout=PATIENCE_S)
         for stream in (process.stdin, process.stdout):
-            if stream is not None:
+            if stream is not None and not stream.closed:
                 stream.close()
 
 
@@ -227,7 +227,7 @@ def listening(processes: set[int]) -> list[str]:
     for process in processes:
         for path in Path(f"/proc/{process}/fd").glob("*"):
             try:
-                inodes.add(os.readlink(path))
+                inodes.add(str(path.readlink()))
             except OSError:
                 continue
     rows = [

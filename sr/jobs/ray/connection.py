@@ -7,6 +7,7 @@ import os
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
@@ -57,6 +58,7 @@ def connected(address: str) -> Iterator[None]:
             }
         import ray
 
+        _keep_off_stdout(ray)
         try:
             ray.init(log_to_driver=False, logging_level=logging.ERROR, **options)
         except (OSError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
@@ -72,7 +74,15 @@ def connected(address: str) -> Iterator[None]:
 
 def _short_folder() -> str | None:
     """Return where Ray's sockets go: the system limits their paths to about 100 bytes."""
-    return "/tmp" if os.path.isdir("/tmp") else None
+    return "/tmp" if Path("/tmp").is_dir() else None
+
+
+def _keep_off_stdout(ray: Any) -> None:
+    """Switch off what Ray prints about lost nodes and workers: standard output belongs to the results.
+
+    `log_to_driver` does not concern these lines. Ray's debugger uses the same switch.
+    """
+    ray._private.worker._worker_logs_enabled = False
 
 
 def _stay_on_loopback() -> None:
