@@ -108,7 +108,7 @@ def started(folder: Path, out: Path, *words: str, env: dict[str, str]) -> subpro
         [sys.executable, "-c", PROGRAM, *command, str(folder.with_name("opened"))],
         env=env,
         stdout=subprocess.PIPE,
-        stderr=open('/tmp/rw/err.txt','a'),
+        stderr=subprocess.DEVNULL,
         text=True,
     )
 
@@ -266,7 +266,9 @@ def test_a_picture_that_ends_its_process_fails_alone_on_a_cluster_that_only_this
         assert addresses
         assert set(addresses) <= loopback
         commands = [Path(f"/proc/{each}/cmdline") for each in processes]
-        agents = [words for path in commands if path.exists() and b"/dashboard.py" in (words := path.read_bytes())]
+        agents = [
+            words for path in commands if path.exists() and b"/dashboard.py" in (words := path.read_bytes())
+        ]
         assert all(b"--disable-frontend" in words for words in agents), "without the page"
         *rest, last = lines
         assert driver.wait(timeout=PATIENCE_S) == 1

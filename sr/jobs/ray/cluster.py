@@ -224,7 +224,7 @@ class RayCluster:
             opened: OpenedWorker = self._ray.get(member.opening)
         except self._ray.exceptions.RayError as error:
             self._crashes[member.node] += 1
-            self._lose(member, f"a worker did not start: {_last_line(error)}")
+            self._lose(member, f"a worker did not start: {_reason(error)}")
             return
         if opened.error:
             self._crashes[member.node] = _MOST_CRASHES
@@ -295,7 +295,7 @@ class RayCluster:
         except errors.RayTaskError:  # a mistake of the program, which ends any run
             raise
         except errors.RayError as error:
-            self._lose(member, f"a worker was lost: {_last_line(error)}")
+            self._lose(member, f"a worker was lost: {_reason(error)}")
             yield from self._given_up()
         else:
             yield replace(result, job=member.in_hand.pop(result.job).job)
@@ -326,7 +326,7 @@ class RayCluster:
                 self._notes += notes
 
 
-def _last_line(error: BaseException) -> str:
-    """Return what matters of an error of Ray, which has the worker's traceback before it."""
+def _reason(error: BaseException) -> str:
+    """Return what matters of an error of Ray: it begins with a worker's traceback or ends with advice."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return one_line(lines[-1] if lines else error)
+    return one_line(lines[-1].partition(". ")[0] if lines else error)

@@ -46,16 +46,7 @@ def connected(address: str) -> Iterator[None]:
     """
     require_extra("ray", "ray", purpose="--ray")
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    with TemporaryDirectory(prefix="srup-ray-", dir=_short_folder(), ignore_cleanup_errors=True) as folder:
-        options: dict[str, Any] = {"address": address}
-        if address == LOCAL:
-            _stay_on_loopback()
-            options |= {
-                "num_cpus": available_cores(),
-                "include_dashboard": False,
-                "object_store_memory": _OBJECT_STORE_BYTES,
-                "_temp_dir": folder,
-            }
+    with _options(address) as options:
         import ray
 
         _keep_off_stdout(ray)
@@ -70,6 +61,23 @@ def connected(address: str) -> Iterator[None]:
             yield
         finally:
             ray.shutdown()
+
+
+@contextmanager
+def _options(address: str) -> Iterator[dict[str, Any]]:
+    """Yield options of `ray.init`, with a folder for the files of a cluster that is started here."""
+    if address != LOCAL:
+        yield {"address": address}
+        return
+    _stay_on_loopback()
+    with TemporaryDirectory(prefix="srup-ray-", dir=_short_folder(), ignore_cleanup_errors=True) as folder:
+        yield {
+            "address": LOCAL,
+            "num_cpus": available_cores(),
+            "include_dashboard": False,
+            "object_store_memory": _OBJECT_STORE_BYTES,
+            "_temp_dir": folder,
+        }
 
 
 def _short_folder() -> str | None:
