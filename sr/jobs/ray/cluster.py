@@ -13,6 +13,7 @@ from collections import Counter, deque
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 from sr.backends.specs import BACKENDS
@@ -101,7 +102,7 @@ class RayCluster:
         self._crashes: Counter[str] = Counter()
         self._looked = float("-inf")
         self._returned: deque[_Task] = deque()  # from lost workers
-        self._abandoned: list[_Task] = []
+        self._folders: set[Path] = set()  # that workers wrote to
         self._opened: list[OpenedWorker] = []
         self._nodes: set[str] = set()
         self._failures: list[str] = []
@@ -164,15 +165,17 @@ class RayCluster:
 
     def close(self) -> None:
         """End the workers."""
-        self._abandoned += [task for member in self._members for task in member.in_hand.values()]
         for member in self._members:
             with suppress(Exception):  # it is lost, or the cluster is
                 self._ray.kill(member.actor)
         self._members.clear()
 
     def remove_left_over(self) -> None:
-        """Remove the temporary files of workers that were ended while they wrote."""
-        for folder in {task.job.target.parent for task in self._abandoned}:
+        """Remove the temporary files of workers that were lost, or ended, while they wrote.
+
+        Those of a killed run may have gone on for a moment after this run began.
+        """
+        for folder in self._folders:
             remove_left_over(folder)
 
     # --- workers ---
@@ -266,6 +269,7 @@ class RayCluster:
                 return
             sent = FileJob(task.job.source.absolute(), task.job.target.absolute())
             member.in_hand[sent] = task
+            self._folders.add(sent.target.parent)
             yield sent
 
     def _control(self, member: _Member, method: str, *arguments: Any) -> Any:
