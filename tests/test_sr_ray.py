@@ -113,9 +113,9 @@ def started(folder: Path, out: Path, *words: str, env: dict[str, str]) -> subpro
     )
 
 
-def plain(folder: Path, out: Path) -> dict[str, bytes]:
+def plain(folder: Path, out: Path, *words: str) -> dict[str, bytes]:
     """Return what the command makes without Ray."""
-    CliRunner().invoke(main, ["upscale", str(folder), "-o", str(out), "--backend", "onnx"])
+    CliRunner().invoke(main, ["upscale", str(folder), "-o", str(out), "--backend", "onnx", *words])
     return contents(out)
 
 
@@ -202,6 +202,8 @@ def test_a_lost_node_and_a_killed_driver_lose_nothing(folder: Path, tmp_path: Pa
     assert not {record["target"] for record in after} & made, "the outputs are the checkpoint"
     assert {Path(str(record["source"])).name for record in after if not record["ok"]} == set(BROKEN)
     assert last["summary"]["failed"] == len(BROKEN)  # type: ignore[index]
+    plain(folder, out, "--skip-existing")  # which removes what killed processes left
+    assert contents(out) == expected
     assert [path.name for path in out.rglob(f"{TEMPORARY_PREFIX}*") if path.suffix != ".jsonl"] == []
 
 
