@@ -1,6 +1,6 @@
 """Pure tile arithmetic: how a picture is cut into tiles and which tile writes which pixel.
 
-All coordinates are lr pixels. The two axes are independent, so everything is said per axis. Nothing
+All coordinates are lr pixels. The two axes are independent, so each is described on its own. Nothing
 here knows about arrays, files or models.
 
 A tile reads `length` pixels from `start`; of the result it writes the pixels `keep_start` to

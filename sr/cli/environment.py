@@ -19,7 +19,7 @@ from sr.version import __version__
 
 
 def environment_lines() -> Iterator[str]:
-    """Yield versions, the driver and its GPUs, each backend with what it lacks, shipped models."""
+    """Yield versions, the driver and its GPUs, each backend and what is missing, shipped models."""
     yield f"srup {__version__}, Python {sys.version.split()[0]}"
     names, cuda = gpu_names(), driver_cuda_version()
     driver = f"supports CUDA {cuda}, {len(names) or 'no'} GPU{'' if len(names) == 1 else 's'}"
@@ -37,11 +37,11 @@ def _state(spec: BackendSpec, *, gpus: int) -> str:
     if gap := missing(spec.name):
         return f"{found or 'not installed'}; missing: {gap}"
     gpus = 0 if spec.devices == ("cpu",) else gpus
-    lack = missing_requirements(spec.name) if gpus else ""
+    gap_on_gpu = missing_requirements(spec.name) if gpus else ""
     devices = [f"cpu ({available_cores()} cores)"] if "cpu" in spec.devices else []
-    devices += [_gpus(gpus)] if gpus and not lack else []
+    devices += [_gpus(gpus)] if gpus and not gap_on_gpu else []
     text = f"{found}; devices: {', '.join(devices) or 'none, needs an NVIDIA GPU'}"
-    return text + (f"; missing for the GPU: {lack}" if lack else "")
+    return text + (f"; missing for the GPU: {gap_on_gpu}" if gap_on_gpu else "")
 
 
 def _gpus(count: int) -> str:

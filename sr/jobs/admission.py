@@ -127,7 +127,7 @@ class Admission:
             kind = NotNowError if needed <= self.memory else TooLargeError
             raise kind(
                 f"{printable(source)}: {width}x{height} to {larger_width}x{larger_height} takes about "
-                f"{needed / 2**20:,.0f} MiB of memory, {available / 2**20:,.0f} are free; {remedy}"
+                f"{needed / 2**20:,.0f} MiB of memory, {available / 2**20:,.0f} MiB are available; {remedy}"
             )
 
     def _needed(self, height: int, width: int, pixel_bytes: int, *, count: int) -> int:

@@ -25,7 +25,7 @@ def told_apart(
         named: returns the name of an output from its source and a stem.
 
     Returns:
-        The jobs, and the refusals of those that would still share a name or replace an input.
+        The jobs, and refusals of jobs that would still share a name or replace an input.
     """
     resolve = _resolver()
     jobs = list({(resolve(job.source), resolve(job.target)): job for job in jobs}.values())

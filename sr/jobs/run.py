@@ -49,7 +49,7 @@ class RunSummary:
     Attributes:
         total: pictures of the worklist.
         made: jobs whose outputs were written.
-        failed: results of those that failed.
+        failed: results of failed jobs.
         output_pixels: of all outputs, frames counted.
         seconds: the run took.
         skipped: pictures that another run made meanwhile.

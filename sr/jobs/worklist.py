@@ -36,7 +36,7 @@ class OutputRules:
         format: e.g. ".webp"; None means what `output` says, or PNG, and for animations and pages what
             keeps them, see `sr.image.multi_image_suffix`.
         include: globs of the pictures to process in folders; none means all.
-        exclude: globs of those to leave out.
+        exclude: globs of files to leave out.
         existing: what to do where an output exists.
         settings: what the pixels depend on besides the input, for `sr.jobs.ledger`.
         shard: the part of all files to take; None is all.

@@ -1,6 +1,6 @@
 """How far tiles of a foreign network must overlap: measured, whole pictures against crops of them.
 
-A crop differs from the whole picture near its edges, where it knows less. How deep that goes is the halo.
+A crop differs from the whole picture near its edges, where context is missing. That margin is the halo.
 """
 
 from __future__ import annotations
