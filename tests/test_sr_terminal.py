@@ -1,6 +1,7 @@
 """What a user sees on a terminal: whole messages and no remains of bars, at any width, Ctrl-C included."""
 
 import os
+import re
 import signal
 from pathlib import Path
 
@@ -29,6 +30,7 @@ class Slow(Doubling):
 arguments, sys.argv[2:] = sys.argv[2:], []
 main(arguments, prog_name="srup", obj=lambda upscaling, settings: UpscalerSetup(Slow(), warning="w" * 90))
 """
+RUNNING = re.compile("[1-8]/9")  # pictures done, while the run goes on
 WIDTHS = [60, 80, 100]
 LONG = "a_long_name_that_takes_more_than_a_line_of_a_narrow_terminal_" + "x" * 60
 BAR = "\N{BOX DRAWINGS HEAVY HORIZONTAL}"
@@ -85,7 +87,7 @@ def test_bars_are_drawn_meanwhile_and_ctrl_c_is_answered_in_whole(
 ) -> None:
     command = ("-c", PROGRAM, "0.4", "upscale", str(folder), "-o", "out")
     terminal = Terminal(*command, cwd=tmp_path, columns=columns)
-    shown = terminal.read(until=lambda lines: any("2/9" in line for line in lines))
+    shown = terminal.read(until=lambda lines: any(RUNNING.search(line) for line in lines))
     assert any(BAR in line and "pictures" in line for line in shown), shown
     os.killpg(terminal.process.pid, signal.SIGINT)
     text = said(terminal.read())
