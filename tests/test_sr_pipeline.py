@@ -224,7 +224,8 @@ def test_a_frame_that_fails_leaves_no_file(animation: FileJob, frame: int, error
     results: list[FileResult] = []
     with suppress(KeyboardInterrupt):
         results += upscale_files([animation], failing_at(frame, error))
-    assert [result.error for result in results] == ([error] if isinstance(error, BackendError) else [])
+    expected = [f"{animation.source}: {error}"] if isinstance(error, BackendError) else []
+    assert [str(result.error) for result in results] == expected
     assert names_below(animation.source.parent) == {"a.webp"}
 
 

@@ -96,7 +96,8 @@ class Report:
         processes = f"{group.world} processes, " if group.world > 1 else ""
         where = device_name(group.device)
         if group.device.type == "cpu":
-            where += f" (no GPU is visible), {torch.get_num_threads()} threads"
+            threads = torch.get_num_threads()
+            where += f" (no GPU is visible), {threads} thread{'s' * (threads != 1)}"
         self.log(
             f"training x{config.model.scale} {config.preset} on {processes}{where}: {pictures} pictures, "
             f"{schedule.total_epochs} epochs, {schedule.total_steps} steps; starting with epoch {epoch + 1}"

@@ -100,4 +100,5 @@ class TorchBackend(Backend):
 def _describe(device: torch.device) -> str:
     if device.type == "cuda":
         return f"GPU {device.index} {torch.cuda.get_device_name(device)}"
-    return f"CPU, {torch.get_num_threads()} threads"
+    threads = torch.get_num_threads()
+    return f"CPU, {threads} thread{'s' * (threads != 1)}"

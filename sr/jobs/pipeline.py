@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from itertools import count
 
-from sr.errors import ImageError, SrupError, TooLargeError, printable
+from sr.errors import BackendError, ImageError, SrupError, TooLargeError, printable
 from sr.image import (
     Picture,
     PictureSequence,
@@ -105,7 +105,7 @@ class _Writing:
             with _memory_errors(self.result.job, "encode it"):
                 return replace(self.result, notes=self.future.result())
         except SrupError as error:
-            return replace(self.result, error=error)
+            return replace(self.result, error=_naming(self.result.job, error))
 
 
 class _Pipeline:
@@ -212,7 +212,7 @@ class _Pipeline:
                     picture = self._decode(job, error.header)
                 return self._upscaled(job, picture, decoder, encoder)
         except SrupError as error:
-            return _Writing(FileResult(job, error=error))
+            return _Writing(FileResult(job, error=_naming(job, error)))
 
     def _upscaled(
         self, job: FileJob, picture: _Decoded, decoder: ThreadPoolExecutor, encoder: ThreadPoolExecutor
@@ -290,6 +290,15 @@ def _memory_errors(job: FileJob, doing: str) -> Iterator[None]:
             f"{printable(job.source)}: not enough memory to {doing}; free some memory, or use a smaller "
             "picture or scale"
         ) from error
+
+
+def _naming(job: FileJob, error: SrupError) -> SrupError:
+    """Return an error that names the picture; those of a backend do not know it."""
+    if isinstance(error, ImageError):
+        return error
+    named = BackendError(f"{printable(job.source)}: {error}")
+    named.__cause__ = error
+    return named
 
 
 def _make_folder(job: FileJob) -> None:
