@@ -17,8 +17,11 @@ import sr
 pytestmark = pytest.mark.slow
 
 PACKAGES = ("sr", "sr/backends", "sr/image", "train", "deploy")
-BASE_DEPENDENCIES = {"numpy", "pillow", "click", "onnxruntime", "rich", "platformdirs", "isal"}
-TORCH_MODULES = {"sr.network.model", "sr.network.checkpoint", "sr.network.colour", "sr.backends.pytorch"}
+BASE_DEPENDENCIES = {"numpy", "pillow", "click", "onnxruntime", "rich", "platformdirs", "filelock", "isal"}
+TORCH_MODULES = {
+    *(f"sr.network.{name}" for name in ("model", "checkpoint", "colour", "deployed")),
+    "sr.backends.pytorch",
+}
 MAX_WHEEL_MB = 16
 MAX_SITE_PACKAGES_MB = 350
 

@@ -58,7 +58,7 @@ def run_limited(command: Sequence[str], log: Path, *, limit_s: float, folder: Pa
             status = process.wait(limit_s)
             end: End = "failed" if status else "passed"
         except subprocess.TimeoutExpired:
-            _signal(process, signal.SIGABRT)
+            process.send_signal(signal.SIGABRT)  # not to its children, whose dumps would mix with its own
             try:
                 status = process.wait(_TO_SAY_WHERE_S)
             except subprocess.TimeoutExpired:
