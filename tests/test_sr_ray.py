@@ -34,7 +34,9 @@ unix = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 # The command with the shipped network, slowed down; it notes each process that opens it, and one width of
 # pictures ends its process.
 PROGRAM = f"""
-import os, sys, time
+import os, signal, sys, time
+
+signal.signal(signal.SIGINT, signal.default_int_handler)  # also below a shell that ignores it
 from dataclasses import replace
 from pathlib import Path
 from sr.cli import main
