@@ -1,12 +1,10 @@
-"""Upscaling a picture: cut into tiles, run in batches on a backend, stitched to one output."""
+"""Upscaling a picture on a backend: which tiles, how many at once, how memory limits both."""
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import closing, nullcontext, suppress
 from dataclasses import replace
-from itertools import islice
 from os import PathLike
 from pathlib import Path
 from threading import RLock
@@ -15,7 +13,7 @@ from typing import TYPE_CHECKING, Self
 import numpy as np
 
 from sr.backends import open_backend, open_sixteen_bit_backend
-from sr.backends.base import Backend, BackendRequest, Batch, Workload, tile_memory
+from sr.backends.base import Backend, BackendRequest, Workload, tile_memory
 from sr.errors import BackendError, OutOfDeviceMemoryError, TilingError
 from sr.fitting import fitted, fitted_grid
 from sr.image.picture import Pixels
@@ -24,6 +22,7 @@ from sr.network.descriptor import Precision
 from sr.network.ends import Conventions
 from sr.network.modelfile import DEFAULT_SCALE
 from sr.objects import ImageUpscaler
+from sr.stitching import RowsOf, TileResult, owned_part, run_tiles, stitch
 from sr.tiling import MIN_HALOS_PER_TILE, Span, Tile, TileGrid, TileSpec
 
 if TYPE_CHECKING:
@@ -31,7 +30,6 @@ if TYPE_CHECKING:
     from sr.image import Picture
 
 Progress = Callable[[int, int], None]  # tiles done, tiles in all
-RowsOf = Callable[[Span], Sequence[Pixels]]
 
 # Share of available memory that inference on a whole picture may take.
 WHOLE_PICTURE_MEMORY_SHARE = 0.5
@@ -275,48 +273,14 @@ class Upscaler(ImageUpscaler):
             OutOfDeviceMemoryError: start again with a new grid if `shrink_to_limits` returns True.
             BackendError: as `picture`.
         """
-        channels: dict[int, tuple[int, ...]] = {}
-
-        def noted(rows: Span) -> Sequence[Pixels]:
-            items = rows_of(rows)
-            channels.update(enumerate(item.shape[2:] for item in items))
-            return items
-
         with self._lock:
-            for batch in self._results(grid, like, noted, first=first):
-                parts = []
-                for tile, index, upscaled in batch:
-                    height, width = (
-                        (span.keep_stop - span.keep_start) * self.scale for span in (tile.rows, tile.columns)
-                    )
-                    part = np.empty((height, width, *channels[index]), like.dtype)
-                    _keep(upscaled, part, tile, self.scale)
-                    parts.append((tile, index, part))
-                yield parts
+            for results in self._results(grid, like, rows_of, first=first):
+                yield [(each.tile, each.item, owned_part(each, self.scale)) for each in results]
 
     def _results(
         self, grid: TileGrid, like: Pixels, rows_of: RowsOf, *, first: int = 0
-    ) -> Generator[list[tuple[Tile, int, Pixels]], None, None]:
-        """Run rows of tiles from `first` on; yield batches of (tile, index of array, output (sH, sW, 3))."""
-        started: deque[tuple[Tile, int]] = deque()
-
-        def jobs() -> Iterator[tuple[Tile, int, Pixels]]:
-            for rows in grid.rows[first:]:
-                items = rows_of(rows)
-                for columns in grid.columns:
-                    yield from ((Tile(rows, columns), index, item) for index, item in enumerate(items))
-
-        def batches() -> Iterator[Batch]:
-            remaining = jobs()
-            while batch := list(islice(remaining, self.batch)):
-                started.extend((tile, index) for tile, index, _ in batch)
-                yield _cut(batch, grid)
-
-        results = self._backend_for(like).run(batches())
-        # However this ends, batches in flight must end with it.
-        with closing(results) if isinstance(results, Generator) else nullcontext():
-            for result in results:
-                yield [(*started.popleft(), upscaled) for upscaled in result]
+    ) -> Generator[list[TileResult], None, None]:
+        return run_tiles(self._backend_for(like).run, grid, rows_of, batch=self.batch, first=first)
 
     def _run_items(self, items: Sequence[Pixels], progress: Progress | None) -> list[Pixels]:
         height, width = items[0].shape[:2]
@@ -325,13 +289,15 @@ class Upscaler(ImageUpscaler):
         full_height, full_width = (size * self.scale for size in items[0].shape[:2])
         outputs = [np.empty((full_height, full_width, *item.shape[2:]), item.dtype) for item in items]
         done = 0
-        with closing(
-            self._results(grid, items[0], lambda rows: [_rows(each, rows) for each in items])
-        ) as results:
-            for batch in results:
-                for tile, index, upscaled in batch:
-                    _keep(upscaled, _owned(outputs[index], tile, self.scale), tile, self.scale)
-                done += len(batch)
+
+        def rows_of(rows: Span) -> list[Pixels]:
+            return [item[rows.start : rows.start + rows.length] for item in items]
+
+        with closing(self._results(grid, items[0], rows_of)) as batches:
+            for results in batches:
+                for result in results:
+                    stitch(result, outputs[result.item], self.scale)
+                done += len(results)
                 if progress is not None:
                     progress(done, len(grid) * len(items))
         return [output[: height * self.scale, : width * self.scale] for output in outputs]
@@ -353,39 +319,3 @@ class Upscaler(ImageUpscaler):
         # An error while freeing must not hide the one that ended the work.
         with nullcontext() if kind is None else suppress(BackendError):
             self.close()
-
-
-def _rows(source: Pixels, rows: Span) -> Pixels:
-    return source[rows.start : rows.start + rows.length]
-
-
-def _cut(jobs: Sequence[tuple[Tile, int, Pixels]], grid: TileGrid) -> Batch:
-    """Copy tiles into a batch (N, tile_height, tile_width, 3); grey fills all channels."""
-    batch = np.empty((len(jobs), grid.tile_height, grid.tile_width, 3), jobs[0][2].dtype)
-    for slot, (tile, _, rows) in enumerate(jobs):
-        part = rows[:, tile.columns.start : tile.columns.start + tile.columns.length]
-        batch[slot] = part if part.ndim == 3 else part[:, :, None]
-    return batch
-
-
-def _owned(target: Pixels, tile: Tile, scale: int) -> Pixels:
-    """Return the view of the output that a tile owns."""
-    rows, columns = tile.rows, tile.columns
-    return target[
-        rows.keep_start * scale : rows.keep_stop * scale,
-        columns.keep_start * scale : columns.keep_stop * scale,
-    ]
-
-
-def _keep(upscaled: Pixels, place: Pixels, tile: Tile, scale: int) -> None:
-    """Write the part that a tile owns of its output (sH, sW, 3) to `place`; grey gets the mean."""
-    rows, columns = tile.rows, tile.columns
-    part = upscaled[
-        (rows.keep_start - rows.start) * scale : (rows.keep_stop - rows.start) * scale,
-        (columns.keep_start - columns.start) * scale : (columns.keep_stop - columns.start) * scale,
-    ]
-    if place.ndim == 3:
-        place[:] = part
-    else:
-        wide = np.uint16 if part.dtype == np.uint8 else np.uint32
-        place[:] = (part.sum(axis=2, dtype=wide) + 1) // 3  # the mean of three, rounded

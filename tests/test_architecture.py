@@ -24,7 +24,8 @@ _PLAIN = {"sr.tiling", "sr.metrics", "sr.resize", "sr.sizing"}
 _LIBRARY = (
     _GROUND
     | _PLAIN
-    | {"sr.image", "sr.network", "sr.backends", "sr.resample", "sr.objects", "sr.fitting", "sr.upscale"}
+    | {"sr.image", "sr.network", "sr.backends", "sr.resample", "sr.objects", "sr.fitting", "sr.stitching"}
+    | {"sr.upscale"}
 )
 _PROGRAM = _LIBRARY | {"sr.sized", "sr.jobs"}
 ROOMS: dict[str, set[str]] = {
@@ -44,7 +45,10 @@ ROOMS: dict[str, set[str]] = {
     "sr.objects": {"sr.errors", "sr.image"},
     "sr.backends": _GROUND | {"sr.network", "sr.tiling"},
     "sr.fitting": {"sr.image", "sr.network", "sr.tiling"},
-    "sr.upscale": _GROUND | _PLAIN | {"sr.backends", "sr.fitting", "sr.image", "sr.network", "sr.objects"},
+    "sr.stitching": {"sr.image", "sr.tiling"},
+    "sr.upscale": _GROUND
+    | _PLAIN
+    | {"sr.backends", "sr.fitting", "sr.image", "sr.network", "sr.objects", "sr.stitching"},
     "sr.sized": _LIBRARY,
     "sr.jobs": _LIBRARY | {"sr.sized"},
     "sr": {"sr.upscale", "sr.version"},

@@ -13,7 +13,7 @@ import onnx
 from onnx import helper, numpy_helper
 
 import sr.backends.tensorrt.device
-import sr.upscale
+import sr.stitching
 from benchmarks import guard
 from deploy.engines.build import plan_from_onnx
 from sr.backends.tensorrt.modules import load_module
@@ -91,18 +91,20 @@ def test_other_weights_and_longer_metadata_change_nothing(tmp_path, model):
 
 
 def test_a_second_copy_of_a_tile_is_detected(monkeypatch):
-    cut = sr.upscale._cut
-    monkeypatch.setattr(sr.upscale, "_cut", lambda *given: cut(*given).copy())
+    batch = sr.stitching._batch
+    monkeypatch.setattr(sr.stitching, "_batch", lambda *given: batch(*given).copy())
     said = guard.violations({"tiles": dict(guard.tile_figures())}, BASELINE)
     assert len(said) == 2
     assert all(line.startswith("tiles, cut ") and "allocated_bytes" in line for line in said)
 
 
 def test_a_copy_of_a_result_is_detected(monkeypatch):
-    keep = sr.upscale._keep
-    monkeypatch.setattr(
-        sr.upscale, "_keep", lambda upscaled, *rest: keep(np.ascontiguousarray(upscaled[::-1])[::-1], *rest)
-    )
+    keep = sr.stitching._keep
+
+    def copying(result, *rest):
+        keep(result._replace(upscaled=np.ascontiguousarray(result.upscaled[::-1])[::-1]), *rest)
+
+    monkeypatch.setattr(sr.stitching, "_keep", copying)
     said = guard.violations({"tiles": dict(guard.tile_figures())}, BASELINE)
     assert any(line.startswith("tiles, keep rgb: allocated_bytes") for line in said)
 
