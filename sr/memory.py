@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import os
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +16,7 @@ ASSUMED_BYTES = 2 * 1024**3
 
 _MEMINFO = Path("/proc/meminfo")
 _UNLIMITED = 2**63
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # malloc.h
 
 
 def available_memory() -> int:
@@ -28,9 +30,25 @@ def available_memory() -> int:
 
 def give_back_memory() -> None:
     """Let the allocator return what it holds free: between pictures of many sizes that grows (glibc)."""
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
+    trim = _glibc("malloc_trim")
     if trim is not None:
         trim(0)
+
+
+def keep_freed_memory() -> None:
+    """Let the allocator keep what is freed, for a process that needs the same sizes again and again (glibc).
+
+    Otherwise each step of a training gets its activations in new pages, which the kernel must clear.
+    See mallopt(3).
+    """
+    mallopt = _glibc("mallopt")
+    if mallopt is not None:
+        mallopt(_M_MMAP_THRESHOLD, 2**30)
+        mallopt(_M_TRIM_THRESHOLD, 2**31 - 1)
+
+
+def _glibc(function: str) -> Callable[..., int] | None:
+    return getattr(ctypes.CDLL(None), function, None) if sys.platform == "linux" else None
 
 
 def _system_available() -> int:

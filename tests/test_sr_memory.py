@@ -1,6 +1,7 @@
 """Available memory and cores: nested control groups of both versions, and `ulimit -v`."""
 
 import os
+import platform
 import subprocess
 import sys
 from pathlib import Path
@@ -251,3 +252,26 @@ def test_what_exceeds_the_memory_is_one_failed_job(scale: str, tmp_path: Path) -
     )
     made = [path.name for path in folder.with_name(f"in_x{scale}").glob("*x*")]
     assert made == [f"c_x{scale}.png"]
+
+
+_FAULTS = """
+import resource, sys, torch
+from sr.memory import keep_freed_memory
+if sys.argv[1] == "keep":
+    keep_freed_memory()
+def step():
+    kept = [torch.ones(2**18) for _ in range(32)]  # 32 x 1 MiB
+step()
+before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+for _ in range(10):
+    step()
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="glibc's allocator")
+def test_kept_memory_is_not_fetched_from_the_kernel_again() -> None:
+    run = [sys.executable, "-c", _FAULTS]
+    default, kept = (int(subprocess.check_output([*run, how])) for how in ("default", "keep"))
+    assert default > 10 * 256  # pages of 4 KiB: at least one of the tensors anew in each step
+    assert kept < default / 3  # the heap still grows a little

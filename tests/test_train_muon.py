@@ -6,9 +6,6 @@ from torch import nn
 
 from train.muon import Muon
 
-if not hasattr(torch.optim, "Muon"):
-    pytest.skip("needs torch 2.9 or later", allow_module_level=True)
-
 
 def network(memory_format: torch.memory_format) -> nn.Module:
     torch.manual_seed(0)
@@ -47,6 +44,28 @@ def test_kernels_take_orthogonal_steps_and_the_rest_those_of_adam(
         values = torch.linalg.svdvals(matrix) / (0.01 * 0.2 * max(matrix.shape) ** 0.5)
         assert values.min() > 0.6
         assert values.max() < 1.3
+
+
+@pytest.mark.skipif(not hasattr(torch.optim, "Muon"), reason="torch.optim has Muon since 2.9")
+def test_several_steps_are_those_of_torch() -> None:
+    torch.manual_seed(0)
+    shapes = [(8, 3, 3, 3), (8, 3, 3, 3), (8, 3, 9, 1), (5, 8, 1, 3), (64, 16, 1, 1)]
+    kernels = [nn.Parameter(torch.randn(shape)) for shape in shapes]
+    matrices = [nn.Parameter(kernel.detach().flatten(1).clone()) for kernel in kernels]
+    bias = nn.Parameter(torch.zeros(8))
+    ours = Muon([*kernels, bias], lr=0.01, betas=(0.9, 0.99), weight_decay=0.1)
+    theirs = torch.optim.Muon(matrices, lr=0.01, weight_decay=0.1, adjust_lr_fn="match_rms_adamw")
+    before = [matrix.detach().clone() for matrix in matrices]
+    for _ in range(5):
+        for kernel, matrix in zip(kernels, matrices, strict=True):
+            matrix.grad = torch.randn_like(matrix)
+            kernel.grad = matrix.grad.view_as(kernel).clone()
+        ours.step()
+        theirs.step()
+    for kernel, matrix, start in zip(kernels, matrices, before, strict=True):
+        moved = (matrix - start).norm()
+        # torch iterates in bf16.
+        assert (kernel.flatten(1) - matrix).norm() < 0.04 * moved
 
 
 def test_a_step_starts_from_a_kernel_changed_from_outside() -> None:

@@ -102,9 +102,10 @@ def assert_close(first: dict[str, Tensor], second: dict[str, Tensor], *, atol: f
 
 
 def optimizer_states(state_dict: dict[str, Any]) -> list[dict[str, Tensor]]:
-    """Return the tensors for each parameter; Muon has two optimizers in it."""
-    parts = [state_dict] if "state" in state_dict else state_dict.values()
-    return [state for part in parts for state in part["state"].values()]
+    """Return the tensors for each parameter; Muon has Adam in it, and momenta for each shape of kernels."""
+    adam = state_dict.get("adam", state_dict)
+    momenta = [{"momentum": tensor} for tensor in state_dict.get("muon", [])]
+    return momenta + list(adam["state"].values())
 
 
 def command_line(arguments: Sequence[str | Path], *, module: Sequence[str] = ("train",)) -> list[str]:

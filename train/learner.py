@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
-from sr.errors import TrainingError
 from sr.network.colour import network_image
 from sr.network.model import SRNet, frozen_attention
 from train.config import TrainConfig
@@ -37,11 +36,7 @@ class Learner:
         self._config, self._group = config, group
 
     def use(self, model: SRNet) -> None:
-        """Train `model` from now on, with an optimizer that has no history.
-
-        Raises:
-            TrainingError: this PyTorch has no such optimizer.
-        """
+        """Train `model` from now on, with an optimizer that has no history."""
         config, group = self._config, self._group
         self.model = model.train().to(group.device)
         self.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stubs lack it
@@ -171,11 +166,6 @@ def _optimizer(config: TrainConfig, model: nn.Module) -> torch.optim.Optimizer:
     parameters = [p for p in model.parameters() if p.requires_grad]
     shared: dict[str, Any] = {"lr": config.learning_rate, "weight_decay": config.weight_decay}
     if config.optimizer == "Muon":
-        if not hasattr(torch.optim, "Muon"):
-            raise TrainingError(
-                f"optimizer Muon needs torch 2.9 or later, this is {torch.__version__}; "
-                "upgrade torch or use --optimizer Adam"
-            )
         return Muon(parameters, betas=(0.9, 0.99), **shared)
     if config.optimizer == "SGD":
         return torch.optim.SGD(parameters, momentum=0.9, **shared)

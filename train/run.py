@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from sr.errors import TrainingError
+from sr.memory import keep_freed_memory
 from train.config import TrainConfig
 from train.distributed import ProcessDied, joined, launch, launched_by_torchrun
 from train.loop import Stopped, Trainer
@@ -69,6 +70,7 @@ def run_training(
 
 def _work(config: TrainConfig, resume: bool, log: Log, progress: Progress | None) -> int:
     """Be the run, or one of its processes."""
+    keep_freed_memory()
     with joined() as group:
         try:
             Trainer(config, group=group, log=log, progress=progress, resume=resume).run()
