@@ -180,6 +180,22 @@ def test_a_dry_run_writes_nothing(photo, tmp_path):
     assert not target.parent.exists()
 
 
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
+def test_a_dry_run_lists_no_work_that_would_fail_at_the_first_byte(photo):
+    for name, content in {"empty.png": b"", "text.png": b"no picture"}.items():
+        photo.with_name(name).write_bytes(content)
+    os.mkfifo(photo.with_name("pipe.png"))
+    result = srup("upscale", photo.parent, "--dry-run")
+    assert result.returncode == 1
+    assert result.stdout.splitlines()[-1].startswith("1 picture to upscale")
+    errors = result.stderr.splitlines()
+    assert len(errors) == 3
+    for name in ("empty.png", "text.png", "pipe.png"):
+        assert any(line.startswith(f"Error: {photo.with_name(name)}: ") for line in errors)
+    as_json = srup("upscale", photo.parent, "--dry-run", "--json").stdout.splitlines()
+    assert json.loads(as_json[-1])["summary"]["refused"] == 3
+
+
 def test_json_has_a_line_for_each_picture_and_a_summary(photo, tmp_path):
     (photo.parent / "zbad.png").write_bytes(b"no picture")
     (photo.parent / "notes.txt").touch()

@@ -228,7 +228,9 @@ def test_names_that_are_not_utf_8(folder):
         assert result.returncode == 1, options
     assert "4 pictures skipped" in result.stdout
     assert whole(folder.with_name("in_x2") / os.fsdecode(b"caf\xe9_x2.png"))
-    assert len(upscale(folder, "--dry-run", "--overwrite").stdout.splitlines()) == 6
+    planned = upscale(folder, "--dry-run", "--overwrite")
+    assert len(planned.stdout.splitlines()) == 5, "four pictures and a summary"
+    assert planned.stderr.count("Error: ") == 1
 
 
 def many(folder: Path, number: int) -> None:

@@ -9,10 +9,11 @@ import pytest
 from PIL import Image
 
 from sr.errors import ImageError
-from sr.jobs.find import NOT_A_PICTURE, OUTPUT, SYSTEM
+from sr.image.content import NOT_A_PICTURE, SYSTEM
+from sr.jobs.find import OUTPUT
 from sr.jobs.ledger import NAME, Ledger
 from sr.jobs.pipeline import FileJob
-from sr.jobs.worklist import OutputRules, Worklist, check_inputs, make_worklist
+from sr.jobs.worklist import OutputRules, Worklist, check_inputs, listed_worklist, make_worklist
 from tests.pictures import apng, encoded, gif, tiff_16
 
 RULES = OutputRules(suffix="_x3")
@@ -282,6 +283,20 @@ def test_outputs_whose_names_would_clash_are_named_after_their_sources(tmp_path:
         "in/d/c.JPG": "in_x3/d/c_JPG_x3.png",
         "in/d/c.webp": "in_x3/d/c_webp_x3.png",
     }
+
+
+def test_a_list_of_some_files_names_their_outputs_as_among_all(tmp_path: Path) -> None:
+    touch(
+        tmp_path, "in/a.jpg", "in/a.png", "in/a_jpg.webp", "in/b.png", "in/b.txt", "in/d/c.png", "in/d/c.GIF"
+    )
+    among_all = planned(tmp_path, ["in"])
+    assert len(set(among_all.values())) == 6
+    for source, target in among_all.items():
+        listed = listed_worklist(tmp_path / "in", [Path(source).relative_to("in")], RULES)
+        assert [job.target.relative_to(tmp_path).as_posix() for job in listed.jobs] == [target]
+        assert not listed.refused
+    some = listed_worklist(tmp_path / "in", [Path("a.jpg")], replace(RULES, exclude=("*.png", "*.webp")))
+    assert [job.target.name for job in some.jobs] == ["a_x3.png"]
 
 
 def test_pictures_of_one_name_from_several_folders(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from PIL import Image
 from deploy.export import ExportSpec, export_onnx
 from sr.cli import main
 from sr.errors import DataError
+from sr.image.content import NOT_A_PICTURE
 from sr.metrics import psnr, psnr_y, ssim, ssim_y
 from sr.network.model import SRNet
 from tests.training import CPU, NETWORK, small_config, trained, write_pairs
@@ -71,10 +72,13 @@ def test_folder_of_hr_pictures_is_measured_as_its_pairs_are(tmp_path: Path) -> N
         Image.fromarray(image).save(tmp_path / f"hr/{seed}.png")
     spec = PrepareSpec(tmp_path / "hr", scales=(2,), output=tmp_path / "pairs", whole=True)
     expected = evaluate(enlarged, prepare(spec).lists[0].path, scale=2)
-    assert evaluate_folder(enlarged, tmp_path / "hr", scale=2) == (expected, [])
+    (tmp_path / "hr/notes.txt").write_text("no picture")
+    measured = evaluate_folder(enlarged, tmp_path / "hr", scale=2)
+    assert (measured.means, measured.problems, measured.left_out) == (expected, [], {NOT_A_PICTURE: 1})
 
     (tmp_path / "hr/bad.png").write_text("no picture")
-    quality, (problem,) = evaluate_folder(enlarged, tmp_path / "hr", scale=2)
+    measured = evaluate_folder(enlarged, tmp_path / "hr", scale=2)
+    quality, (problem,) = measured.means, measured.problems
     assert quality == expected
     assert problem.startswith(str(tmp_path / "hr/bad.png"))
     result = CliRunner().invoke(main, ["eval", str(tmp_path / "hr"), "--scale", "2", "--backend", "onnx"])

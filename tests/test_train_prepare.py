@@ -20,6 +20,7 @@ from PIL import Image
 import train.prepare.make
 from sr.cli import main
 from sr.errors import DataError
+from sr.image.content import NOT_A_PICTURE, SYSTEM
 from sr.metrics import y_channel
 from sr.resize import bicubic_resize
 from train.data.degrade import Degradation
@@ -595,6 +596,8 @@ def test_what_is_a_picture_is_told_by_its_content(tmp_path: Path) -> None:
     (tmp_path / "hr/notes.txt").write_text("no picture")
     prepared = run(tmp_path / "hr")
     assert (prepared.pictures, prepared.problems) == (2, ())
+    assert prepared.left_out == {SYSTEM: 1, NOT_A_PICTURE: 1}
+    assert f"{NOT_A_PICTURE} (1)" in next(prepared.lines())
 
 
 def test_turned_pictures_are_prepared_upright(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,6 +38,15 @@ class Quality:
         return f"{self.psnr_y:.3f} dB {self.ssim_y:.4f}"
 
 
+@dataclass(frozen=True)
+class FolderQuality:
+    """Means over the pictures of a folder, a text for each bad one, the number of other files by kind."""
+
+    means: Quality
+    problems: list[str]
+    left_out: Counter[str]
+
+
 def evaluate(upscale: Upscale, pair_list: Path, *, scale: int, group: Group | None = None) -> Quality:
     """Measure `upscale` on every pair of a list.
 
@@ -54,13 +64,10 @@ def evaluate(upscale: Upscale, pair_list: Path, *, scale: int, group: Group | No
     return _means(rows)
 
 
-def evaluate_folder(upscale: Upscale, folder: Path, *, scale: int) -> tuple[Quality, list[str]]:
+def evaluate_folder(upscale: Upscale, folder: Path, *, scale: int) -> FolderQuality:
     """Measure `upscale` on the hr pictures of a folder; bad ones are left out and named.
 
     lr pictures that a data set brings along are used, others made by MATLAB's bicubic.
-
-    Returns:
-        The means, and a text for each bad picture.
 
     Raises:
         DataError: the folder has no picture that can be measured.
@@ -68,7 +75,8 @@ def evaluate_folder(upscale: Upscale, folder: Path, *, scale: int) -> tuple[Qual
     hr_folder = find_hr_folder(folder)
     distributed = distributed_lr(hr_folder, scale=scale)
     rows, problems = [], []
-    for path in find_sources(hr_folder):
+    found = find_sources(hr_folder)
+    for path in found.pictures:
         lr = distributed.get(path.relative_to(hr_folder).with_suffix(""))
         try:
             rows.append(_measured(upscale, Pair(path, lr), scale))
@@ -76,7 +84,7 @@ def evaluate_folder(upscale: Upscale, folder: Path, *, scale: int) -> tuple[Qual
             problems.append(str(error))
     if not rows:
         raise DataError(named(problems))
-    return _means(rows), problems
+    return FolderQuality(_means(rows), problems, found.left_out)
 
 
 def _means(rows: list[tuple[float, float, float, float]]) -> Quality:

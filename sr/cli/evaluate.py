@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections import Counter
 from pathlib import Path
 from typing import Literal
 
@@ -41,6 +42,7 @@ def command(
     """
     from sr.backends.specs import model_suffixes
     from sr.cli.building import build_engine
+    from sr.image.content import left_out_words
     from sr.network.modelkind import check_model_file
     from sr.upscale import Upscaler
     from train.data.patches import left_out
@@ -48,7 +50,7 @@ def command(
 
     if (hr_folder is None) == (pair_list is None):
         raise click.UsageError("give HR_FOLDER or --list")
-    problems: list[str] = []
+    problems, kinds = list[str](), Counter[str]()
     if model is not None:
         check_model_file(model, model_suffixes())
     with Upscaler(
@@ -62,10 +64,12 @@ def command(
         if pair_list is not None:
             quality = evaluate(upscaler, pair_list, scale=upscaler.scale)
         elif hr_folder is not None:
-            quality, problems = evaluate_folder(upscaler, hr_folder, scale=upscaler.scale)
+            measured = evaluate_folder(upscaler, hr_folder, scale=upscaler.scale)
+            quality, problems, kinds = measured.means, measured.problems, measured.left_out
     click.echo(
         f"{quality.pictures} pictures  PSNR Y {quality.psnr_y:.3f} dB  RGB {quality.psnr_rgb:.3f} dB  "
         f"SSIM Y {quality.ssim_y:.4f}  RGB {quality.ssim_rgb:.4f}"
+        f"{left_out_words(kinds)}"
     )
     if problems:
         terminal.message(left_out(problems))

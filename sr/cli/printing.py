@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING
 from sr.cli.console import draws_bars, terminal
 from sr.cli.debug import show_traceback
 from sr.cli.failures import FailureList
-from sr.errors import printable
+from sr.errors import ImageError, printable
+from sr.image.content import check_content, left_out_words
 from sr.jobs.job import FileJob, FileResult
 from sr.jobs.run import RunListener, RunSummary
 from sr.jobs.setup import Description
-from sr.jobs.worklist import Worklist, left_out_words
+from sr.jobs.worklist import Worklist
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -118,11 +119,18 @@ def printer(
         yield BarPrinter(bars, description, as_json=as_json, failures=failures)
 
 
-def print_worklist(worklist: Worklist, *, as_json: bool) -> None:
-    """Print what would be done."""
+def print_worklist(worklist: Worklist, *, as_json: bool) -> bool:
+    """Print what would be done; return whether all of it can be, as far as the first bytes tell."""
     for warning in worklist.warnings:
         terminal.message(f"Warning: {warning}")
+    refused = list(worklist.refused)
     for job in worklist.jobs:
+        try:
+            if job.stdin is None:
+                check_content(job.source)
+        except ImageError as error:
+            refused.append(FileResult(job, error=error))
+            continue
         exists = job.target.exists()
         if as_json:
             planned = {"source": str(job.source), "target": str(job.target), "replaces": exists}
@@ -130,16 +138,18 @@ def print_worklist(worklist: Worklist, *, as_json: bool) -> None:
         else:
             replaces = "  (replaces it)" if exists else ""
             terminal.result(f"{printable(job.source)} -> {printable(job.target)}{replaces}")
-    for refused in worklist.refused:
+    for result in refused:
         if as_json:
-            terminal.result(json_line(refused, Description()))
+            terminal.result(json_line(result, Description()))
         else:
-            terminal.message(_error_line(refused))
+            terminal.message(_error_line(result))
+    possible = len(worklist.jobs) + len(worklist.refused) - len(refused)
     if as_json:
-        totals = {"to_upscale": len(worklist.jobs), "refused": len(worklist.refused)}
+        totals = {"to_upscale": possible, "refused": len(refused)}
         terminal.result(json.dumps({"summary": totals | _counts(worklist)}))
     else:
-        terminal.result(f"{pictures(len(worklist.jobs))} to upscale{_not_taken(worklist)}")
+        terminal.result(f"{pictures(possible)} to upscale{_not_taken(worklist)}")
+    return not refused
 
 
 def print_summary(

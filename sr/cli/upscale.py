@@ -162,8 +162,7 @@ def command(request: UpscaleRequest) -> None:
 
     planned = plan_run(request)
     if request.dry_run or not (planned.worklist.jobs or request.compare):  # opening may take minutes
-        print_worklist(planned.worklist, as_json=request.as_json)
-        sys.exit(1 if planned.worklist.refused else 0)
+        sys.exit(0 if print_worklist(planned.worklist, as_json=request.as_json) else 1)
     summary = _upscale(request, planned, click.get_current_context().obj)
     if summary.interrupted:
         from sr.jobs.interrupt import INTERRUPTED

@@ -1,22 +1,69 @@
-"""What is a picture: told by the content of a file, not by its name."""
+"""What is a picture: told by a file's content; names tell system files and formats that are not read."""
 
 from __future__ import annotations
 
 import stat
 import struct
-from contextlib import nullcontext
+from collections import Counter
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import BinaryIO
 
 from sr.errors import ImageError, printable
 from sr.image.formats import FORMATS, read_suffixes
 from sr.image.formats.spec import HEAD_BYTES, FormatSpec
+from sr.image.refusals import unreadable
 
-# Raw photographs are TIFF files whose first page is a small preview; nothing in the first bytes tells them.
+# Kinds of files that are left out of folders, as summaries name them.
+SYSTEM = "system file"
+NOT_A_PICTURE = "not a picture"
+
+# Raw photographs. Many are TIFF files whose first page is a small preview; their first bytes do not tell.
 _RAW_SUFFIXES = frozenset(
-    {".dng", ".nef", ".nrw", ".arw", ".sr2", ".cr2", ".pef", ".srw", ".3fr", ".iiq", ".erf", ".kdc"}
+    {".dng", ".nef", ".nrw", ".arw", ".sr2", ".srf", ".cr2", ".cr3", ".crw", ".pef", ".srw", ".raf", ".orf"}
+    | {".rw2", ".raw", ".rwl", ".3fr", ".fff", ".iiq", ".erf", ".kdc", ".dcr", ".mrw", ".mos", ".mef", ".x3f"}
 )
-_APPLE_DOUBLE = b"\0\5\x16\7"  # RFC 1740, appendix A: what macOS writes beside a file on foreign disks
+# Formats that cameras, phones and editors write, and that are not read.
+_UNSUPPORTED_SUFFIXES = _RAW_SUFFIXES | {
+    *(
+        ".heic",
+        ".heif",
+        ".hif",
+        ".jxl",
+        ".jp2",
+        ".j2k",
+        ".jpf",
+        ".jpx",
+        ".jxr",
+        ".psd",
+        ".psb",
+        ".xcf",
+        ".kra",
+    ),
+    *(
+        ".svg",
+        ".tga",
+        ".ppm",
+        ".pgm",
+        ".pbm",
+        ".pnm",
+        ".pam",
+        ".qoi",
+        ".dds",
+        ".exr",
+        ".hdr",
+        ".ico",
+        ".icns",
+    ),
+}
+
+# Files and folders of macOS, Windows, Linux desktops and network storage; some are named like pictures.
+SYSTEM_FOLDERS = frozenset(
+    {"__MACOSX", "@eaDir", "#recycle", "$RECYCLE.BIN", "System Volume Information", "lost+found"}
+    | {".thumbnails", ".AppleDouble", ".Trash", ".Trashes", ".Spotlight-V100", ".fseventsd", ".git"}
+)
+_SYSTEM_FILES = frozenset({".DS_Store", "Thumbs.db", "desktop.ini", "ehthumbs.db", "Icon\r"})
+_APPLE_DOUBLE = "._"  # the resource fork of a file, on file systems without forks
 
 
 def identify(path: Path) -> FormatSpec | None:
@@ -32,22 +79,46 @@ def identify(path: Path) -> FormatSpec | None:
         return recognised(file.read(HEAD_BYTES))
 
 
-def is_picture(path: Path) -> bool:
-    """Say whether a file in a folder is to be taken for a picture.
+def kind_left_out(path: Path) -> str:
+    """Return the kind of a file in a folder that is not to be taken for a picture; empty for pictures.
 
-    It is if its content is, and if it is named like one: of a damaged picture the user is to hear. What
-    macOS keeps in files like `._a.jpg` is none.
+    The content decides. A file with the suffix of a picture is taken in any case, so that a damaged picture
+    is reported.
+    """
+    suffix = path.suffix.lower()
+    if path.name in _SYSTEM_FILES or path.name.startswith(_APPLE_DOUBLE):
+        return SYSTEM
+    if suffix in read_suffixes():
+        return ""
+    with suppress(OSError, ImageError):  # a pipe, a link to nothing, a file that may not be read
+        if identify(path) is not None:
+            return ""
+    return f"unsupported format {suffix}" if suffix in _UNSUPPORTED_SUFFIXES else NOT_A_PICTURE
+
+
+def is_picture(path: Path) -> bool:
+    """Say whether a path is a file that is to be taken for a picture, see `kind_left_out`."""
+    return path.is_file() and not kind_left_out(path)
+
+
+def left_out_words(left_out: Counter[str]) -> str:
+    """Return what was left out of folders, by kind, to be appended to a sentence; empty if nothing was."""
+    kinds = [f"{kind} ({number:,})" for kind, number in sorted(left_out.items())]
+    return f"; left out: {', '.join(kinds)}" if kinds else ""
+
+
+def check_content(path: Path) -> None:
+    """Check that a file can be opened and begins like a picture.
 
     Raises:
-        OSError: it cannot be opened.
+        ImageError: it does not, or is empty, a pipe, a device or a folder.
     """
-    if path.suffix.lower() in _RAW_SUFFIXES or not path.is_file():
-        return False
-    with opened_file(path) as file:
-        head = file.read(HEAD_BYTES)
-    if recognised(head) is not None:
-        return True
-    return path.suffix.lower() in read_suffixes() and not head.startswith(_APPLE_DOUBLE)
+    name = printable(path)
+    try:
+        with opened_file(path) as file:
+            known_format(file.read(HEAD_BYTES), name)
+    except OSError as error:
+        raise ImageError(f"{name}: {unreadable(error)}") from error
 
 
 def recognised(head: bytes) -> FormatSpec | None:

@@ -5,33 +5,14 @@ from __future__ import annotations
 import os
 import re
 from collections import Counter
-from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from sr.errors import ImageError
 from sr.files import TEMPORARY_PREFIX
-from sr.image import identify, read_suffixes
+from sr.image.content import SYSTEM_FOLDERS, kind_left_out
 from sr.jobs.ledger import has_record, recorded_targets
 
-# Kinds of files that are left out, as summaries name them.
-OUTPUT = "output of an earlier run"
-SYSTEM = "system file"
-NOT_A_PICTURE = "not a picture"
-
-# Formats that cameras, phones and editors write, and that are not read.
-_UNSUPPORTED_SUFFIXES = frozenset(
-    {".heic", ".heif", ".jxl", ".jp2", ".psd", ".xcf", ".svg", ".tga", ".ppm", ".exr", ".hdr"}
-    | {".dng", ".cr2", ".cr3", ".nef", ".arw", ".raf", ".orf", ".rw2"}
-)
-
-# Files and folders of macOS, Windows, Linux desktops and network storage; some are named like pictures.
-_SYSTEM_FOLDERS = frozenset(
-    {"__MACOSX", "@eaDir", "#recycle", "$RECYCLE.BIN", "System Volume Information", "lost+found"}
-    | {".thumbnails", ".AppleDouble", ".Trash", ".Trashes", ".Spotlight-V100", ".fseventsd", ".git"}
-)
-_SYSTEM_FILES = frozenset({".DS_Store", "Thumbs.db", "desktop.ini", "ehthumbs.db", "Icon\r"})
-_APPLE_DOUBLE = "._"  # the resource fork of a file, on file systems without forks
+OUTPUT = "output of an earlier run"  # a kind of files that are left out, beside those of `sr.image.content`
 
 
 @dataclass
@@ -65,7 +46,7 @@ def find_pictures(folder: Path, *, output: Path, suffix: str) -> Found:
     recorded = recorded_targets(folder) if beside else set[Path]()
     inside: set[str] = set()  # folders of outputs
     for directory, names, files in os.walk(folder, onerror=found.unlisted.append):
-        names[:] = sorted(name for name in names if name not in _SYSTEM_FOLDERS)
+        names[:] = sorted(name for name in names if name not in SYSTEM_FOLDERS)
         here = Path(directory)
         if here != folder and has_record(here):
             recorded |= recorded_targets(here)
@@ -87,23 +68,6 @@ def find_pictures(folder: Path, *, output: Path, suffix: str) -> Found:
                 found.pictures.append(path)
     _leave_out_outputs(found, suffix)
     return found
-
-
-def kind_left_out(path: Path) -> str:
-    """Return the kind of a file that is left out; empty for pictures.
-
-    The content decides. A file with the suffix of a picture is kept in any case, so that a damaged picture
-    is reported.
-    """
-    suffix = path.suffix.lower()
-    if path.name in _SYSTEM_FILES or path.name.startswith(_APPLE_DOUBLE):
-        return SYSTEM
-    if suffix in read_suffixes():
-        return ""
-    with suppress(OSError, ImageError):  # a pipe, a link to nothing, a file that may not be read
-        if identify(path) is not None:
-            return ""
-    return f"unsupported format {suffix}" if suffix in _UNSUPPORTED_SUFFIXES else NOT_A_PICTURE
 
 
 def count_left_out(left_out: list[tuple[str, Path]]) -> Counter[str]:

@@ -5,14 +5,16 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
 from fnmatch import fnmatch
 from pathlib import Path, PurePath
 from typing import BinaryIO, Literal
 
 from sr.errors import ImageError, printable
 from sr.image import format_of_suffix, multi_image_suffix
-from sr.jobs.find import OUTPUT, count_left_out, find_pictures
+from sr.image.content import is_picture, left_out_words
+from sr.jobs.find import OUTPUT, count_left_out, find_pictures, name_after_source
 from sr.jobs.job import FileJob, FileResult
 from sr.jobs.ledger import Ledger
 from sr.jobs.naming import told_apart
@@ -162,7 +164,7 @@ def listed_worklist(folder: Path, files: Iterable[Path], rules: OutputRules) -> 
         elif _is_taken(relative, rules):
             target = root / relative.parent / _named(source, rules, source.stem)
             worklist.jobs.append(FileJob(source, target, ledger=root))
-    _tell_apart(worklist, rules)
+    _tell_apart(worklist, rules, beside=_neighbours(worklist.jobs, folder, rules))
     _take_shard(worklist, rules.shard, folder=folder)
     _settle_existing(worklist, rules)
     return worklist
@@ -232,12 +234,6 @@ def _add_folder(worklist: Worklist, folder: Path, rules: OutputRules) -> str:
     return f"{folder}: no pictures in this folder{left_out_words(worklist.left_out)}"
 
 
-def left_out_words(left_out: Counter[str]) -> str:
-    """Return what was left out of folders, by kind, to be appended to a sentence; empty if nothing was."""
-    kinds = [f"{kind} ({number:,})" for kind, number in sorted(left_out.items())]
-    return f"; left out: {', '.join(kinds)}" if kinds else ""
-
-
 def _is_taken(path: PurePath, rules: OutputRules) -> bool:
     """Say whether the globs let a path, relative to its folder, pass; `*` matches slashes too."""
 
@@ -251,9 +247,35 @@ def _named(source: Path, rules: OutputRules, stem: str) -> str:
     return f"{stem}{rules.suffix}{rules.format or multi_image_suffix(source) or DEFAULT_FORMAT}"
 
 
-def _tell_apart(worklist: Worklist, rules: OutputRules) -> None:
-    worklist.jobs, refused = told_apart(worklist.jobs, lambda source, stem: _named(source, rules, stem))
-    worklist.refused += refused
+def _tell_apart(worklist: Worklist, rules: OutputRules, *, beside: Sequence[FileJob] = ()) -> None:
+    """Tell outputs of one name apart; `beside` are other jobs of the same folder, which are not done now."""
+    jobs, refused = told_apart([*worklist.jobs, *beside], lambda source, stem: _named(source, rules, stem))
+    others = {job.source for job in beside}
+    worklist.jobs = [job for job in jobs if job.source not in others]
+    worklist.refused += [result for result in refused if result.job.source not in others]
+
+
+def _neighbours(jobs: Sequence[FileJob], folder: Path, rules: OutputRules) -> list[FileJob]:
+    """Return the jobs of unlisted files whose outputs would clash if the whole folder were upscaled.
+
+    So a list of some files of a folder gives them the names that they have among all.
+    """
+    stems: dict[Path, set[str]] = {}
+    for job in jobs:
+        before, _, _ = job.source.stem.rpartition("_")  # of a.png, whose output may be named as a_png.jpg's
+        names = {job.source.stem, name_after_source(job.source), before}
+        stems.setdefault(job.source.parent, set()).update(names)
+    listed, found = {job.source for job in jobs}, []
+    for parent, wanted in stems.items():
+        with suppress(OSError):
+            found += [path for path in parent.iterdir() if path.stem in wanted and path not in listed]
+    targets = {job.source.parent: job for job in jobs}
+    return [
+        replace(job, source=path, target=job.target.with_name(_named(path, rules, path.stem)))
+        for path in sorted(found)
+        if _is_taken(path.relative_to(folder), rules) and is_picture(path)
+        for job in [targets[path.parent]]
+    ]
 
 
 def _take_shard(worklist: Worklist, shard: Shard | None, *, folder: Path | None) -> None:
@@ -278,9 +300,11 @@ def _settle_existing(worklist: Worklist, rules: OutputRules) -> None:
     """
     existing = [job for job in worklist.jobs if os.path.lexists(job.target)]
     if rules.existing == "refuse" and existing:
-        more = f" and {len(existing) - 1:,} more" if len(existing) > 1 else ""
+        one = len(existing) == 1
+        what = "exists already" if one else f"exists already, as {len(existing) - 1:,} more outputs do"
+        it = "it" if one else "them"
         raise ImageError(
-            f"{existing[0].target}{more}: exists already; --overwrite replaces it, --skip-existing keeps it"
+            f"{printable(existing[0].target)}: {what}; --overwrite replaces {it}, --skip-existing keeps {it}"
         )
     if rules.existing == "skip":
         worklist.skips = True

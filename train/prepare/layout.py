@@ -14,10 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sr.errors import DataError
-from sr.image.content import is_picture
-
-# Folders in which macOS and Synology keep copies and thumbnails.
-_NO_PICTURES = frozenset({"__MACOSX", "@eaDir"})
+from sr.files import TEMPORARY_PREFIX
+from sr.image.content import SYSTEM_FOLDERS, is_picture, kind_left_out, left_out_words
 
 # Says what lies beside it: `train.prepare.manifest` writes it into every folder of prepared pairs.
 MANIFEST_NAME = "prepare.json"
@@ -35,6 +33,14 @@ class Source:
     name: str
 
 
+@dataclass(frozen=True)
+class Found:
+    """The hr pictures of a folder, sorted, and the number of files that are none, by kind."""
+
+    pictures: list[Path]
+    left_out: Counter[str]
+
+
 def find_hr_folder(folder: Path) -> Path:
     """Return `folder`, or the one hr folder of the data set that lies in it.
 
@@ -49,7 +55,7 @@ def find_hr_folder(folder: Path) -> Path:
         raise DataError(f"{folder}: holds lr pictures by its name; give the folder of the hr pictures")
     if _is_hr_name(absolute.name):
         return folder
-    bare = not any(_is_picture(path) for path in folder.iterdir())
+    bare = not any(is_picture(path) for path in folder.iterdir())
     found = [path for path in _hr_folders_in(folder) if bare or _lr_root(path).is_dir()]
     if not found and bare:  # a folder of several sets
         found = [
@@ -68,7 +74,7 @@ def set_name(hr_folder: Path) -> str:
     return absolute.name.removesuffix("_HR")
 
 
-def find_sources(hr_folder: Path, *, made: Sequence[Path] = ()) -> list[Path]:
+def find_sources(hr_folder: Path, *, made: Sequence[Path] = ()) -> Found:
     """Return the pictures in `hr_folder` and below, sorted; neither lr pictures nor prepared ones.
 
     Args:
@@ -80,14 +86,17 @@ def find_sources(hr_folder: Path, *, made: Sequence[Path] = ()) -> list[Path]:
     made = [folder.resolve() for folder in made]
     if any(hr_folder.resolve().is_relative_to(folder) for folder in made):
         raise DataError(f"{hr_folder}: its pictures would be replaced; name another output folder (-o)")
-    paths = [
-        path
-        for path in _pictures_below(hr_folder)
-        if not any(path.resolve().is_relative_to(folder) for folder in made)
-    ]
-    if not paths:
-        raise DataError(f"{hr_folder}: no pictures found")
-    return paths
+    found = Found([], Counter())
+    for path in _files_below(hr_folder):
+        if any(path.resolve().is_relative_to(folder) for folder in made):
+            continue
+        if kind := kind_left_out(path):
+            found.left_out[kind] += 1
+        else:
+            found.pictures.append(path)
+    if not found.pictures:
+        raise DataError(f"{hr_folder}: no pictures found{left_out_words(found.left_out)}")
+    return found
 
 
 def named_sources(paths: Sequence[Path], hr_folder: Path) -> list[Source]:
@@ -117,8 +126,8 @@ def distributed_lr(hr_folder: Path, *, scale: int) -> dict[Path, Path]:
         if folder.is_dir():
             return {
                 path.relative_to(folder).with_name(path.stem.removesuffix(ending)): path
-                for path in _pictures_below(folder)
-                if path.stem.endswith(ending)
+                for path in _files_below(folder)
+                if not kind_left_out(path) and path.stem.endswith(ending)
             }
     return {}
 
@@ -147,23 +156,16 @@ def _hr_folders_in(folder: Path) -> list[Path]:
     return [path for path in _folders_in(folder) if _is_hr_name(path.name)]
 
 
-def _is_picture(path: Path) -> bool:
-    """Say whether a file is one by its content or its name; a hidden one is not."""
-    try:
-        return not path.name.startswith(".") and is_picture(path)
-    except OSError:  # it exists but cannot be opened; reading it will report that
-        return True
-
-
-def _pictures_below(root: Path) -> Iterator[Path]:
+def _files_below(root: Path) -> Iterator[Path]:
+    """Yield the files of a folder and of those in it, less lr pictures, prepared ones and hidden folders."""
     for directory, folders, files in os.walk(root):
         prepared = MANIFEST_NAME in files
         folders[:] = sorted(
             name
             for name in folders
             if not name.startswith(".")
-            and name not in _NO_PICTURES
+            and name not in SYSTEM_FOLDERS
             and not _LR_FOLDER.search(name)
             and not (prepared and _PREPARED_SCALE.fullmatch(name))
         )
-        yield from (path for name in sorted(files) if _is_picture(path := Path(directory, name)))
+        yield from (Path(directory, name) for name in sorted(files) if not name.startswith(TEMPORARY_PREFIX))

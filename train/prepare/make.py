@@ -12,9 +12,10 @@ from __future__ import annotations
 import contextlib
 import json
 import zlib
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ from PIL import Image
 
 from sr.errors import DataError
 from sr.files import atomic_write
+from sr.image.content import left_out_words
 from sr.metrics import y_channel
 from sr.processor import available_cores
 from sr.resize import bicubic_resize, modulo_crop
@@ -77,6 +79,7 @@ class Prepared:
     removed: int  # files that the lists do not name any more
     problems: tuple[str, ...] = ()  # pictures that were left out because they are bad
     samples: tuple[Path, ...] = ()  # sheets of degraded pairs
+    left_out: Counter[str] = field(default_factory=Counter)  # files that are no pictures, by kind
 
     def without_problems(self) -> Prepared:
         """Return itself, for callers that need every picture.
@@ -91,8 +94,9 @@ class Prepared:
     def lines(self) -> Iterator[str]:
         """Yield the summary, line by line."""
         before = self.pictures - self.made - len(self.too_small) - len(self.problems)
-        yield f"{self.hr_folder}: {_count(self.pictures, 'picture')}" + (
-            f", {before:,} complete from before" if before else ""
+        complete = f", {before:,} complete from before" if before else ""
+        yield (
+            f"{self.hr_folder}: {_count(self.pictures, 'picture')}{complete}{left_out_words(self.left_out)}"
         )
         if self.not_found:
             yield f"no picture to exclude is named {', '.join(self.not_found)}"
@@ -137,8 +141,8 @@ def prepare(spec: PrepareSpec, *, progress: Progress | None = None) -> Prepared:
     )
     folders = {s: [output / f"x{s}" / kind for kind in KINDS] for s in manifest.scales | set(spec.scales)}
     found = find_sources(hr_folder, made=[path for two in folders.values() for path in two])
-    not_found = sorted(spec.exclude - {path.stem for path in found})
-    sources = named_sources([path for path in found if path.stem not in spec.exclude], hr_folder)
+    not_found = sorted(spec.exclude - {path.stem for path in found.pictures})
+    sources = named_sources([path for path in found.pictures if path.stem not in spec.exclude], hr_folder)
     records, jobs, problems = plan_jobs(spec, hr_folder, output, manifest, sources)
     too_small = tuple(
         s.path for s in sources if s.name in records and not is_large_enough(records[s.name], spec)
@@ -171,6 +175,7 @@ def prepare(spec: PrepareSpec, *, progress: Progress | None = None) -> Prepared:
         removed=removed,
         problems=tuple(sorted(problems.values())),
         samples=samples,
+        left_out=found.left_out,
     )
 
 
