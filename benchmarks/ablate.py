@@ -72,7 +72,7 @@ def train_variant(
         "settings": settings | ({"stages": stages} if stages else {}),
         "params": cost.params,
         "macs_per_lr_px": cost.macs_per_lr_px,
-        "steps": trainer.step,
+        "steps": trainer.at.step,
         "cpu_minutes": round(cpu_minutes, 2),
         "quality": quality,
     }
@@ -114,7 +114,7 @@ def _epochs_of_budget(config: Any, percent: tuple[str, ...], budget: Budget) -> 
 
 def _cpu_seconds_of_epoch(trainer: Any, part: Any) -> float:
     """Return what an epoch costs, by `CALIBRATION_STEPS` steps after as many for warming up."""
-    trainer.epoch = part.first_epoch
+    trainer.at.epoch = part.first_epoch
     trainer._enter_stage()
     plan = trainer._epoch_plan(part.first_epoch)
     loss_of = trainer._loss(part.stage)
@@ -122,8 +122,8 @@ def _cpu_seconds_of_epoch(trainer: Any, part: Any) -> float:
     for step in range(2 * CALIBRATION_STEPS):
         if step == CALIBRATION_STEPS:
             started = time.process_time()
-        trainer._done_in_epoch = step % max(1, len(plan) - 1)
-        trainer._train_step(plan.batch(trainer._done_in_epoch), plan, loss_of)
+        trainer.at.done_in_epoch = step % max(1, len(plan) - 1)
+        trainer._train_step(plan.batch(trainer.at.done_in_epoch), plan, loss_of)
     return (time.process_time() - started) / CALIBRATION_STEPS * len(plan)
 
 

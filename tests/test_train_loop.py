@@ -183,7 +183,7 @@ def test_run_writes_metrics_and_weights_and_returns_the_measurement(
     assert records[-1]["quality"][pairs[2].as_posix()]["ssim_rgb"] == measured.ssim_rgb
     assert any(line.startswith("epoch 5/5") and f"{measured.psnr_y:.3f} dB" in line for line in lines)
     best = max(r["quality"][pairs[2].as_posix()]["psnr_y"] for r in records if "quality" in r)
-    assert trainer.best == best
+    assert trainer.at.best == best
     names = {path.name.removeprefix("srup_x2_") for path in config.run_dir.iterdir()}
     assert names - {"metrics_tensorboard", "curves.png"} == {
         "crops",

@@ -60,7 +60,7 @@ class Signalled(Trainer):
     step_to_stop_in = -1
 
     def _train_step(self, *arguments: Any) -> Tensor:
-        if self.step == self.step_to_stop_in:
+        if self.at.step == self.step_to_stop_in:
             os.kill(os.getpid(), signal.SIGTERM)
         return super()._train_step(*arguments)
 
@@ -104,7 +104,7 @@ def assert_same_run(first: Trainer, second: Trainer) -> None:
     assert len(ours) == len(theirs) > 0
     for one, other in zip(ours, theirs, strict=True):
         assert_same(one, other)
-    assert first.best == second.best
+    assert first.at.best == second.at.best
     for record, expected in zip(metrics(first.config), metrics(second.config), strict=True):
         assert without_times(record) == without_times(expected)
     for what in ("last.safetensors", "best.safetensors"):
@@ -179,7 +179,7 @@ def test_random_generators_go_on(config: TrainConfig) -> None:
 def test_finished_run_has_nothing_left_to_do(config: TrainConfig) -> None:
     before = trained(config)
     again = trained(config, resume=True)
-    assert again.step == again.schedule.total_steps == 12
+    assert again.at.step == again.schedule.total_steps == 12
     assert_same(before.model.state_dict(), again.model.state_dict())
     assert len(metrics(config)) == 3
 
@@ -316,7 +316,7 @@ def test_stages_before_and_within_the_epoch_keep_their_sizes(config: TrainConfig
         with pytest.raises(TrainingError, match=r"last\.pt: .*epoch 2"):
             trained(replace(config, stages=("l1:1:batch=4", changed)), resume=True)
     later = replace(config, stages=("l1:1:batch=4", "l1:1:batch=8", "l2:1:batch=16:patch=6"))
-    assert trained(later, resume=True).step == 4 + 2 + 1
+    assert trained(later, resume=True).at.step == 4 + 2 + 1
 
 
 def test_what_a_run_started_from_is_not_needed_to_go_on(config: TrainConfig, tmp_path: Path) -> None:
@@ -374,7 +374,7 @@ def test_best_weights_are_those_of_the_best_epoch(config: TrainConfig, pairs: Pa
 
     def log(line: str) -> None:
         if line.startswith("epoch "):
-            states[trainer.epoch] = {n: v.clone() for n, v in trainer.model.state_dict().items()}
+            states[trainer.at.epoch] = {n: v.clone() for n, v in trainer.model.state_dict().items()}
 
     # The second stage is harmful: its rate makes the weights worse, not infinite.
     config = replace(config, stages=("l1:3", "l2:2:lr=8"), optimizer="SGD", learning_rate=0.05)
@@ -385,7 +385,7 @@ def test_best_weights_are_those_of_the_best_epoch(config: TrainConfig, pairs: Pa
     assert best < 5
     assert_same(load_weights(config.file("best.safetensors")).state, states[best])
     assert_same(load_weights(config.file("last.safetensors")).state, states[5])
-    assert trainer.best == max(qualities)
+    assert trainer.at.best == max(qualities)
 
 
 # --- damaged and foreign files ------------------------------------------------------------------

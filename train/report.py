@@ -19,6 +19,7 @@ from train.distributed import Group
 from train.evaluate import Quality, Upscale, evaluate
 from train.monitor import Metrics, Speed, plot_curves
 from train.page import write_page
+from train.position import Position
 from train.schedule import Schedule
 
 Log = Callable[[str], object]
@@ -53,6 +54,23 @@ class StepReport:
 
 
 Progress = Callable[[StepReport], object]
+
+
+def step_report(at: Position, plan: Epoch, speed: Speed, schedule: Schedule) -> StepReport:
+    """Return where a run is within its present epoch `plan`, which it trains at `speed`."""
+    done = sum(plan.size(step) for step in range(at.done_in_epoch))
+    side = plan.sampling.patch_size
+    left = schedule.lr_pixels_after(at.epoch + 1) + (len(plan.order) - done) * side**2
+    rate = speed.images / max(speed.seconds, 1e-9)
+    return StepReport(
+        epoch=at.epoch + 1,
+        total_epochs=schedule.total_epochs,
+        step=at.done_in_epoch,
+        steps=len(plan),
+        loss=at.loss_sum / done,
+        images_per_s=rate,
+        seconds_left=left / (rate * side**2),
+    )
 
 
 def duration(seconds: float) -> str:

@@ -17,7 +17,7 @@ from train.config import TrainConfig
 from train.distributed import ProcessDied, joined, launch, launched_by_torchrun
 from train.loop import Stopped, Trainer
 from train.report import Log, Progress, now_and_then
-from train.settings import config_from_settings, settings_from_toml
+from train.settings import Settings, config_from_settings, settings_from_toml
 from train.state import load_config
 
 # Settings that decide which checkpoint a run continues from.
@@ -27,7 +27,7 @@ _LOAD = ("load_subdir", "load_prefix", "load_epoch")
 
 
 def run_training(
-    settings: Mapping[str, Any],
+    settings: Settings,
     *,
     config_file: Path | None = None,
     resume: bool = False,

@@ -17,6 +17,9 @@ from sr.network.config import PRESETS, AsymWidth, Colour, ModelConfig, Norm, pre
 from train.config import DECLARED, Declared, TrainConfig
 from train.setting import NETWORK, Setting, suggestion
 
+Value = bool | int | float | str | Path | tuple[str, ...] | tuple[Path, ...]
+Settings = Mapping[str, Value]  # by the names in `SETTINGS`; what is not given is absent
+
 # Where `srup prepare` puts its lists.
 TRAIN_LIST, VAL_LISTS = "pairs/train/x{scale}.json", "pairs/val/*/x{scale}.json"
 

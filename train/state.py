@@ -23,6 +23,7 @@ from sr.errors import SrupError, TrainingError
 from sr.files import atomic_write
 from sr.network.checkpoint import TRAINING_FORMAT
 from train.config import RESUMABLE, TrainConfig
+from train.position import Position
 from train.schedule import Schedule
 
 
@@ -86,21 +87,14 @@ def require_same_settings(path: Path, saved: str, config: TrainConfig) -> None:
         raise TrainingError(f"{path}: made with other settings: {'; '.join(changed)}")
 
 
-def require_same_place(
-    path: Path, saved: str, schedule: Schedule, *, epoch: int, done: int, step: int
-) -> None:
-    """Check that `schedule` is where the run was when it was saved.
-
-    Args:
-        saved: settings in the checkpoint (JSON).
-        epoch: complete epochs.
-        done: steps done in the present one.
-        step: steps done in all.
+def require_same_place(path: Path, saved: str, schedule: Schedule, position: Position) -> None:
+    """Check that `schedule` has the run at `position`, as when it was saved with the settings `saved` (JSON).
 
     Raises:
         TrainingError: the number of pictures or sizes of batches and patches are others.
     """
-    if step != schedule.first_step(epoch) + done:
+    epoch, done = position.epoch, position.done_in_epoch
+    if position.step != schedule.first_step(epoch) + done:
         raise TrainingError(
             f"{path}: made with another number of pictures or other batch sizes in earlier stages: epoch "
             f"{epoch + 1} now starts at step {schedule.first_step(epoch)}; start a new run from it with "

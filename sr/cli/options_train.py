@@ -7,15 +7,16 @@ given can be told from one that was not when a run is resumed.
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import reduce
+from functools import update_wrapper
 from pathlib import Path
 from typing import Any, TypeVar
 
 import click
 
+from sr.cli.options import together
 from train.config import Declared
 from train.setting import FILES
-from train.settings import SETTINGS
+from train.settings import SETTINGS, Settings
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -67,14 +68,23 @@ def _loading(name: str, help: str, **details: Any) -> Callable[[Command], Comman
     return click.option(name, cls=_GroupedOption, group=FILES, help=help, **details)
 
 
-_OPTIONS = (
-    *map(_option, SETTINGS.values()),
-    _loading("--load-subdir", "Start from a checkpoint: its folder.  [default: --save-subdir]"),
-    _loading("--load-prefix", "First part of its file name.  [default: --save-prefix]"),
-    _loading("--load-epoch", "Its epoch.  [default: the last]", type=int),
-)
+# By the name of what they set.
+_OPTIONS = {
+    **{name: _option(declared) for name, declared in SETTINGS.items()},
+    "load_subdir": _loading(
+        "--load-subdir", "Start from a checkpoint: its folder.  [default: --save-subdir]"
+    ),
+    "load_prefix": _loading("--load-prefix", "First part of its file name.  [default: --save-prefix]"),
+    "load_epoch": _loading("--load-epoch", "Its epoch.  [default: the last]", type=int),
+}
 
 
-def training(command: Command) -> Command:
-    """Add all options of a training run to a command."""
-    return reduce(lambda decorated, option: option(decorated), reversed(_OPTIONS), command)
+def training(command: Callable[..., None]) -> Callable[..., None]:
+    """Add all options of a training run to a command, which gets those given as one mapping, `settings`."""
+
+    def with_settings(**options: Any) -> None:
+        values = {name: options.pop(name) for name in _OPTIONS}
+        given: Settings = {name: value for name, value in values.items() if value not in (None, ())}
+        command(given, **options)
+
+    return together(*_OPTIONS.values())(update_wrapper(with_settings, command))

@@ -3,19 +3,73 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import click
 
+from sr.cli import options
 from sr.cli.console import terminal
 from sr.cli.help import GroupedCommand
 from sr.errors import SrupError
+
+if TYPE_CHECKING:
+    from train.prepare.plan import PrepareSpec
 
 EXAMPLES = (
     "srup prepare DIV2K/DIV2K_train_HR --scale 2     # patches, and JSON lists of them",
     "srup prepare Set5 --whole -o pairs/val/Set5     # a test set",
 )
+
+
+@dataclass(frozen=True)
+class PrepareRequest:
+    """The options of `srup prepare`, each as its help describes it; None was not given."""
+
+    hr_folder: Path
+    scales: tuple[int, ...]
+    output: Path | None
+    exclude: tuple[str, ...]
+    patch_size: int | None
+    stride: int | None
+    min_variance: float | None
+    min_detail: float | None
+    degrade: tuple[str, ...]
+    seed: int | None
+    whole: bool
+    overwrite: bool
+
+    def spec(self) -> PrepareSpec:
+        """Return what to prepare.
+
+        Raises:
+            DataError: a file of degradations cannot be read, or says what is not one.
+            UsageError: options do not go together.
+        """
+        from train.data.degrade import degradation_from
+        from train.prepare.plan import PrepareSpec
+
+        if self.whole and (self.patch_size or self.stride or self.min_variance or self.min_detail):
+            raise click.UsageError("--whole cuts no patches; leave out --patch-size, --stride and --min-...")
+        degradation = degradation_from(self.degrade)
+        try:
+            return PrepareSpec(
+                self.hr_folder,
+                scales=self.scales,
+                output=self.output,
+                exclude=frozenset(self.exclude),
+                patch_size=self.patch_size or PrepareSpec.patch_size,
+                stride=self.stride,
+                min_variance=self.min_variance or PrepareSpec.min_variance,
+                min_detail=self.min_detail or PrepareSpec.min_detail,
+                whole=self.whole,
+                overwrite=self.overwrite,
+                degradation=degradation,
+                seed=self.seed or PrepareSpec.seed,
+            )
+        except SrupError as error:
+            raise click.UsageError(str(error)) from error
 
 
 @click.command(cls=GroupedCommand, examples=EXAMPLES)
@@ -64,9 +118,8 @@ EXAMPLES = (
 @click.option("--seed", type=int, help="Seed of the degradation.  [default: 0]")
 @click.option("--whole", is_flag=True, help="Keep pictures whole, for a test set; none is dropped.")
 @click.option("--overwrite", is_flag=True, help="Replace existing pairs; remove stale patches.")
-def command(
-    hr_folder: Path, exclude: tuple[str, ...], degrade: tuple[str, ...], whole: bool, **settings: Any
-) -> None:
+@options.as_record(PrepareRequest)
+def command(request: PrepareRequest) -> None:
     """Make pairs from hr pictures: lr by MATLAB-exact bicubic, patches of both, JSON lists.
 
     HR_FOLDER is a folder of pictures, or a data set laid out as DIV2K is: its lr pictures are used
@@ -74,21 +127,10 @@ def command(
     left out and named; the exit status is then 1.
     """
     from sr.cli.progress import picture_progress
-    from train.data.degrade import degradation_from
     from train.data.patches import left_out
-    from train.prepare.make import PrepareSpec
     from train.prepare.make import prepare as prepare_pairs
 
-    settings = {name: value for name, value in settings.items() if value}
-    if whole and settings.keys() & {"patch_size", "stride", "min_variance", "min_detail"}:
-        raise click.UsageError("--whole cuts no patches; leave out --patch-size, --stride and --min-...")
-    degradation = degradation_from(degrade)
-    try:
-        spec = PrepareSpec(
-            hr_folder, exclude=frozenset(exclude), whole=whole, degradation=degradation, **settings
-        )
-    except SrupError as error:
-        raise click.UsageError(str(error)) from error
+    spec = request.spec()
     with picture_progress() as progress:
         prepared = prepare_pairs(spec, progress=progress)
     for line in prepared.lines():

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Any
 
 import click
 
@@ -13,6 +12,7 @@ from sr.cli.console import terminal
 from sr.cli.help import GroupedCommand
 from sr.errors import require_extra
 from train.setting import GROUPS
+from train.settings import Settings
 
 OWN = ("config_file", "resume", "processes")  # the other options stand below the headings of the settings
 EXAMPLES = (
@@ -35,16 +35,15 @@ EXAMPLES = (
     type=click.IntRange(1),
     help="Number of training processes.  [default: one for each visible GPU; 1 on a CPU]",
 )
-def command(config_file: Path | None, resume: bool, processes: int | None, **settings: Any) -> None:
+def command(settings: Settings, config_file: Path | None, resume: bool, processes: int | None) -> None:
     """Train a network on all visible GPUs, or on the CPU."""
     require_extra("train", "torch", "safetensors", purpose="srup train")
     from sr.cli.progress import training_progress
     from train.run import run_training
 
-    given = {name: value for name, value in settings.items() if value not in (None, ())}
     with training_progress() as progress:
         status = run_training(
-            given,
+            settings,
             config_file=config_file,
             resume=resume,
             processes=processes,
