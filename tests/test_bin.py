@@ -139,26 +139,55 @@ def test_a_missing_network_is_reported_and_the_next_run_starts_over(
         assert last.startswith("srup: pip failed (no network?): ERROR: ")
 
 
-@pytest.mark.parametrize(("given", "passed_on"), [(["--quick", "-x"], "-m not slow -x"), (["-x"], "-x")])
-def test_checks_come_first_and_quick_tests_leave_out_the_slow(
-    tmp_path: Path, given: list[str], passed_on: str
-) -> None:
-    programs = tmp_path / "venv/bin"
-    programs.mkdir(parents=True)
+@pytest.fixture
+def bin_alone(tmp_path: Path) -> Path:
+    """Return a copy of bin/ beside an environment, `venv`, of which only the Python is missing."""
+    (tmp_path / "venv/bin").mkdir(parents=True)
     shutil.copytree(ROOT / "bin", tmp_path / "bin")
     (tmp_path / "bin/_env.sh").write_text(
         f"root='{tmp_path}' venv='{tmp_path}/venv'; ensure_installed() {{ :; }}\n"
     )
-    python = programs / "python"
-    python.write_text('#!/bin/sh\necho "$*"\n')
+    return tmp_path / "bin"
+
+
+@pytest.mark.parametrize(("given", "passed_on"), [(["--quick", "-x"], "-m not slow -x"), (["-x"], "-x")])
+def test_tests_run_on_every_core_and_quick_ones_leave_out_the_slow(
+    bin_alone: Path, given: list[str], passed_on: str
+) -> None:
+    python = bin_alone.parent / "venv/bin/python"
+    python.write_text('#!/bin/sh\nif [ "$1" = -c ]; then echo 3; else echo "$*"; fi\n')
     python.chmod(0o755)
-    answer = run(tmp_path / "bin/test", *given, env=dict(os.environ))
+    answer = run(bin_alone / "test", *given, env=dict(os.environ))
     assert answer.stdout.splitlines() == [
         "-m ruff format --check .",
         "-m ruff check .",
         "-m mypy",
-        f"-m pytest {passed_on}",
+        f"-m pytest --numprocesses 3 --dist loadfile --max-worker-restart 0 {passed_on}",
     ]
+
+
+UNHEALTHY = {
+    "dies": "import os, signal\n\ndef test_dies():\n    os.kill(os.getpid(), signal.SIGTERM)\n",
+    "waits": "import threading\n\ndef test_waits():\n    threading.Event().wait()\n",
+    "computes": "import hashlib\n\ndef test_computes():\n    hashlib.pbkdf2_hmac('md5', b'', b'', 2**30)\n",
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("what", UNHEALTHY)
+def test_a_test_that_dies_or_hangs_is_named_and_ends_the_run(bin_alone: Path, what: str) -> None:
+    root, python = bin_alone.parent, bin_alone.parent / "venv/bin/python"
+    python.write_text(f'#!/bin/sh\nexec "{sys.executable}" "$@"\n')
+    python.chmod(0o755)
+    (bin_alone / "check").write_text("#!/bin/sh\n")
+    shutil.copy(ROOT / "setup.cfg", root)
+    (root / "tests").mkdir()
+    (root / f"tests/test_{what}.py").write_text(UNHEALTHY[what])
+    (root / "tests/test_other.py").write_text("def test_other():\n    pass\n")
+    soon = ("-o", "timeout=2", "-o", "faulthandler_timeout=4")
+    answer = run(bin_alone / "test", *soon, env=os.environ | {"PYTHONPATH": str(ROOT)})
+    assert answer.returncode == 1
+    assert f"FAILED tests/test_{what}.py::test_{what}" in answer.stdout
 
 
 @pytest.fixture

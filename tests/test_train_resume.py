@@ -1,12 +1,12 @@
 """Resuming: an interrupted run continues as if it had not stopped; foreign checkpoints are refused."""
 
 import json
-import os
 import pickle
 import re
 import shutil
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -61,8 +61,23 @@ class Signalled(Trainer):
 
     def _train_step(self, *arguments: Any) -> Tensor:
         if self.at.step == self.step_to_stop_in:
-            os.kill(os.getpid(), signal.SIGTERM)
+            signal.raise_signal(signal.SIGTERM)
         return super()._train_step(*arguments)
+
+
+@contextmanager
+def only_for_the_run(number: signal.Signals) -> Iterator[None]:
+    """Fail where a signal that is meant for the run is not taken by it: its default ends this process."""
+
+    def not_taken(*_: object) -> None:
+        raise AssertionError(f"the run does not handle {number.name}")
+
+    before = signal.signal(number, not_taken)
+    try:
+        yield
+        assert signal.getsignal(number) is not_taken, "the run puts back the handler that it found"
+    finally:
+        signal.signal(number, before)
 
 
 def cut_off_after(epoch: int) -> Callable[[TrainConfig, bool], None]:
@@ -85,11 +100,9 @@ def stopped_in(step: int) -> Callable[[TrainConfig, bool], None]:
     def run(config: TrainConfig, resume: bool) -> None:
         trainer = Signalled(config, group=CPU, log=silent, resume=resume)
         trainer.step_to_stop_in = step
-        handler = signal.getsignal(signal.SIGTERM)
-        with pytest.raises(Stopped, match=rf"step {step + 1} ") as caught:
+        with only_for_the_run(signal.SIGTERM), pytest.raises(Stopped, match=rf"step {step + 1} ") as caught:
             trainer.run()
         assert caught.value.signal_number == signal.SIGTERM
-        assert signal.getsignal(signal.SIGTERM) == handler
         progress = load_state(config.file("last.pt"))["progress"]
         assert progress["step"] == step + 1
 
@@ -196,11 +209,11 @@ def test_resuming_a_finished_run_says_so(config: TrainConfig) -> None:
 def test_a_second_interrupt_stops_at_once(config: TrainConfig) -> None:
     class Impatient(Trainer):
         def _train_step(self, *arguments: Any) -> Tensor:
-            os.kill(os.getpid(), signal.SIGINT)
-            os.kill(os.getpid(), signal.SIGINT)
+            signal.raise_signal(signal.SIGINT)
+            signal.raise_signal(signal.SIGINT)
             return super()._train_step(*arguments)
 
-    with pytest.raises(KeyboardInterrupt):
+    with only_for_the_run(signal.SIGINT), pytest.raises(KeyboardInterrupt):
         Impatient(config, group=CPU, log=silent).run()
     assert not config.file("last.pt").exists()
 
