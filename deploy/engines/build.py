@@ -103,20 +103,25 @@ def plan_from_onnx(
     config = builder.create_builder_config()
     _add_profile(builder, config, spec, lambda: log.summary(mark))
     _configure(config, spec, module)
-    monitor = progress_monitor(module, progress)
-    config.progress_monitor = monitor
-    use_cache = timing_cache is not None and not is_rtx(module)
-    if use_cache:
-        _load_timing_cache(config, timing_cache)
-    plan = builder.build_serialized_network(network, config)
-    if monitor.raised is not None:
-        raise monitor.raised
+    cache = None if is_rtx(module) else timing_cache
+    if cache is not None:
+        _load_timing_cache(config, cache)
+    plan = _serialized(builder, network, config, progress_monitor(module, progress))
     if plan is None:
         reason = log.summary(mark) or "it gave no reason"
         raise EngineError(f"{title_of(module)} built no engine for x{spec.scale}: {reason}")
-    if use_cache:
-        _save_timing_cache(config, timing_cache)
-    return bytes(plan)
+    if cache is not None:
+        _save_timing_cache(config, cache)
+    return plan
+
+
+def _serialized(builder: Any, network: Any, config: Any, monitor: Any) -> bytes | None:
+    """Return the engine, None if the builder fails; raise what ended the build through `monitor`."""
+    config.progress_monitor = monitor
+    plan = builder.build_serialized_network(network, config)
+    if monitor.raised is not None:
+        raise monitor.raised
+    return None if plan is None else bytes(plan)
 
 
 def _parse(onnx: bytes, network: Any, parser: Any, reason: Callable[[], str]) -> None:
@@ -159,17 +164,17 @@ def _configure(config: Any, spec: EngineSpec, module: ModuleType) -> None:
                 raise EngineError(f"{title_of(module)} refuses to build for {name}")
 
 
-def _load_timing_cache(config: Any, path: Path | None) -> None:
-    content = path.read_bytes() if path is not None and path.is_file() else b""
+def _load_timing_cache(config: Any, path: Path) -> None:
+    content = path.read_bytes() if path.is_file() else b""
     cache = config.create_timing_cache(content)
     # TensorRT refuses the file of another GPU or version: begin an empty one.
     if not config.set_timing_cache(cache, False):
         config.set_timing_cache(config.create_timing_cache(b""), False)
 
 
-def _save_timing_cache(config: Any, path: Path | None) -> None:
+def _save_timing_cache(config: Any, path: Path) -> None:
     cache = config.get_timing_cache()
-    if cache is None or path is None:
+    if cache is None:
         return
     path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_write(path) as temporary:

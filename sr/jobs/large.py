@@ -11,7 +11,7 @@ import shutil
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,7 @@ from sr.image.formats.bigtiff import TiledTiff, part_files
 from sr.image.formats.tiff import TIFF
 from sr.image.formats.tiles import TILE_PX, Mosaic, TiledLayout
 from sr.image.keeping import fitted_metadata
-from sr.image.metadata import is_grey_profile
+from sr.image.metadata import Metadata, is_grey_profile
 from sr.image.picture import Pixels
 from sr.image.source import Header
 from sr.jobs.upscaler import BandUpscaler, Progress
@@ -93,46 +93,80 @@ def upscale_large(
         KeyboardInterrupt: with what is left, in words.
     """
     started = time.perf_counter()
-    source, target, scale = picture.source, picture.target, upscaler.scale
-    with ExitStack() as opened:
-        reader = opened.enter_context(BandReader(source, picture.header))
-        bleed = _bleed(picture, reader)
-        size, output_size = (reader.width, reader.height), (reader.width * scale, reader.height * scale)
-        layout = _layout(reader, output_size, options or WriteOptions(), tile)
-        check_output(target, height=1, width=1, alpha=reader.channels % 2 == 0)  # BigTIFF holds any size
-        metadata, lost = fitted_metadata(reader.metadata, TIFF)
-        notes = reader.notes + lost
-        made_of = _made_of(source, upscaler, layout)
-        begun: int | None = None
-        try:
-            _refuse_full_disk(target, layout)
+    target, begun = picture.target, None
+    with ExitStack() as readers:
+        reader = readers.enter_context(BandReader(picture.source, picture.header))
+        plan = _planned(picture, reader, upscaler, options or WriteOptions(), tile)
+        with _saying_what_is_kept(target):
+            _refuse_full_disk(target, plan.layout)
             while True:
-                with TiledTiff(target, layout, made_of=made_of, threads=available_cores()) as file:
+                with TiledTiff(target, plan.layout, made_of=plan.made_of, threads=available_cores()) as file:
                     begun = file.rows if begun is None else begun
-                    try:
-                        _upscale(reader, bleed, upscaler, file, layout, progress)
-                        file.finish(metadata)
+                    if _finished(file, reader, plan, upscaler, progress):
                         break
-                    except ImageError:
-                        file.discard()
-                        raise
-                    except OutOfDeviceMemoryError:
-                        if not upscaler.shrink_to_limits():
-                            raise
-                reader = opened.enter_context(BandReader(source, picture.header))
-        except OSError as error:
-            raise ImageError(
-                f"{printable(target)}: cannot be written ({one_line(error)}); free some space or choose "
-                "another folder; the finished part is kept, and the same command continues it"
-            ) from error
-        except KeyboardInterrupt as error:
-            raise KeyboardInterrupt(
-                f"{printable(target)}: the finished part is kept, and the same command continues it"
-            ) from error
+                reader = readers.enter_context(BandReader(picture.source, picture.header))
         tiles = len(upscaler.grid(reader.height, reader.width))
+    notes, layout = plan.notes, plan.layout
     if begun:
         notes += (f"continued an interrupted run at row {begun:,} of {layout.height:,}",)
-    return LargeResult(size, output_size, tiles, time.perf_counter() - started, notes)
+    size, seconds = (reader.width, reader.height), time.perf_counter() - started
+    return LargeResult(size, (layout.width, layout.height), tiles, seconds, notes)
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """What is settled before anything is written."""
+
+    layout: TiledLayout
+    metadata: Metadata
+    bleed: BleedByBands | None
+    made_of: dict[str, Any]
+    notes: tuple[str, ...]
+
+
+def _planned(
+    picture: LargePicture, reader: BandReader, upscaler: BandUpscaler, options: WriteOptions, tile: int
+) -> _Plan:
+    bleed = _bleed(picture, reader)
+    output_size = (reader.width * upscaler.scale, reader.height * upscaler.scale)
+    layout = _layout(reader, output_size, options, tile)
+    check_output(picture.target, height=1, width=1, alpha=reader.channels % 2 == 0)  # BigTIFF holds any size
+    metadata, lost = fitted_metadata(reader.metadata, TIFF)
+    made_of = _made_of(picture.source, upscaler, layout)
+    return _Plan(layout, metadata, bleed, made_of, reader.notes + lost)
+
+
+@contextmanager
+def _saying_what_is_kept(target: Path) -> Iterator[None]:
+    """Add to what ends the work that the finished part stays."""
+    try:
+        yield
+    except OSError as error:
+        raise ImageError(
+            f"{printable(target)}: cannot be written ({one_line(error)}); free some space or choose "
+            "another folder; the finished part is kept, and the same command continues it"
+        ) from error
+    except KeyboardInterrupt as error:
+        raise KeyboardInterrupt(
+            f"{printable(target)}: the finished part is kept, and the same command continues it"
+        ) from error
+
+
+def _finished(
+    file: TiledTiff, reader: BandReader, plan: _Plan, upscaler: BandUpscaler, progress: Progress | None
+) -> bool:
+    """Compute and write what is missing; return False where memory ran out and smaller tiles may do."""
+    try:
+        _upscale(reader, plan.bleed, upscaler, file, plan.layout, progress)
+        file.finish(plan.metadata)
+    except ImageError:
+        file.discard()
+        raise
+    except OutOfDeviceMemoryError:
+        if not upscaler.shrink_to_limits():
+            raise
+        return False
+    return True
 
 
 def _layout(

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from queue import Empty, Queue
 from typing import TypeVar
 
@@ -74,8 +74,7 @@ def upscale_sequence(
     Returns:
         The result, the writing of its file, and the bytes of pixels that wait to be written.
     """
-    handoff, tiles, seconds, pixel_bytes = _Handoff(), 0, 0.0, 0
-    decoder, encoder = pools
+    handoff, tally, (decoder, encoder) = _Handoff(), _Tally(), pools
 
     def write() -> tuple[str, ...]:
         try:
@@ -87,29 +86,45 @@ def upscale_sequence(
     try:
         for index, frame in enumerate(_prefetched(sequence.frames(), decoder)):
             check(frame.picture)
-            tiles += upscaler.tile_count(frame.picture.height, frame.picture.width)
-            started = time.perf_counter()
-            report = _frame_progress(progress, index, sequence.count)
-            larger = upscaler.picture(frame.picture, progress=report)
-            seconds += time.perf_counter() - started
-            pixel_bytes = larger.bytes
-            if not handoff.put(replace(frame, picture=larger)):
+            larger = tally.upscaled(frame, upscaler, _frame_progress(progress, index, sequence.count))
+            if not handoff.put(larger):
                 break
     except BaseException as error:  # so that Ctrl-C leaves nothing partial either
         handoff.put(error)
         if not isinstance(error, SrupError | MemoryError):
             raise
     handoff.put(None)
-    height, width = upscaler.output_size(sequence.height, sequence.width)
-    result = FileResult(
-        job,
-        size=(sequence.width, sequence.height),
-        output_size=(width, height),
-        tiles=tiles,
-        seconds=seconds,
-        frames=sequence.count,
-    )
-    return result, writing, pixel_bytes
+    return tally.result(job, sequence, upscaler), writing, tally.pixel_bytes
+
+
+@dataclass
+class _Tally:
+    """What the frames so far took."""
+
+    tiles: int = 0
+    seconds: float = 0.0
+    pixel_bytes: int = 0  # of the last one's output
+
+    def upscaled(self, frame: Frame, upscaler: PictureUpscaler, progress: Progress | None) -> Frame:
+        """Return the upscaled frame, and count it."""
+        self.tiles += upscaler.tile_count(frame.picture.height, frame.picture.width)
+        started = time.perf_counter()
+        larger = upscaler.picture(frame.picture, progress=progress)
+        self.seconds += time.perf_counter() - started
+        self.pixel_bytes = larger.bytes
+        return replace(frame, picture=larger)
+
+    def result(self, job: FileJob, sequence: PictureSequence, upscaler: PictureUpscaler) -> FileResult:
+        """Return the result of a job whose frames these were."""
+        height, width = upscaler.output_size(sequence.height, sequence.width)
+        return FileResult(
+            job,
+            size=(sequence.width, sequence.height),
+            output_size=(width, height),
+            tiles=self.tiles,
+            seconds=self.seconds,
+            frames=sequence.count,
+        )
 
 
 def _frame_progress(progress: Progress | None, index: int, count: int) -> Progress | None:
