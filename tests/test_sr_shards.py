@@ -1,93 +1,134 @@
-"""Shards and an unsharded run at once on one output folder, killed at random: nothing is lost or partial."""
+"""Runs at once on one output folder share its pictures; those that are killed lose nothing."""
 
-import os
-import random
-import signal
 import subprocess
 import sys
-import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
-import numpy as np
 import pytest
-from PIL import Image
 
+from benchmarks import sharing
 from sr.files import TEMPORARY_PREFIX
-from sr.jobs.ledger import NAME
+from sr.jobs import claims
+from sr.jobs.claims import Claims
+from sr.jobs.job import FileJob
+from sr.jobs.ledger import NAME, Ledger
 
-ROOT = Path(__file__).resolve().parent.parent
-PICTURES, KILLS = 60, 8
+unix = pytest.mark.skipif(sys.platform == "win32", reason="locks and signals the Unix way")
 
-# The command with an upscaler that takes 20 ms for a picture.
-PROGRAM = """
-import sys, time
-from tests.test_sr_composed import Doubling
-from sr.cli import main
-from sr.jobs.setup import UpscalerSetup
 
-class Slow(Doubling):
-    def picture(self, picture, *, progress=None):
-        time.sleep(0.02)
-        return super().picture(picture, progress=progress)
+@pytest.mark.slow
+@unix
+def test_shards_and_a_run_of_all_that_are_killed_lose_nothing_and_make_only_twice_what_was_in_flight() -> (
+    None
+):
+    result = sharing.run(80, 8)
+    assert result.kills > 0
+    assert result.made_twice_undisturbed == 0
+    assert result.made_twice <= 3 * result.kills, "those between the network and the file"
 
-main(sys.argv[1:], prog_name="srup", obj=lambda upscaling, settings: UpscalerSetup(Slow()))
+
+@pytest.mark.slow
+@unix
+def test_two_runs_of_all_make_nothing_twice() -> None:
+    result = sharing.run(60, 0, parts=((), ()))
+    assert result.made == result.pictures
+    assert result.made_twice == 0
+
+
+# Claims a job, says so, and waits for its end.
+HOLDER = """
+import sys
+from pathlib import Path
+from sr.jobs.claims import Claims
+from sr.jobs.job import FileJob
+
+out = Path(sys.argv[1])
+claims = Claims()
+print(claims.take(FileJob(Path("a.png"), out / "a_x2.png", ledger=out)), flush=True)
+sys.stdin.read()
 """
 
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(sys.platform == "win32", reason="signals the Unix way"),
-]
+
+@contextmanager
+def holder(out: Path) -> Iterator[subprocess.Popen[str]]:
+    """Yield a process that holds a claim on a_x2.png."""
+    root = Path(__file__).resolve().parent.parent
+    with subprocess.Popen(
+        [sys.executable, "-c", HOLDER, str(out)],
+        cwd=root,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "True\n"
+        yield process
+        process.kill()
 
 
-def started(folder: Path, out: Path, *words: str) -> subprocess.Popen[bytes]:
-    command = ["upscale", str(folder), "-o", str(out), "--skip-existing", *words]
-    return subprocess.Popen(
-        [sys.executable, "-c", PROGRAM, *command],
-        env=os.environ | {"PYTHONPATH": str(ROOT)},
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
+def job(out: Path, stem: str) -> FileJob:
+    return FileJob(Path(f"{stem}.png"), out / f"{stem}_x2.png", ledger=out)
 
 
-def contents(out: Path) -> dict[str, bytes]:
-    return {
-        path.relative_to(out).as_posix(): path.read_bytes()
-        for path in out.rglob("*.png")
-        if not path.name.startswith(TEMPORARY_PREFIX)
-    }
+@unix
+def test_a_claim_ends_with_its_owner(tmp_path: Path) -> None:
+    out, ours = tmp_path / "out", Claims()
+    with holder(out) as process:
+        assert not ours.take(job(out, "a"))
+        assert ours.take(job(out, "b"))
+        assert not ours.take(job(out, "b")), "it is in hand already"
+        ours.release(job(out, "b"))
+        assert ours.take(job(out, "b"))
+        process.kill()
+        process.wait()
+        assert ours.take(job(out, "a")), "at once, without a look at a clock"
+    ours.close()
+    assert list(out.iterdir()) == []
 
 
-def test_runs_at_once_that_are_killed_lose_nothing(tmp_path: Path) -> None:
-    folder, out, alone = tmp_path / "in", tmp_path / "out", tmp_path / "alone"
-    for number in range(PICTURES):
-        path = folder / str(number % 4) / f"{number}.png"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        pixels = np.random.default_rng(number).integers(0, 256, (40, 50, 3), np.uint8)
-        Image.fromarray(pixels).save(path)
-    assert started(folder, alone).wait(timeout=120) == 0
-    expected = contents(alone)
-    assert len(expected) == PICTURES
+@unix
+def test_a_run_that_writes_nothing_leaves_no_folder(tmp_path: Path) -> None:
+    out, ours = tmp_path / "deep" / "out", Claims()
+    assert ours.take(job(out, "a"))
+    assert out.exists()
+    ours.close()
+    assert list(tmp_path.iterdir()) == []
 
-    chance, parts = random.Random(0), [(), *(("--shard", f"{index}/4") for index in (1, 2, 3, 4))]
-    running = [started(folder, out, *words) for words in parts]
-    try:
-        for _ in range(KILLS):
-            time.sleep(chance.uniform(0.2, 1.0))
-            index = chance.randrange(len(running))
-            running[index].send_signal(signal.SIGKILL)
-            running[index].wait()
-            assert contents(out).items() <= expected.items(), "whole, and under their names"
-            running[index] = started(folder, out, *parts[index])
-        assert [process.wait(timeout=120) for process in running] == [0] * len(parts)
-    finally:
-        for process in running:
-            process.kill()
-            process.wait()
-    assert contents(out) == expected
-    assert started(folder, out).wait(timeout=120) == 0, "which removes what killed runs left"
-    left = [path.name for path in out.rglob(f"{TEMPORARY_PREFIX}*") if "ledger" not in path.name]
-    assert left == []
-    # One that came when all was done writes none.
-    ledgers = {path.name for path in out.glob(NAME.replace(".jsonl", "*.jsonl"))}
-    assert ledgers <= {NAME, *(NAME.replace(".jsonl", f".{index}-of-4.jsonl") for index in (1, 2, 3, 4))}
-    assert len(ledgers) > 1
+
+@unix
+def test_the_last_of_several_runs_removes_the_file_of_claims(tmp_path: Path) -> None:
+    out, ours = tmp_path / "out", Claims()
+    with holder(out):
+        ours.take(job(out, "b"))
+        ours.close()
+        assert (out / claims.NAME).exists()
+        late = Claims()
+        assert not late.take(job(out, "a")), "they still see each other"
+    late.close()
+    assert not (out / claims.NAME).exists()
+
+
+def test_without_a_folder_that_can_be_made_every_claim_is_granted(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    ours = Claims()
+    assert ours.take(job(tmp_path / "file" / "out", "a"))
+    ours.release(job(tmp_path / "file" / "out", "a"))
+    ours.close()
+
+
+@unix
+def test_processes_append_to_records_of_their_own(tmp_path: Path) -> None:
+    (tmp_path / "a.png").touch()
+    first, second, third = (Ledger(tmp_path, settings="s") for _ in range(3))
+    for ledger, stem in ((first, "a"), (second, "b"), (third, "c")):
+        done = FileJob(tmp_path / "a.png", tmp_path / f"{stem}_x2.png", ledger=tmp_path)
+        ledger.begin([done])
+        ledger.add(done)
+    names = {path.name for path in tmp_path.glob(f"{TEMPORARY_PREFIX}ledger*")}
+    assert names == {NAME, ".srup-ledger.2.jsonl", ".srup-ledger.3.jsonl"}
+    del first, ledger, third
+    again = Ledger(tmp_path, settings="other")
+    again.begin([FileJob(tmp_path / "a.png", tmp_path / "b_x2.png", ledger=tmp_path)])
+    assert {path.name for path in tmp_path.glob(f"{TEMPORARY_PREFIX}ledger*")} == names, "taken over"

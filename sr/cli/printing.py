@@ -90,6 +90,10 @@ class BarPrinter(ResultPrinter):
         speed = self._bars.tasks[self._tiles].speed
         self._bars.update(self._tiles, rate=f"{speed:.1f}/s" if speed else "")
 
+    def skipped(self, job: FileJob) -> None:
+        """Count the picture."""
+        self._bars.advance(self._files)
+
     def finished(self, result: FileResult) -> None:
         """Count the picture, and print its result."""
         self._bars.advance(self._files)

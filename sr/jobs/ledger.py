@@ -1,7 +1,7 @@
 """The record of an output folder: from which input, in which state, with which settings each output was made.
 
 One line of JSON is appended after each picture, so a killed run loses at most the last line. Each
-shard of a run appends to its own file; a reader merges all files of the folder.
+process appends to a file of its own; a reader merges all files of the folder.
 """
 
 from __future__ import annotations
@@ -9,11 +9,18 @@ from __future__ import annotations
 import json
 import os
 import time
+import weakref
 from collections.abc import Iterable, Iterator
+from itertools import count
 from pathlib import Path
 from typing import Any
 
 from sr.jobs.job import FileJob
+
+try:
+    import fcntl
+except ImportError:  # Windows: processes of one writer append to one file
+    fcntl = None  # type: ignore[assignment]
 
 NAME = ".srup-ledger.jsonl"
 _PATTERN = ".srup-ledger*.jsonl"
@@ -31,9 +38,10 @@ class Ledger:
             settings: everything besides the input that the pixels depend on; an output that was made
                 with other settings is not done.
             writer: names the file that this process appends to, e.g. "3-of-16"; empty is the common one.
+                If another process has it, a number is added to the name.
         """
-        self._folder, self._settings = folder, settings
-        self._path = folder / (NAME.replace(".jsonl", f".{writer}.jsonl") if writer else NAME)
+        self._folder, self._settings, self._writer = folder, settings, writer
+        self._descriptor: int | None = None
         self._entries = _merged(folder)
         self._begun: dict[str, dict[str, Any]] = {}
 
@@ -72,10 +80,30 @@ class Ledger:
             self._append([entry])
 
     def _append(self, entries: Iterable[dict[str, Any]]) -> None:
-        with self._path.open("a", encoding="utf-8") as file:
-            for entry in entries:
-                self._entries[entry["target"]] = entry
-                file.write(json.dumps({**entry, _WRITTEN: time.time_ns()}) + "\n")
+        if self._descriptor is None:
+            self._descriptor = self._opened()
+            weakref.finalize(self, os.close, self._descriptor)
+        for entry in entries:
+            self._entries[entry["target"]] = entry
+            line = json.dumps({**entry, _WRITTEN: time.time_ns()}) + "\n"
+            os.write(self._descriptor, line.encode())
+
+    def _opened(self) -> int:
+        """Open the first file of this writer that no other process has; the lock ends with the process."""
+        for number in count(1):
+            name = ".".join(filter(None, (self._writer, str(number) if number > 1 else "")))
+            path = self._folder / (NAME.replace(".jsonl", f".{name}.jsonl") if name else NAME)
+            descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
+            try:
+                if fcntl is not None:
+                    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                os.close(descriptor)
+                continue
+            except OSError:  # no locks on this storage
+                pass
+            return descriptor
+        raise AssertionError  # numbers do not end
 
     def _name(self, target: Path) -> str:
         return Path(os.path.relpath(target, self._folder)).as_posix()

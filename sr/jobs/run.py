@@ -7,18 +7,21 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable, Generator, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from sr.errors import ImageError
 from sr.files import remove_left_over
+from sr.jobs.claims import Claims
 from sr.jobs.interrupt import second_interrupt_stops_at_once
 from sr.jobs.job import FileJob, FileResult
 from sr.jobs.pipeline import RunSettings, upscale_files
 from sr.jobs.setup import UpscalerSetup
 from sr.jobs.worklist import Worklist
+
+_WAIT_S = 0.5  # before pictures that other runs have claimed are looked at again
 
 
 class RunListener:
@@ -34,6 +37,9 @@ class RunListener:
 
     def finished(self, result: FileResult) -> None:
         """Called with the result of each picture."""
+
+    def skipped(self, job: FileJob) -> None:
+        """Called with each picture that another run has made meanwhile."""
 
     def warned(self, text: str) -> None:
         """Called with a warning about the run as a whole."""
@@ -159,7 +165,9 @@ def run_jobs(
 ) -> RunSummary:
     """Upscale what a worklist names with a function that takes jobs and yields results.
 
-    A picture that fails is one failed result. The first Ctrl-C lets what is being written finish and ends
+    Runs on one output folder share its pictures: each takes those that no other has in hand, and at the end
+    waits for those that others have, to make them if these end without. A picture that fails is one failed
+    result. The first Ctrl-C lets what is being written finish and ends
     the run; the second ends the process.
 
     Args:
@@ -180,8 +188,10 @@ def run_jobs(
     listener.started(run.summary.total)
     for refused in worklist.refused:
         run.take(refused)
-    with second_interrupt_stops_at_once():
+    with second_interrupt_stops_at_once(), closing(run):
         run.take_all(upscale(run.jobs()))
+        while run.waits_for_others:
+            run.take_all(upscale(run.jobs_of_others()))
     for note in dict.fromkeys(notes()):
         listener.warned(note)
     run.summary.seconds = time.perf_counter() - started
@@ -199,22 +209,51 @@ class _Run:
         self.summary = RunSummary(total=len(worklist.jobs) + len(worklist.refused))
         self._worklist, self._listener, self._most_failures = worklist, listener, most_failures
         self._records = _Records(worklist, listener)
+        self._claims = Claims()
+        self._of_others: list[FileJob] = []
+
+    @property
+    def waits_for_others(self) -> bool:
+        """Whether other runs have pictures in hand that this one would upscale."""
+        return bool(self._of_others) and not (self.summary.interrupted or self.summary.too_many_failed)
 
     def jobs(self) -> Iterator[FileJob]:
-        """Yield each job when its turn comes and note its state; skip those that another run has done."""
-        for job in self._worklist.jobs:
-            if self._worklist.was_done_meanwhile(job):
-                self.summary.skipped += 1
-                continue
-            self._records.begin(job)
-            yield job
+        """Yield each job when its turn comes, unless another run has it in hand, or has done it."""
+        yield from self._claimed(self._worklist.jobs)
+
+    def jobs_of_others(self) -> Iterator[FileJob]:
+        """Wait a moment, then yield those that other runs had in hand and have not done.
+
+        Nothing of this run is in hand while it waits: runs that wait for each other would never end.
+        """
+        time.sleep(_WAIT_S)
+        jobs, self._of_others = self._of_others, []
+        yield from self._claimed(jobs)
 
     def take(self, result: FileResult) -> None:
         """Count and record a result, and pass it on."""
         self.summary.add(result)
         if result.error is None:
             self._records.add(result.job)
+        self._claims.release(result.job)
         self._listener.finished(result)
+
+    def close(self) -> None:
+        """Give up all claims."""
+        self._claims.close()
+
+    def _claimed(self, jobs: Iterable[FileJob]) -> Iterator[FileJob]:
+        """Yield the jobs that become ours, and note the state of their inputs."""
+        for job in jobs:
+            if self._worklist.is_shared and not self._claims.take(job):
+                self._of_others.append(job)
+            elif self._worklist.was_done_meanwhile(job):  # asked when nobody else can be writing it
+                self._claims.release(job)
+                self.summary.skipped += 1
+                self._listener.skipped(job)
+            else:
+                self._records.begin(job)
+                yield job
 
     def take_all(self, files: Generator[FileResult, None, None]) -> None:
         """Take results to the end, or until Ctrl-C or too many failures; then what is being written."""

@@ -25,6 +25,7 @@ DEFAULT_FORMAT = ".png"  # lossless: nothing that was computed is thrown away
 _MOST_NAMED = 20  # missing inputs in one message
 
 Existing = Literal["refuse", "skip", "overwrite"]
+_State = tuple[int, int, int]  # inode, time of change, bytes
 
 
 @dataclass(frozen=True)
@@ -72,8 +73,8 @@ class Worklist:
         warnings: sentences about inputs that could not be searched.
         ledgers: records of the output folders of folders, by folder.
         other_shards: number of files that belong to other shards.
-        skips: existing outputs are skipped.
-        outdated: jobs whose outputs existed when the list was made and have to be made again.
+        is_shared: other runs on the same folder make some of the outputs; not if all are to be replaced.
+        outdated: jobs whose outputs have to be made again, with the state of these when the list was made.
     """
 
     jobs: list[FileJob] = field(default_factory=list)
@@ -83,12 +84,15 @@ class Worklist:
     warnings: list[str] = field(default_factory=list)
     ledgers: dict[Path, Ledger] = field(default_factory=dict)
     other_shards: int = 0
-    skips: bool = False
-    outdated: set[FileJob] = field(default_factory=set)
+    is_shared: bool = False
+    outdated: dict[FileJob, _State] = field(default_factory=dict)
 
     def was_done_meanwhile(self, job: FileJob) -> bool:
         """Say whether another run has made an output since the list was made, so that it can be skipped."""
-        return self.skips and job not in self.outdated and os.path.lexists(job.target)
+        if not self.is_shared:
+            return False
+        state = _state(job.target)
+        return state is not None and state != self.outdated.get(job)
 
     @property
     def suffixes(self) -> set[str]:
@@ -298,6 +302,7 @@ def _settle_existing(worklist: Worklist, rules: OutputRules) -> None:
     Raises:
         ImageError: an output exists, and the user did not say what to do about it.
     """
+    worklist.is_shared = rules.existing != "overwrite"
     existing = [job for job in worklist.jobs if os.path.lexists(job.target)]
     if rules.existing == "refuse" and existing:
         one = len(existing) == 1
@@ -307,8 +312,18 @@ def _settle_existing(worklist: Worklist, rules: OutputRules) -> None:
             f"{printable(existing[0].target)}: {what}; --overwrite replaces {it}, --skip-existing keeps {it}"
         )
     if rules.existing == "skip":
-        worklist.skips = True
         done = {job for job in existing if job.ledger is None or worklist.ledgers[job.ledger].is_done(job)}
         worklist.done = [job for job in worklist.jobs if job in done]
         worklist.jobs = [job for job in worklist.jobs if job not in done]
-        worklist.outdated = set(existing) - done
+        worklist.outdated = {
+            job: state for job in existing if job not in done and (state := _state(job.target))
+        }
+
+
+def _state(path: Path) -> _State | None:
+    """Return what tells a file from one that replaces it; None if it does not exist."""
+    try:
+        found = path.lstat()
+    except OSError:
+        return None
+    return found.st_ino, found.st_mtime_ns, found.st_size

@@ -151,7 +151,7 @@ class RayCluster:
         Raises:
             BackendError: no node is left that can open a worker.
         """
-        tasks = (_Task(job) for job in jobs)
+        tasks, self._exhausted = (_Task(job) for job in jobs), False
         try:
             self._feed_all(tasks)
             while not self._exhausted or self._returned or any(member.in_hand for member in self._members):
