@@ -6,7 +6,7 @@ Opening one may build an engine, for minutes; wrong names and options are report
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -148,8 +148,13 @@ def _worklist(request: UpscaleRequest, rules: OutputRules) -> Worklist:
     folder = request.folder or Path()
     if request.files_from == STREAM:
         return listed_worklist(folder, read_list(sys.stdin.buffer, nul=request.nul), rules)
-    with Path(request.files_from).open("rb") as file:
-        return listed_worklist(folder, read_list(file, nul=request.nul), rules)
+    return listed_worklist(folder, _lines(request.files_from, nul=request.nul), rules)
+
+
+def _lines(path: Path, *, nul: bool) -> Iterator[Path]:
+    """Yield the files of a list, which is read as far as they are asked for."""
+    with path.open("rb") as file:
+        yield from read_list(file, nul=nul)
 
 
 def _output_rules(request: UpscaleRequest, upscaling: Upscaling, written_as: WriteOptions) -> OutputRules:
@@ -163,6 +168,7 @@ def _output_rules(request: UpscaleRequest, upscaling: Upscaling, written_as: Wri
         exclude=request.exclude,
         existing="skip" if request.skip_existing else "overwrite" if request.overwrite else "refuse",
         shard=request.shard,
+        largest_first=request.shard is not None or request.ray is not None,
         settings=f"{upscaling.identity} {request.precision} {written_as}"
         + (f" depth {written_as.depth}" if written_as.depth else ""),
     )

@@ -74,9 +74,9 @@ class BarPrinter(ResultPrinter):
         self._tiles = bars.add_task("", total=None, unit="tiles", rate="", visible=False)
         self._current: FileJob | None = None
 
-    def started(self, pictures: int) -> None:
+    def planned(self, pictures: int, *, all_known: bool) -> None:
         """Show how many pictures there are, if there are several."""
-        self._bars.update(self._files, total=pictures, visible=pictures > 1)
+        self._bars.update(self._files, total=pictures if all_known else None, visible=pictures > 1)
 
     def tiles_done(self, job: FileJob, done: int, total: int) -> None:
         """Show the tiles of the picture in hand."""
@@ -125,48 +125,56 @@ def printer(
 
 def print_worklist(worklist: Worklist, *, as_json: bool) -> bool:
     """Print what would be done; return whether all of it can be, as far as the first bytes tell."""
-    for warning in worklist.warnings:
-        terminal.message(f"Warning: {warning}")
-    refused = list(worklist.refused)
-    for job in worklist.jobs:
-        try:
-            if job.stdin is None:
-                check_content(job.source)
-        except ImageError as error:
-            refused.append(FileResult(job, error=error))
-            continue
-        exists = job.target.exists()
-        if as_json:
-            planned = {"source": str(job.source), "target": str(job.target), "replaces": exists}
-            terminal.result(json.dumps(planned))
-        else:
-            replaces = "  (replaces it)" if exists else ""
-            terminal.result(f"{printable(job.source)} -> {printable(job.target)}{replaces}")
-    for result in refused:
-        if as_json:
-            terminal.result(json_line(result, Description()))
-        else:
-            terminal.message(_error_line(result))
-    possible = len(worklist.jobs) + len(worklist.refused) - len(refused)
+    possible = impossible = warnings = 0
+    for window in worklist.windows():
+        for warning in window.warnings[warnings:]:
+            terminal.message(f"Warning: {warning}")
+        warnings = len(window.warnings)
+        refused = list(window.refused)
+        for job in window.jobs:
+            try:
+                if job.stdin is None:
+                    check_content(job.source)
+            except ImageError as error:
+                refused.append(FileResult(job, error=error))
+            else:
+                possible += 1
+                _print_planned(job, as_json=as_json)
+        for result in refused:
+            if as_json:
+                terminal.result(json_line(result, Description()))
+            else:
+                terminal.message(_error_line(result))
+        impossible += len(refused)
     if as_json:
-        totals = {"to_upscale": possible, "refused": len(refused)}
+        totals = {"to_upscale": possible, "refused": impossible}
         terminal.result(json.dumps({"summary": totals | _counts(worklist)}))
     else:
         terminal.result(f"{pictures(possible)} to upscale{_not_taken(worklist)}")
-    return not refused
+    return not impossible
+
+
+def _print_planned(job: FileJob, *, as_json: bool) -> None:
+    exists = job.target.exists()
+    if as_json:
+        planned = {"source": str(job.source), "target": str(job.target), "replaces": exists}
+        terminal.result(json.dumps(planned))
+    else:
+        replaces = "  (replaces it)" if exists else ""
+        terminal.result(f"{printable(job.source)} -> {printable(job.target)}{replaces}")
 
 
 def print_summary(
     worklist: Worklist, summary: RunSummary, description: Description, *, as_json: bool
 ) -> None:
     """Print the figures of a run, and what failed."""
-    finished = len(summary.made) + len(summary.failed)
+    finished = summary.done + summary.failures
     ended = summary.interrupted or summary.too_many_failed
     output = summary.output_pixels / 1e6
     if as_json:
         totals = {
-            "done": len(summary.made),
-            "failed": len(summary.failed),
+            "done": summary.done,
+            "failed": summary.failures,
             "interrupted": summary.interrupted,
             "too_many_failed": summary.too_many_failed,
             "output_megapixels": round(output, 4),
@@ -176,17 +184,19 @@ def print_summary(
     elif not ended:
         why = f"; {description.why}" if description.why else ""
         terminal.result(
-            f"{len(summary.made):,} of {pictures(finished)}, {description.label}, "
+            f"{summary.done:,} of {pictures(finished)}, {description.label}, "
             f"{output:.2f} megapixels out in {summary.seconds:.1f} s ({output / summary.seconds:.2f} MP/s) "
             f"on {description.device} (backend {description.backend}{why})"
             f"{_not_taken(worklist, summary.skipped)}"
         )
         if summary.failed and finished > 1:
-            terminal.message(f"{len(summary.failed):,} failed:")
+            terminal.message(f"{summary.failures:,} failed:")
             for result in summary.failed:
                 terminal.message(f"  {printable(result.job.source)}")
+            if summary.failures > len(summary.failed):
+                terminal.message(f"  and {summary.failures - len(summary.failed):,} more")
     if ended:
-        why = f"{pictures(len(summary.failed))} failed, " if summary.too_many_failed else ""
+        why = f"{pictures(summary.failures)} failed, " if summary.too_many_failed else ""
         terminal.message(
             f"stopped: {why}{summary.finished:,} of {pictures(summary.total)} done, no partial file was "
             "left; continue with --skip-existing"
@@ -224,7 +234,7 @@ def json_line(result: FileResult, description: Description) -> str:
 
 def _counts(worklist: Worklist, skipped: int = 0) -> dict[str, object]:
     return {
-        "skipped": len(worklist.done) + skipped,
+        "skipped": worklist.skipped + skipped,
         "other_shards": worklist.other_shards,
         "left_out": dict(sorted(worklist.left_out.items())),
     }
@@ -232,7 +242,7 @@ def _counts(worklist: Worklist, skipped: int = 0) -> dict[str, object]:
 
 def _not_taken(worklist: Worklist, skipped: int = 0) -> str:
     """Return which inputs were not upscaled, and why, to be appended to a sentence."""
-    skipped += len(worklist.done)
+    skipped += worklist.skipped
     done = f"; {pictures(skipped)} skipped, their outputs exist" if skipped else ""
     others = f"; {pictures(worklist.other_shards)} left to other shards" if worklist.other_shards else ""
     return done + others + left_out_words(worklist.left_out)

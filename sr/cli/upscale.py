@@ -161,7 +161,7 @@ def command(request: UpscaleRequest) -> None:
     from sr.cli.printing import print_worklist
 
     planned = plan_run(request)
-    if request.dry_run or not (planned.worklist.jobs or request.compare):  # opening may take minutes
+    if request.dry_run or not (planned.worklist.has_work or request.compare):  # opening may take minutes
         sys.exit(0 if print_worklist(planned.worklist, as_json=request.as_json) else 1)
     summary = _upscale(request, planned, click.get_current_context().obj)
     if summary.interrupted:

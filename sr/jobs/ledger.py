@@ -10,10 +10,14 @@ import json
 import os
 import time
 import weakref
+from array import array
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from itertools import count
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from sr.jobs.job import FileJob
 
@@ -23,7 +27,7 @@ except ImportError:  # Windows: processes of one writer append to one file
     fcntl = None  # type: ignore[assignment]
 
 NAME = ".srup-ledger.jsonl"
-_PATTERN = ".srup-ledger*.jsonl"
+_START, _END = ".srup-ledger", ".jsonl"
 _WRITTEN = "written_ns"  # key; of two entries for one output the later one counts
 
 
@@ -42,7 +46,7 @@ class Ledger:
         """
         self._folder, self._settings, self._writer = folder, settings, writer
         self._descriptor: int | None = None
-        self._entries = _merged(folder)
+        self._known = _Known(folder)
         self._begun: dict[str, dict[str, Any]] = {}
 
     def is_done(self, job: FileJob) -> bool:
@@ -50,8 +54,8 @@ class Ledger:
 
         An output without an entry (a run was killed before it wrote the entry) counts as done.
         """
-        entry = self._entries.get(self._name(job.target))
-        return entry is None or {**entry, _WRITTEN: 0} == self._entry(job)
+        known = self._known.digest(self._name(job.target))
+        return known is None or known == _digest(self._entry(job))
 
     def begin(self, jobs: Iterable[FileJob]) -> None:
         """Note the state of inputs before they are read: an input that changes meanwhile is redone next time.
@@ -61,14 +65,16 @@ class Ledger:
         Raises:
             OSError: the record cannot be written.
         """
+        void = []
         for job in jobs:
+            name = self._name(job.target)
             try:
-                self._begun[self._name(job.target)] = self._entry(job)
+                self._begun[name] = self._entry(job)
             except OSError:  # it has vanished; reading it will report that
                 continue
-        void = [name for name in self._begun if self._entries.pop(name, None) is not None]
-        if void:
-            self._append({"target": name} for name in void)
+            if self._known.digest(name) is not None:
+                void.append({"target": name})
+        self._append(void)
 
     def add(self, job: FileJob) -> None:
         """Record an output that was begun and has been written.
@@ -79,13 +85,13 @@ class Ledger:
         if (entry := self._begun.pop(self._name(job.target), None)) is not None:
             self._append([entry])
 
-    def _append(self, entries: Iterable[dict[str, Any]]) -> None:
-        if self._descriptor is None:
+    def _append(self, entries: list[dict[str, Any]]) -> None:
+        if entries and self._descriptor is None:
             self._descriptor = self._opened()
             weakref.finalize(self, os.close, self._descriptor)
         for entry in entries:
-            self._entries[entry["target"]] = entry
             line = json.dumps({**entry, _WRITTEN: time.time_ns()}) + "\n"
+            assert self._descriptor is not None
             os.write(self._descriptor, line.encode())
 
     def _opened(self) -> int:
@@ -116,40 +122,67 @@ class Ledger:
             "bytes": state.st_size,
             "mtime_ns": state.st_mtime_ns,
             "settings": self._settings,
-            _WRITTEN: 0,
         }
 
 
-def has_record(folder: Path) -> bool:
-    """Say whether a folder contains a record."""
-    return any(True for _ in folder.glob(_PATTERN))
+class _Known:
+    """The latest entries of a folder, in 16 bytes each: hashes of names and of what is said about them."""
+
+    def __init__(self, folder: Path) -> None:
+        names, digests, written = array("q"), array("q"), array("q")
+        for entry in _lines(folder):
+            names.append(hash(entry["target"]))
+            digests.append(_digest(entry))
+            written.append(entry[_WRITTEN])
+        order = np.lexsort((written, names))  # of two entries of one time the later one in the file
+        self._names = np.frombuffer(names, np.int64)[order] if names else np.zeros(0, np.int64)
+        last = np.append(self._names[1:] != self._names[:-1], True)[: len(names)]
+        self._names = self._names[last]
+        self._digests = np.frombuffer(digests, np.int64)[order[last]] if names else self._names
+
+    def digest(self, name: str) -> int | None:
+        """Return what identifies the entry of an output; None if there is none."""
+        key = hash(name)
+        at = int(np.searchsorted(self._names, key))
+        return int(self._digests[at]) if at < len(self._names) and self._names[at] == key else None
 
 
-def recorded_targets(folder: Path) -> set[Path]:
-    """Return the outputs that a folder's record names."""
-    return {folder / name for name in _merged(folder)}
+class RecordedTargets:
+    """The outputs that records name, in 8 bytes each."""
+
+    def __init__(self) -> None:
+        self._hashes = np.zeros(0, np.int64)
+
+    def read(self, folder: Path) -> None:
+        """Add the outputs that a folder's record names."""
+        hashes = array("q", (hash(str(folder / entry["target"])) for entry in _lines(folder)))
+        if hashes:
+            self._hashes = np.unique(np.append(self._hashes, np.frombuffer(hashes, np.int64)))
+
+    def __contains__(self, path: Path) -> bool:
+        if not len(self._hashes):
+            return False
+        key = hash(str(path))
+        at = int(np.searchsorted(self._hashes, key))
+        return at < len(self._hashes) and bool(self._hashes[at] == key)
 
 
-def _merged(folder: Path) -> dict[str, dict[str, Any]]:
-    """Return the latest entry for each output, by its name."""
-    latest: dict[str, dict[str, Any]] = {}
-    for entry in _lines(folder):
-        known = latest.get(entry["target"])
-        if known is None or entry.get(_WRITTEN, 0) >= known.get(_WRITTEN, 0):
-            latest[entry["target"]] = entry
-    return latest
+def is_record(name: str) -> bool:
+    """Say whether a file of this name is a record."""
+    return name.startswith(_START) and name.endswith(_END)
+
+
+def _digest(entry: dict[str, Any]) -> int:
+    return hash(str([entry.get(key) for key in ("source", "bytes", "mtime_ns", "settings")]))
 
 
 def _lines(folder: Path) -> Iterator[dict[str, Any]]:
-    for path in sorted(folder.glob(_PATTERN)):
-        try:
-            lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
-        except OSError:
-            continue
-        for line in lines:
-            try:
-                entry = json.loads(line)
-                entry["target"].strip()  # a name
-                yield entry
-            except (json.JSONDecodeError, KeyError, TypeError, AttributeError):  # cut off by a crash
-                continue
+    """Yield the entries of all records; none of those that cannot be read."""
+    for path in sorted(folder.glob(f"{_START}*{_END}")):
+        with suppress(OSError), path.open(encoding="utf-8", errors="replace") as lines:
+            for line in lines:
+                with suppress(ValueError, KeyError, TypeError, AttributeError):  # cut off by a crash
+                    entry = json.loads(line)
+                    entry["target"].strip()  # a name
+                    entry[_WRITTEN] = int(entry.get(_WRITTEN, 0))
+                    yield entry

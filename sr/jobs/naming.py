@@ -3,14 +3,49 @@
 from __future__ import annotations
 
 import os
+import re
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import lru_cache
 from pathlib import Path
 
 from sr.errors import ImageError, printable
-from sr.jobs.find import name_after_source
+from sr.image.formats import read_suffixes
 from sr.jobs.job import FileJob, FileResult
+
+_FOLDERS = 1000  # whose kinship is kept
+
+
+def name_after_source(source: Path) -> str:
+    """Return a stem that tells a.jpg from a.png: "a_jpg"."""
+    return f"{source.stem}_{source.suffix[1:]}" if source.suffix else source.stem
+
+
+def any_number(suffix: str) -> str:
+    """Return a pattern of the suffix of outputs with any numbers in the place of its numbers."""
+    return re.sub(r"\d+", r"\\d+", re.escape(suffix))
+
+
+@lru_cache(_FOLDERS)
+def kinship(folder: str, suffix: str) -> Callable[[str], str]:
+    """Return a function that gives one answer for all names in a folder whose outputs may share a name.
+
+    These are names that differ in their ending, or in what `told_apart` and `suffix` append. Endings of
+    unusual spelling are known as such, not where they were appended.
+
+    Args:
+        folder: name of the folder.
+        suffix: of outputs.
+    """
+    endings = "|".join(re.escape(ending[1:]) for ending in read_suffixes())
+    appended = f"(?:_(?:{endings}){f'|{any_number(suffix)}' if suffix else ''})+\\Z"
+    pattern, prefix = re.compile(appended, re.IGNORECASE), f"{folder}_"
+
+    def kin(name: str) -> str:
+        return pattern.sub("", os.path.splitext(name)[0].removeprefix(prefix))  # noqa: PTH122  faster
+
+    return kin
 
 
 def told_apart(

@@ -21,6 +21,8 @@ from sr.jobs.pipeline import RunSettings, upscale_files
 from sr.jobs.setup import UpscalerSetup
 from sr.jobs.worklist import Worklist
 
+MOST_KEPT = 10_000  # jobs and results that a summary holds: a run may have millions
+_MOST_FOLDERS = 10_000  # that a run remembers to have cleaned; cleaning one again costs its listing
 _WAIT_S = 0.5  # before pictures that other runs have claimed are looked at again
 
 
@@ -29,8 +31,13 @@ class RunListener:
 
     wants_tiles = False  # whether `tiles_done` is to be called
 
-    def started(self, pictures: int) -> None:
-        """Called once, with the number of pictures, before the first."""
+    def planned(self, pictures: int, *, all_known: bool) -> None:
+        """Called with the number of pictures before the first, and when more have been found.
+
+        Args:
+            pictures: found so far.
+            all_known: that is all of them.
+        """
 
     def tiles_done(self, job: FileJob, done: int, total: int) -> None:
         """Called after each batch of tiles of the current picture."""
@@ -53,9 +60,11 @@ class RunSummary:
     """The figures of a run.
 
     Attributes:
-        total: pictures of the worklist.
-        made: jobs whose outputs were written.
-        failed: results of failed jobs.
+        total: pictures found.
+        done: pictures whose outputs were written.
+        made: the first of their jobs.
+        failures: pictures that failed.
+        failed: the first of their results.
         output_pixels: of all outputs, frames counted.
         seconds: the run took.
         skipped: pictures that another run made meanwhile.
@@ -64,7 +73,9 @@ class RunSummary:
     """
 
     total: int = 0
+    done: int = 0
     made: list[FileJob] = field(default_factory=list)
+    failures: int = 0
     failed: list[FileResult] = field(default_factory=list)
     output_pixels: int = 0
     seconds: float = 0.0
@@ -75,14 +86,18 @@ class RunSummary:
     @property
     def finished(self) -> int:
         """How many pictures have been dealt with."""
-        return len(self.made) + len(self.failed) + self.skipped
+        return self.done + self.failures + self.skipped
 
     def add(self, result: FileResult) -> None:
         """Count a result."""
         if result.error is not None:
-            self.failed.append(result)
+            self.failures += 1
+            if len(self.failed) < MOST_KEPT:
+                self.failed.append(result)
             return
-        self.made.append(result.job)
+        self.done += 1
+        if len(self.made) < MOST_KEPT:
+            self.made.append(result.job)
         if result.output_size is not None:
             width, height = result.output_size
             self.output_pixels += width * height * result.frames
@@ -180,14 +195,8 @@ def run_jobs(
     """
     started = time.perf_counter()
     run = _Run(worklist, listener, most_failures)
-    for text in (warning, *worklist.warnings):
-        if text:
-            listener.warned(text)
-    for folder in {job.target.parent for job in (*worklist.jobs, *worklist.done)}:
-        remove_left_over(folder)
-    listener.started(run.summary.total)
-    for refused in worklist.refused:
-        run.take(refused)
+    if warning:
+        listener.warned(warning)
     with second_interrupt_stops_at_once(), closing(run):
         run.take_all(upscale(run.jobs()))
         while run.waits_for_others:
@@ -206,11 +215,13 @@ class _Run:
     """The state of a run."""
 
     def __init__(self, worklist: Worklist, listener: RunListener, most_failures: FailureLimit | None) -> None:
-        self.summary = RunSummary(total=len(worklist.jobs) + len(worklist.refused))
+        self.summary = RunSummary()
         self._worklist, self._listener, self._most_failures = worklist, listener, most_failures
         self._records = _Records(worklist, listener)
         self._claims = Claims()
         self._of_others: list[FileJob] = []
+        self._cleaned: set[Path] = set()
+        self._warnings = 0  # of the worklist that have been passed on
 
     @property
     def waits_for_others(self) -> bool:
@@ -219,7 +230,9 @@ class _Run:
 
     def jobs(self) -> Iterator[FileJob]:
         """Yield each job when its turn comes, unless another run has it in hand, or has done it."""
-        yield from self._claimed(self._worklist.jobs)
+        for window in self._worklist.windows():
+            self._begin(window)
+            yield from self._claimed(window.jobs)
 
     def jobs_of_others(self) -> Iterator[FileJob]:
         """Wait a moment, then yield those that other runs had in hand and have not done.
@@ -241,6 +254,21 @@ class _Run:
     def close(self) -> None:
         """Give up all claims."""
         self._claims.close()
+
+    def _begin(self, window: Worklist) -> None:
+        """Count a window, clean its folders, and take what it refuses."""
+        self.summary.total += len(window.jobs) + len(window.refused)
+        self._listener.planned(self.summary.total, all_known=window.is_complete)
+        for text in window.warnings[self._warnings :]:
+            self._listener.warned(text)
+        self._warnings = len(window.warnings)
+        if len(self._cleaned) > _MOST_FOLDERS:
+            self._cleaned.clear()
+        for folder in {job.target.parent for job in (*window.jobs, *window.done)} - self._cleaned:
+            remove_left_over(folder)
+            self._cleaned.add(folder)
+        for refused in window.refused:
+            self.take(refused)
 
     def _claimed(self, jobs: Iterable[FileJob]) -> Iterator[FileJob]:
         """Yield the jobs that become ours, and note the state of their inputs."""
@@ -270,8 +298,8 @@ class _Run:
                 self._listener.interrupted(kept)
 
     def _refuse_too_many_failures(self) -> None:
-        limit, failed = self._most_failures, len(self.summary.failed)
-        if limit is not None and limit.exceeded(failed, self.summary.total):
+        limit, summary = self._most_failures, self.summary
+        if limit is not None and limit.exceeded(summary.failures, summary.total):
             raise _TooManyFailed
 
 
