@@ -50,6 +50,7 @@ print(json.dumps({
     "jobs": jobs,
     "first_window_s": round(first, 2),
     "planned_s": round(time.perf_counter() - started, 1),
+    "planned_cpu_s": round(time.process_time(), 1),
     "planning_peak_rss_mib": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10, 1),
 }))
 """
@@ -63,18 +64,22 @@ class Listing:
         names: of pictures.
         folder_size: names in each folder.
         first_picture_s: from process start to the first written output.
+        first_picture_cpu_s: seconds of processor time until then.
         first_picture_rss_mib: resident memory then.
         first_window_s: of planning alone, import included.
         planned_s: of planning everything.
+        planned_cpu_s: seconds of processor time.
         planning_peak_rss_mib: largest resident memory of the process that planned.
     """
 
     names: int
     folder_size: int
     first_picture_s: float
+    first_picture_cpu_s: float
     first_picture_rss_mib: float
     first_window_s: float
     planned_s: float
+    planned_cpu_s: float
     planning_peak_rss_mib: float
 
 
@@ -87,11 +92,11 @@ def run(names: int, folder_size: int, *, scratch: Path | None = None) -> Listing
     with tempfile.TemporaryDirectory(dir=scratch) as temporary:
         tree = Path(temporary) / "in"
         make_tree(tree, names, folder_size)
-        seconds, resident = _first_picture(tree, Path(temporary) / "out")
+        first = _first_picture(tree, Path(temporary) / "out")
         planned = _planned(tree, Path(temporary) / "planned")
     if planned.pop("jobs") != names:
         raise DataError(f"not all of the {names:,} names were planned")
-    return Listing(names, folder_size, round(seconds, 2), round(resident, 1), **planned)
+    return Listing(names, folder_size, *first, **planned)
 
 
 def make_tree(tree: Path, names: int, folder_size: int) -> None:
@@ -108,8 +113,8 @@ def make_tree(tree: Path, names: int, folder_size: int) -> None:
         os.link(original, f"{folder}/picture-{number:08}.png")
 
 
-def _first_picture(tree: Path, out: Path) -> tuple[float, float]:
-    """Return seconds from process start to the first output, and resident MiB then."""
+def _first_picture(tree: Path, out: Path) -> tuple[float, float, float]:
+    """Return seconds from process start to the first output, processor seconds and resident MiB till then."""
     command = [sys.executable, "-m", "sr.cli", "upscale", str(tree), "-o", str(out), "--format", "png"]
     started = time.perf_counter()
     with subprocess.Popen(
@@ -121,7 +126,10 @@ def _first_picture(tree: Path, out: Path) -> tuple[float, float]:
         try:
             while process.poll() is None and time.perf_counter() < started + _PATIENCE_S:
                 if any(not path.name.startswith(TEMPORARY_PREFIX) for path in out.rglob("*.png")):
-                    return time.perf_counter() - started, resident_mib(process.pid)
+                    seconds = time.perf_counter() - started
+                    ticks = Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()[11:13]
+                    cpu = sum(map(int, ticks)) / os.sysconf("SC_CLK_TCK")
+                    return round(seconds, 2), round(cpu, 2), round(resident_mib(process.pid), 1)
                 time.sleep(_POLL_S)
         finally:
             process.kill()

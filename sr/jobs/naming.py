@@ -63,22 +63,20 @@ def told_apart(
         The jobs, and refusals of jobs that would still share a name or replace an input.
     """
     resolve = _resolver()
-    jobs = list({(resolve(job.source), resolve(job.target)): job for job in jobs}.values())
+    named_twice = {(resolve(job.source), resolve(job.target)): job for job in jobs}
+    sources, targets = map(list, zip(*named_twice, strict=True)) if named_twice else ([], [])
+    jobs = list(named_twice.values())
     for stem in (name_after_source, lambda path: f"{path.parent.name}_{name_after_source(path)}"):
-        clashing = _clashing(jobs, resolve)
-        jobs = [
-            replace(job, target=job.target.with_name(named(job.source, stem(job.source))))
-            if job.target in clashing
-            else job
-            for job in jobs
-        ]
-    clashing, sources = _clashing(jobs, resolve), {resolve(job.source): job.source for job in jobs}
+        for at in _clashing(targets):
+            target = jobs[at].target.with_name(named(jobs[at].source, stem(jobs[at].source)))
+            jobs[at], targets[at] = replace(jobs[at], target=target), resolve(target)
+    clashing, inputs = set(_clashing(targets)), dict(zip(sources, jobs, strict=True))
     kept, refused = [], []
-    for job in jobs:
-        if job.target in clashing:
+    for at, job in enumerate(jobs):
+        if at in clashing:
             why = "several inputs would be written there; upscale them one by one, with -o"
-        elif (replaced := sources.get(resolve(job.target))) is not None:
-            why = f"would replace the input {printable(replaced)}; name another output (-o)"
+        elif (replaced := inputs.get(targets[at])) is not None:
+            why = f"would replace the input {printable(replaced.source)}; name another output (-o)"
         else:
             kept.append(job)
             continue
@@ -86,20 +84,25 @@ def told_apart(
     return kept, refused
 
 
-def _clashing(jobs: Sequence[FileJob], resolve: Callable[[Path], str]) -> set[Path]:
-    names = Counter(resolve(job.target) for job in jobs)
-    return {job.target for job in jobs if names[resolve(job.target)] > 1}
+def _clashing(targets: Sequence[str]) -> list[int]:
+    """Return the positions of targets that are there more than once."""
+    if len(set(targets)) == len(targets):
+        return []
+    times = Counter(targets)
+    return [at for at, target in enumerate(targets) if times[target] > 1]
 
 
 def _resolver() -> Callable[[Path], str]:
     """Return a function that says which file a path means; it looks at each folder once."""
-    folders: dict[Path, str] = {}
+    folders: dict[str, str] = {}
 
     def resolve(path: Path) -> str:
-        if os.path.islink(path):  # noqa: PTH114  as fast as it gets
-            return os.path.normcase(os.path.realpath(path))
-        if path.parent not in folders:
-            folders[path.parent] = os.path.realpath(path.parent)
-        return os.path.normcase(os.path.join(folders[path.parent], path.name))  # noqa: PTH118
+        text = str(path)
+        if os.path.islink(text):  # noqa: PTH114  as fast as it gets
+            return os.path.normcase(os.path.realpath(text))
+        folder, name = os.path.split(text)
+        if folder not in folders:
+            folders[folder] = os.path.realpath(folder)
+        return os.path.normcase(f"{folders[folder]}{os.sep}{name}")
 
     return resolve

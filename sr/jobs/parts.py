@@ -37,7 +37,9 @@ def folder_parts(worklist: Worklist, folder: Path, rules: OutputRules) -> Iterat
     worklist.ledgers[root] = Ledger(root, settings=rules.settings, writer=rules.writer)
     for found in find_pictures(folder, output=root, suffix=rules.suffix):
         _count_left_out(worklist, found, folder, rules)
-        matching = [path for path in found.pictures if rules.take(path.relative_to(folder))]
+        matching = found.pictures
+        if rules.include or rules.exclude:
+            matching = [path for path in matching if rules.take(path.relative_to(folder))]
         pictures, taken = pictures + len(found.pictures), taken + len(matching)
         yield _part(worklist, matching, folder, rules)
     if not pictures:
@@ -82,10 +84,13 @@ def _part(
         beside: files of the folder that are not to be done, whose outputs may have the same names.
     """
     root, shard = rules.root(folder), rules.shard
+    mirrored: dict[Path, Path] = {}
 
     def job(path: Path) -> FileJob:
-        name = rules.name(path, path.stem)
-        return FileJob(path, root / path.relative_to(folder).parent / name, ledger=root)
+        parent = path.parent
+        if parent not in mirrored:
+            mirrored[parent] = root / parent.relative_to(folder)
+        return FileJob(path, mirrored[parent] / rules.name(path, path.stem), ledger=root)
 
     ours, others = files, [*beside]
     if shard is not None:

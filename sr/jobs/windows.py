@@ -138,15 +138,17 @@ def _windows(worklist: Worklist, parts: Iterable[Part], rules: OutputRules) -> I
 def _fill(worklist: Worklist, part: Part, rules: OutputRules, *, is_first: bool) -> None:
     """Plan one window; whoever is told of existing outputs is told before work has begun."""
     jobs, refused = told_apart([*part.jobs, *part.beside], rules.name)
-    others = {job.source for job in part.beside}
-    jobs = [job for job in jobs if job.source not in others]
-    worklist.refused = part.refused + [result for result in refused if result.job.source not in others]
+    if part.beside:
+        others = {job.source for job in part.beside}
+        jobs = [job for job in jobs if job.source not in others]
+        refused = [result for result in refused if result.job.source not in others]
+    worklist.refused = part.refused + refused
     existing = [] if rules.existing == "overwrite" else [job for job in jobs if os.path.lexists(job.target)]
     if rules.existing == "refuse" and is_first:
         _refuse(existing)
     done = {job for job in existing if rules.existing == "refuse" or _is_done(worklist, job)}
-    worklist.jobs = [job for job in jobs if job not in done]
-    worklist.done = [job for job in jobs if job in done]
+    worklist.jobs = [job for job in jobs if job not in done] if done else jobs
+    worklist.done = [job for job in jobs if job in done] if done else []
     worklist.skipped += len(done)
     worklist.outdated = {
         job: state for job in existing if job not in done and (state := _state(job.target)) is not None
