@@ -34,7 +34,7 @@ from train.loop import Stopped, Trainer
 from train.run import run_training
 from train.state import load_config, load_state
 
-pytestmark = pytest.mark.usefixtures("one_thread")
+pytestmark = pytest.mark.usefixtures("one_thread", "no_curves")
 
 STAGES = ("l1:1", "l2:2:frozen:lr=1e-3")
 

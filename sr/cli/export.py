@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
 
 import click
 
 from sr.cli import options, options_engine
-from sr.cli.export_triton import check_serving, export_repository, serving
+from sr.cli.export_request import ExportRequest
+from sr.cli.export_triton import export_repository, serving
 from sr.cli.help import GroupedCommand
 from sr.errors import require_extra
 
@@ -79,63 +79,40 @@ EXAMPLES = (
     help="Output folder.  [default: . for ONNX, srup/engines in the user's cache folder for "
     "engines; Triton needs one]",
 )
-def command(
-    onnx: bool,
-    trt: bool,
-    trt_rtx: bool,
-    triton: bool,
-    weights: str,
-    scales: tuple[int, ...],
-    io: Literal["uint8", "float32"],
-    precision: Literal["fp32", "fp16", "int8"] | None,
-    attention: str,
-    calibrate: Path | None,
-    licence: str | None,
-    data_note: str | None,
-    output: Path | None,
-    targets: tuple[int, ...],
-    tile: int | None,
-    batch: int | None,
-    builder_level: int | None,
-    compatible: bool,
-    plans: tuple[Path, ...],
-    halo: int | None,
-) -> None:
+@options.as_record(ExportRequest)
+def command(request: ExportRequest) -> None:
     """Export trained weights to ONNX, to TensorRT engines, or for a Triton server.
 
     ONNX files are folded and checked; a model card (.md) is written beside each. Engines of the
     presets that ship are built without PyTorch; TensorRT-RTX engines without a GPU.
     """
-    from sr.cli.report_engines import EngineOptions, check_building, export_engines
+    request.check()
+    if request.onnx:
+        _export_onnx(request)
+    if request.triton:
+        export_repository(request)
+    if request.backends:
+        from sr.cli.report_engines import export_engines
 
-    options = EngineOptions(targets, tile, batch, builder_level, compatible)
-    if not (onnx or trt or trt_rtx or triton):
-        raise click.UsageError("choose an output: --onnx, --trt or --trt-rtx, or several; or --triton")
-    served = {"plans": plans, "tile": tile, "batch": batch, "halo": halo}
-    check_building(options, served, trt=trt, trt_rtx=trt_rtx, triton=triton)
-    check_serving(triton=triton, others=(onnx, trt, trt_rtx), precision=precision, output=output)
-    if not onnx and (io, attention) != ("uint8", "frozen"):
-        raise click.UsageError("engines have uint8 IO and frozen attention; --io and --attention need --onnx")
-    if (precision == "int8") != (calibrate is not None):
-        raise click.UsageError("--precision int8 and --calibrate need each other")
-    if not onnx and (licence, data_note) != (None, None):
-        raise click.UsageError("--licence and --data-note need --onnx")
-    if precision == "int8" and (trt or trt_rtx or io != "uint8"):
-        raise click.UsageError("int8 is for ONNX files with uint8 IO")
-    if onnx:
-        require_extra("torch", "torch", "safetensors", "onnx", "onnxscript", purpose="srup export --onnx")
-        from deploy.export import ExportSpec, export_files
+        export_engines(request)
 
-        spec = ExportSpec(precision or "fp32", io, attention, calibrate, licence, data_note)
-        for path in export_files(weights, scales, output or Path(), spec, note=_note, cards=True):
-            click.echo(f"{path}  {path.stat().st_size / 1e6:.2f} MB")
-    if triton and output is not None:
-        export_repository(weights, scales, output, served)
-    backends = [name for name, asked in (("trt", trt), ("trt-rtx", trt_rtx)) if asked]
-    if backends:
-        export_engines(
-            backends, weights, scales, precision=precision or "fp16", folder=output, options=options
-        )
+
+def _export_onnx(request: ExportRequest) -> None:
+    """Write ONNX files and their cards; print the path and size of each."""
+    require_extra("torch", "torch", "safetensors", "onnx", "onnxscript", purpose="srup export --onnx")
+    from deploy.export import ExportSpec, export_files
+
+    spec = ExportSpec(
+        request.precision or "fp32",
+        request.io,
+        request.attention,
+        request.calibrate,
+        request.licence,
+        request.data_note,
+    )
+    folder = request.output or Path()
+    for path in export_files(request.weights, request.scales, folder, spec, note=_note, cards=True):
+        click.echo(f"{path}  {path.stat().st_size / 1e6:.2f} MB")
 
 
 def _note(text: str) -> None:

@@ -1,13 +1,14 @@
-"""`srup export --triton`: its options, which of the others go with it, and what it prints."""
+"""`srup export --triton`: its options, and what it prints."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
 import click
 
+from sr.cli.export_request import ExportRequest
 from sr.cli.types import IntOrWord
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -40,34 +41,7 @@ def serving(command: Command) -> Command:
     return command
 
 
-def check_serving(
-    *, triton: bool, others: Sequence[bool], precision: str | None, output: Path | None
-) -> None:
-    """Check that `--triton` stands alone.
-
-    Args:
-        triton: it was given.
-        others: the other outputs of `srup export`, as they were given.
-        precision: of `--precision`.
-        output: of `-o`.
-
-    Raises:
-        click.UsageError: it does not.
-    """
-    if not triton:
-        return
-    if any(others):
-        raise click.UsageError(
-            "--triton makes no ONNX files and builds no engines; build TensorRT engines with --trt first and "
-            "name them with --plan (Triton cannot load those of --trt-rtx)"
-        )
-    if precision not in (None, "fp32"):
-        raise click.UsageError("--triton serves fp32, and engines in their own precision; drop --precision")
-    if output is None:
-        raise click.UsageError("--triton needs the folder of the model repository (-o)")
-
-
-def export_repository(weights: str, scales: Sequence[int], folder: Path, settings: dict[str, Any]) -> None:
+def export_repository(request: ExportRequest) -> None:
     """Write a model repository; print the folder of each model and what the server needs for it.
 
     Raises:
@@ -75,7 +49,13 @@ def export_repository(weights: str, scales: Sequence[int], folder: Path, setting
     """
     from deploy.triton.repository import RepositorySpec, write_repository
 
-    given = {name: settings[name] for name in ("tile", "batch", "halo") if settings[name] is not None}
-    spec = RepositorySpec(weights, tuple(scales), settings["plans"], **given)
-    for model in write_repository(spec, folder):
+    spec = RepositorySpec(
+        request.weights,
+        request.scales,
+        request.plans,
+        tile=request.tile,
+        batch=request.batch or RepositorySpec.batch,
+        halo=request.halo,
+    )
+    for model in write_repository(spec, request.output or Path()):
         click.echo(f"{model.folder}  {model.note}".rstrip())

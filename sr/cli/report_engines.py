@@ -2,81 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from types import ModuleType
-from typing import Any
 
 import click
 
 from sr.backends.tensorrt.gpus import Gpu, visible_gpus
 from sr.backends.tensorrt.manifest import Engine, EngineManifest, plans_in
 from sr.backends.tensorrt.modules import MODULES, TITLES, load_module
-from sr.backends.tensorrt.spec import EngineSpec
 from sr.backends.tensorrt.store import EngineStore
 from sr.cli.building import build_engine, engine_progress
 from sr.cli.console import terminal
+from sr.cli.export_request import ExportRequest
 from sr.errors import OutOfDeviceMemoryError, SrupError
-from sr.network.descriptor import Precision
 
 
-@dataclass(frozen=True)
-class EngineOptions:
-    """The options of `srup export` about engines; None, empty and False mean not given.
-
-    Attributes:
-        targets: compute capabilities, from `--gpu`.
-        tile, batch, builder_level, compatible: as in `EngineSpec`.
-    """
-
-    targets: tuple[int, ...] = ()
-    tile: int | None = None
-    batch: int | None = None
-    builder_level: int | None = None
-    compatible: bool = False
-
-    def spec(self, backend: str, scale: int, precision: Precision) -> EngineSpec:
-        """Return what engine to build for a backend."""
-        usual = EngineSpec(scale, precision, self.tile or EngineSpec.tile, self.batch or EngineSpec.batch)
-        if backend == "trt-rtx":
-            return replace(usual, targets=self.targets)
-        return replace(usual, builder_level=self.builder_level, compatible=self.compatible)
-
-
-def check_building(
-    options: EngineOptions, served: Mapping[str, Any], *, trt: bool, trt_rtx: bool, triton: bool
-) -> None:
-    """Check that each option about engines and serving belongs to an output that is made.
-
-    Raises:
-        click.UsageError: one does not.
-    """
-    values = {**asdict(options), **served}
-    needs = {
-        "targets": ("--gpu", trt_rtx, "--trt-rtx; TensorRT builds only for the GPUs of this machine"),
-        "builder_level": ("--builder-level", trt, "--trt"),
-        "compatible": ("--compatible", trt, "--trt"),
-        "tile": ("--tile", trt or trt_rtx or triton, "--trt, --trt-rtx or --triton"),
-        "batch": ("--batch", trt or trt_rtx or triton, "--trt, --trt-rtx or --triton"),
-        "plans": ("--plan", triton, "--triton"),
-        "halo": ("--halo", triton, "--triton"),
-    }
-    for name, (option, met, need) in needs.items():
-        if values[name] not in (None, False, ()) and not met:
-            raise click.UsageError(f"{option} needs {need}")
-
-
-def export_engines(
-    backends: Sequence[str],
-    weights: str,
-    scales: Sequence[int],
-    *,
-    precision: Precision,
-    folder: Path | None,
-    options: EngineOptions,
-) -> None:
+def export_engines(request: ExportRequest) -> None:
     """Build the engines of each backend, scale and kind of GPU; print path and size of each.
 
     Raises:
@@ -84,13 +27,13 @@ def export_engines(
     """
     from deploy.engines.models import engine_models
 
-    store = EngineStore(folder, builder=build_engine)
-    modules = {backend: load_module(backend) for backend in backends}
+    store = EngineStore(request.output, builder=build_engine)
+    modules = {backend: load_module(backend) for backend in request.backends}
     kinds = _kinds(visible_gpus())
-    models = engine_models(weights, scales, precision, store.folder)
+    models = engine_models(request.weights, request.scales, request.precision or "fp16", store.folder)
     for backend, module in modules.items():
         for scale, onnx in models:
-            spec = options.spec(backend, scale, precision)
+            spec = request.engine(backend, scale)
             for gpu in _gpus_for(spec.targets, kinds):
                 with engine_progress(f"x{scale}") as progress:
                     engine = store.get(onnx, spec, module, gpu=gpu, progress=progress, log=_log)
