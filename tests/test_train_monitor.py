@@ -1,6 +1,7 @@
 """The reports of a run: rates, records that survive a crash, TensorBoard, curves."""
 
 import json
+import time
 from pathlib import Path
 from typing import Any
 
@@ -92,6 +93,7 @@ def test_tensorboard_shows_loss_rate_and_quality(tmp_path: Path) -> None:
     for epoch in (1, 2, 3):
         metrics.write(measured(epoch))
     metrics.close()
+    time.sleep(1)  # files of one second may be read in any order
     metrics.start(epoch=2)  # resumed: the third epoch is done again
     metrics.write(measured(3) | {"loss": 7.0})
     metrics.close()

@@ -123,7 +123,7 @@ def plot_curves(records: list[dict[str, Any]], path: Path) -> bool:
         top.semilogy([r["epoch"] for r in part], [r["loss"] for r in part], marker=".", label=stage)
     top.set_ylabel("loss")
     if records:
-        top.legend()
+        top.legend(loc="upper right")  # "best" warns where it takes long
     measured = [r for r in records if r.get("quality")]
     for name in dict.fromkeys(name for r in measured for name in r["quality"]):
         rows = [(r["epoch"], r["quality"][name]["psnr_y"]) for r in measured if name in r["quality"]]
@@ -131,7 +131,7 @@ def plot_curves(records: list[dict[str, Any]], path: Path) -> bool:
     bottom.set_xlabel("epoch")
     bottom.set_ylabel("Y-PSNR in dB")
     if measured:
-        bottom.legend()
+        bottom.legend(loc="lower right")
     with atomic_write(path) as temporary:
         figure.savefig(temporary, dpi=110)
     return True
