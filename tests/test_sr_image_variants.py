@@ -2,8 +2,11 @@
 
 import struct
 import zlib
+from collections.abc import Iterator
+from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import pytest
@@ -11,8 +14,19 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from sr.errors import ImageError
-from sr.image import Picture, identify, read_picture
-from tests.pictures import avif_with_aperture, encoded, tiff
+from sr.image import (
+    FORMATS,
+    Frame,
+    Picture,
+    PictureSequence,
+    WriteOptions,
+    identify,
+    read_picture,
+    write_picture,
+    write_sequence,
+)
+from sr.image.encode import save_with_pillow
+from tests.pictures import PNG_GREY, PNG_PALETTE, avif_with_aperture, encoded, png, png_chunk, tiff
 
 RANDOM = np.random.default_rng(0)
 RGB: NDArray[np.uint8] = RANDOM.integers(0, 256, (32, 48, 3), np.uint8)
@@ -185,6 +199,13 @@ def bmp(size: int, *, bits: int, compression: int, rows: bytes, width: int = 4, 
     return b"BM" + struct.pack("<IHHI", start + len(rows), 0, 0, start) + header + palette + rows
 
 
+def oversized_palette() -> bytes:
+    content = bytearray(bmp(40, bits=8, compression=0, rows=bytes(8)))
+    content[46:50] = struct.pack("<I", 300)
+    content[10:14] = struct.pack("<I", 54 + 1200)
+    return bytes(content).ljust(54 + 1200 + 8, b"\0")
+
+
 @pytest.mark.parametrize(
     ("name", "content"),
     [
@@ -193,6 +214,7 @@ def bmp(size: int, *, bits: int, compression: int, rows: bytes, width: int = 4, 
         ("CMYK", bmp(40, bits=32, compression=11, rows=bytes(32))),
         ("2 bits", bmp(40, bits=2, compression=0, rows=bytes(8))),
         ("64 bits", bmp(40, bits=64, compression=0, rows=bytes(64))),
+        ("more colours than 256", oversized_palette()),
         ("Huffman of OS/2", bmp(64, bits=1, compression=3, rows=bytes(8))),
         ("RLE24 of OS/2", bmp(64, bits=24, compression=4, rows=bytes(24))),
     ],
@@ -230,3 +252,91 @@ def test_an_avif_is_cut_to_its_clean_aperture(tmp_path: Path) -> None:
     (tmp_path / "in.avif").write_bytes(avif_with_aperture(content, **part, size=(32, 48)))
     with pytest.raises(ImageError, match="damaged"):
         read_picture(tmp_path / "in.avif")
+
+
+@pytest.mark.parametrize(("kind", "code"), [(1, "B"), (3, "H"), (4, "I"), (6, "b"), (8, "h"), (9, "i")])
+@pytest.mark.parametrize("order", ["<", ">"])
+def test_an_orientation_of_any_whole_number_turns(tmp_path: Path, kind: int, code: str, order: str) -> None:
+    header = (b"II*\0" if order == "<" else b"MM\0*") + struct.pack(order + "IH", 8, 1)
+    value = struct.pack(order + code, 6).ljust(4, b"\0")
+    exif = b"Exif\0\0" + header + struct.pack(order + "HHI", 0x0112, kind, 1) + value + bytes(4)
+    (tmp_path / "in.webp").write_bytes(encoded(RGB, "WEBP", lossless=True, exif=exif))
+    picture = read_picture(tmp_path / "in.webp")
+    np.testing.assert_array_equal(picture.pixels, np.rot90(RGB, -1))
+
+
+@pytest.mark.parametrize("bits", [[8], [8, 8, 8, 1]])
+def test_tiff_depths_that_are_not_one_for_each_channel(tmp_path: Path, bits: list[int]) -> None:
+    """libtiff takes one for all, and no notice of surplus ones."""
+    content = tiff(TAGS | {258: (3, bits)}, [RGB.tobytes()])
+    np.testing.assert_array_equal(read(tmp_path, content).pixels, RGB)
+
+
+def test_the_canvas_of_a_still_gif_is_transparent_where_its_frame_is_not(tmp_path: Path) -> None:
+    """As in animations, and as browsers show it; Pillow gives it the colour of the background."""
+    whole = bytearray(encoded(Image.fromarray(GREY), "GIF"))
+    whole[6:10] = struct.pack("<HH", 50, 40)  # the screen; the frame has 48x32
+    (tmp_path / "in.gif").write_bytes(whole)
+    picture = read_picture(tmp_path / "in.gif")
+    assert picture.alpha is not None
+    np.testing.assert_array_equal(picture.pixels[:32, :48, 0], GREY)
+    assert (picture.alpha[:32, :48] == 255).all()
+    assert picture.alpha.sum() == 255 * 32 * 48
+
+
+def test_what_is_damaged_in_a_png_is_not_its_end(tmp_path: Path) -> None:
+    rows = [bytes(4)] * 4
+    palette = png(rows, width=4, bits=8, colour=PNG_PALETTE, before=png_chunk(b"PLTE", bytes(3)))
+    empty_chunk = png(rows, width=4, bits=8, colour=PNG_GREY, before=png_chunk(b"cHRM", b""))
+    for content in (palette.replace(png_chunk(b"PLTE", bytes(3)), b""), empty_chunk):
+        (tmp_path / "in.png").write_bytes(content)
+        with pytest.raises(ImageError, match="damaged or truncated PNG"):
+            read_picture(tmp_path / "in.png")
+
+
+def test_a_directory_where_no_file_can_have_one_is_damage(tmp_path: Path) -> None:
+    for offset in (1 << 62, (1 << 64) - 1):
+        with pytest.raises(ImageError, match="TIFF[);]"):
+            read(tmp_path, b"II+\0" + struct.pack("<HHQ", 8, 0, offset))
+
+
+def test_what_an_encoder_refuses_is_said_in_our_words(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Pillow cannot write RGB as XBM."""
+    monkeypatch.setitem(FORMATS, "BMP", replace(FORMATS["BMP"], writer=xbm))
+    with pytest.raises(ImageError) as caught:
+        write_picture(tmp_path / "out.bmp", Picture(RGB))
+    assert str(caught.value).startswith(f"{tmp_path / 'out.bmp'}: the encoder of XBM refuses")
+    assert "mode" not in str(caught.value)
+    assert not list(tmp_path.iterdir())
+
+
+def xbm(file: BinaryIO, picture: Picture, _: WriteOptions) -> None:
+    save_with_pillow(file, picture, replace(FORMATS["BMP"], name="XBM", pillow_name="XBM"))
+
+
+@pytest.mark.parametrize("suffix", [".bmp", ".webp", ".png", ".tif"])
+def test_a_mistake_of_ours_in_writing_stays_a_traceback(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, suffix: str
+) -> None:
+    def mistaken(*_: object, **__: object) -> None:
+        raise ValueError("operands could not be broadcast together")
+
+    monkeypatch.setattr("sr.image.encode.joined_samples", mistaken)
+    with pytest.raises(ValueError, match="broadcast"):
+        write_picture(tmp_path / f"out{suffix}", Picture(RGB))
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_mistake_of_ours_between_frames_stays_a_traceback(tmp_path: Path) -> None:
+    """Pillow's encoder asks for the frames."""
+
+    def frames() -> Iterator[Frame]:
+        yield Frame(Picture(RGB), 40)
+        raise ValueError("operands could not be broadcast together")
+
+    sequence = PictureSequence(tmp_path / "in", "GIF", "frames", 2, 32, 48, 1 << 20)
+    with pytest.raises(ValueError, match="broadcast"):
+        write_sequence(tmp_path / "out.webp", sequence, frames())
+    assert not list(tmp_path.iterdir())

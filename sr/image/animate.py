@@ -12,6 +12,7 @@ from sr.image.encode import metadata_arguments
 from sr.image.formats.png_chunks import rgba
 from sr.image.formats.spec import FormatSpec, SequenceInfo
 from sr.image.picture import Frame, Picture
+from sr.image.refusals import encoding
 
 
 def save_frames_with_pillow(
@@ -28,7 +29,8 @@ def save_frames_with_pillow(
     """
     lazy = _Lazy(iter(frames), info.count)
     arguments = metadata_arguments(lazy.first.picture, spec) | arguments
-    lazy.save(file, spec.pillow_name, save_all=True, duration=lazy.durations, **arguments)
+    with encoding(spec.name):
+        lazy.save(file, spec.pillow_name, save_all=True, duration=lazy.durations, **arguments)
 
 
 class _Lazy(Image.Image):

@@ -53,7 +53,10 @@ class TiffReader:
         if isinstance(self._source, bytes | bytearray):
             data = bytes(self._source[offset : offset + size])
         else:
-            self._source.seek(min(offset, 1 << 62))  # a hostile offset may exceed a file position
+            try:
+                self._source.seek(offset)
+            except (OSError, OverflowError) as error:  # more than a position in a file can be
+                raise ValueError("the data ends too early") from error
             data = self._source.read(size)
         if len(data) != size:
             raise ValueError("the data ends too early")

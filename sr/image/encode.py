@@ -11,6 +11,7 @@ from PIL import Image
 from sr.image.formats.spec import FormatSpec
 from sr.image.metadata import is_grey_profile, resized_exif, without_orientation
 from sr.image.picture import Picture, Pixels
+from sr.image.refusals import encoding
 
 
 def save_with_pillow(
@@ -33,7 +34,8 @@ def save_with_pillow(
     image = Image.fromarray(joined_samples(picture, spec))
     if prepare is not None:
         image = prepare(image)
-    image.save(file, spec.pillow_name, **(metadata_arguments(picture, spec) | arguments))
+    with encoding(spec.name):
+        image.save(file, spec.pillow_name, **(metadata_arguments(picture, spec) | arguments))
 
 
 def metadata_arguments(picture: Picture, spec: FormatSpec) -> dict[str, Any]:

@@ -48,6 +48,7 @@ EXIF_PREFIX = b"Exif\x00\x00"  # of the APP1 segment; Pillow expects and gives i
 _ORIENTATION, _XMP, _IPTC = 0x0112, 0x02BC, 0x83BB
 _EXIF_IFD, _GPS_IFD = 0x8769, 0x8825
 _BYTE, _SHORT, _LONG, _UNDEFINED = 1, 3, 4, 7  # field types
+_WHOLE_NUMBERS = (_BYTE, _SHORT, _LONG, 6, 8, 9)  # with the signed ones, which some programs write
 _WIDTH_TAGS = frozenset({0x0100, 0xA002, 0x1001})  # ImageWidth, PixelXDimension, RelatedImageWidth
 _HEIGHT_TAGS = frozenset({0x0101, 0xA003, 0x1002})  # ImageLength, PixelYDimension, RelatedImageLength
 # What a TIFF's first directory says about the photograph rather than about how its pixels are stored:
@@ -78,9 +79,8 @@ def upright_exif(exif: bytes) -> tuple[bytes | None, int]:
         if reader.big:
             return None, 0
         entry = tags.get(_ORIENTATION)
-        if isinstance(entry, Entry) and entry.kind in (_SHORT, _LONG):
-            code = reader.order + ("H" if entry.kind == _SHORT else "I")
-            orientation = struct.unpack(code, entry.data[: struct.calcsize(code)])[0]
+        if isinstance(entry, Entry) and entry.kind in _WHOLE_NUMBERS:
+            orientation = reader.numbers(entry)[0]
             _set_number(body, reader.order, _ORIENTATION, entry.record, 1)
         if any(body[link : link + 4]):
             body[link : link + 4] = bytes(4)  # the second directory is the thumbnail's

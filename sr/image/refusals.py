@@ -1,17 +1,20 @@
-"""Why a picture file is refused: told apart at the border to the decoders.
+"""Why a picture file is refused: told apart at the border to the decoders and encoders.
 
 A decoder that fails means one of four things. The file is damaged; it is sound, but of a variant that is
 not supported; it exceeds a limit of the decoder; or the file cannot be read at all, which is the
-environment's fault. Whatever else is raised is a mistake of ours and stays a traceback. Texts of libraries
+environment's fault. An encoder that fails has a limit that `FormatSpec` does not know, or the file cannot
+be written. Whatever else is raised is a mistake of ours and stays a traceback. Texts of libraries
 are not shown: they are the cause of the error (`__cause__`), see `SRUP_DEBUG`.
 """
 
 from __future__ import annotations
 
 import errno
+import re
 import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
+from traceback import walk_tb
 
 from sr.errors import ImageError, SrupError, one_line
 
@@ -19,9 +22,13 @@ from sr.errors import ImageError, SrupError, one_line
 _OF_VARIANTS = (
     *("unsupported", "not supported", "cannot handle", "unknown pixel mode", "not configured"),
     *("not implemented", "unknown raw mode", "no decoder", "decoder error -2", "unrecognized image mode"),
+    "invalid palette size",  # a BMP with more colours than its pixels can name
 )
 _OF_LIMITS = ("max_text", "too much memory", "exceeds limit", "decompressed data too large")
+_OF_DAMAGED_PARTS = re.compile(r"truncated \w+ chunk")  # of a PNG; behind it the file goes on
 _OF_CUT_FILES = ("truncated", "premature end", "unexpected end", "ends too early", "end of file")
+# Of a seek to where a damaged file points.
+_OF_IMPOSSIBLE_POSITIONS = (errno.EINVAL, errno.EOVERFLOW)
 
 
 @contextmanager
@@ -44,7 +51,7 @@ def decoding(name: str, format_name: str, *, by_library: bool = True) -> Iterato
     except (SrupError, MemoryError):
         raise
     except Exception as error:
-        of_file = isinstance(error, OSError) and error.errno is not None
+        of_file = isinstance(error, OSError) and error.errno not in (None, *_OF_IMPOSSIBLE_POSITIONS)
         of_data = by_library or isinstance(error, ValueError | struct.error)
         if of_file or not of_data:
             raise
@@ -61,7 +68,7 @@ def complaint(error: BaseException, format_name: str, subject: str = "") -> str:
         return unsupported(format_name, subject)
     if any(words in reason for words in _OF_LIMITS):
         return f"a {format_name} with more metadata than is read; remove it first, e.g. with exiftool -all="
-    if any(words in reason for words in _OF_CUT_FILES):
+    if any(words in reason for words in _OF_CUT_FILES) and not _OF_DAMAGED_PARTS.search(reason):
         return f"the file ends before the picture does (truncated {format_name}); get a whole copy"
     return f"damaged or truncated {format_name}; get an intact copy"
 
@@ -80,3 +87,34 @@ def unreadable(error: OSError) -> str:
         errno.EACCES: "check its permissions",
     }.get(error.errno or 0, "give another file")
     return f"cannot be read ({one_line(error)}); {remedy}"
+
+
+class EncoderError(Exception):
+    """An encoder has refused a picture; its own words are the cause."""
+
+
+@contextmanager
+def encoding(format_name: str) -> Iterator[None]:
+    """Turn what Pillow's encoders raise into an `EncoderError`; a mistake of ours stays what it is.
+
+    Raises:
+        EncoderError: the encoder refuses the picture.
+        OSError: the file cannot be written.
+    """
+    try:
+        yield
+    except (OSError, ValueError, RuntimeError) as error:
+        by_system = isinstance(error, OSError) and error.errno is not None
+        if by_system or not _raised_by_pillow(error):
+            raise
+        raise EncoderError(refusal_of_encoder(format_name)) from error
+
+
+def refusal_of_encoder(format_name: str) -> str:
+    """Say that an encoder refuses a picture."""
+    return f"the encoder of {format_name} refuses this picture"
+
+
+def _raised_by_pillow(error: Exception) -> bool:
+    last = [frame for frame, _ in walk_tb(error.__traceback__)][-1]
+    return str(last.f_globals.get("__name__", "")).startswith("PIL.")

@@ -6,6 +6,8 @@ here, so that they stay byte for byte what they were.
 
 from __future__ import annotations
 
+import errno
+import os
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -22,6 +24,7 @@ from sr.image.formats.tiff_pages import (
 from sr.image.formats.tiff_tags import descriptive_tags
 from sr.image.metadata import add_to_tiff, is_grey_profile, resized_exif
 from sr.image.picture import Picture
+from sr.image.refusals import EncoderError, refusal_of_encoder
 from sr.image.vips import REDUCE, vips_library
 
 TIFF_COMPRESSIONS_OF_VIPS = {"tiff_lzw": "lzw", "tiff_adobe_deflate": "deflate", None: "none"}
@@ -40,6 +43,7 @@ def write_sixteen_bit_tiff(file: BinaryIO, picture: Picture, options: WriteOptio
     Raises:
         MissingExtraError: pyvips is not installed.
         OSError: the file cannot be written.
+        EncoderError: libvips refuses the picture.
     """
     vips = vips_library("writing 16 bits per channel", alternative=REDUCE)
     target = vips.Target.new_to_descriptor(file.fileno())
@@ -49,7 +53,7 @@ def write_sixteen_bit_tiff(file: BinaryIO, picture: Picture, options: WriteOptio
             target, compression=compression, predictor="horizontal", keep="none"
         )
     except vips.Error as error:
-        raise OSError(" ".join(str(error).split())) from error
+        raise _failure(error, "TIFF") from error
     _add_tiff_metadata(file, picture)
 
 
@@ -64,6 +68,7 @@ def write_sixteen_bit_png(file: BinaryIO, picture: Picture, options: WriteOption
     Raises:
         MissingExtraError: pyvips is not installed.
         OSError: the file cannot be written.
+        EncoderError: libvips refuses the picture.
     """
     vips = vips_library("writing 16 bits per channel", alternative=REDUCE)
     chunks = metadata_chunks(picture.metadata, height=picture.height, width=picture.width)
@@ -85,9 +90,17 @@ def write_sixteen_bit_png(file: BinaryIO, picture: Picture, options: WriteOption
             target, compression=options.png_level, filter=_ALL_PNG_FILTERS, keep="none"
         )
     except vips.Error as error:
-        raise failure[0] if failure else OSError(" ".join(str(error).split())) from error
+        raise failure[0] if failure else _failure(error, "PNG") from error
     if failure:
         raise failure[0]
+
+
+def _failure(error: Exception, format_name: str) -> Exception:
+    """Return why libvips could not write: what the system said, or that the encoder refuses the picture."""
+    for number in errno.errorcode:
+        if f"system error: {os.strerror(number)}\n" in f"{error}\n":
+            return OSError(number, os.strerror(number))
+    return EncoderError(refusal_of_encoder(format_name))
 
 
 def _vips_image(vips: Any, picture: Picture) -> Any:

@@ -6,7 +6,6 @@ import errno
 import io
 import os
 import shutil
-import struct
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
@@ -22,6 +21,7 @@ from sr.image.formats.options import WriteOptions
 from sr.image.formats.spec import FormatSpec, SequenceInfo
 from sr.image.keeping import fitted_metadata
 from sr.image.picture import Frame, MultiImage, Picture, to_8_bits
+from sr.image.refusals import EncoderError
 
 
 class _CheckedFile(io.BufferedRandom):
@@ -135,11 +135,13 @@ def _written(path: Path, stream: BinaryIO | None) -> Iterator[_OpenFile]:
                 stream.flush()
     except BrokenPipeError:  # whoever was to read the stream has gone, which is no failure of ours
         raise
-    except (OSError, ValueError, OverflowError, MemoryError, RuntimeError, struct.error) as error:
+    except (OSError, MemoryError, EncoderError) as error:
         raise _unwritable(path, error) from error
 
 
 def _unwritable(path: Path, error: Exception) -> ImageError:
+    if isinstance(error, EncoderError):
+        return ImageError(f"{printable(path)}: {error}; choose another format (--format)")
     code = error.errno if isinstance(error, OSError) else None
     remedy = {
         errno.ENOENT: "create the folder first",

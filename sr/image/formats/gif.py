@@ -30,7 +30,8 @@ def _read(opened: OpenedFile) -> Source:
 
     with decoding(opened.name, opened.format, by_library=False):
         gif = parsed_gif(opened.file)
-    return GifSource(opened, gif) if len(gif.frames) > 1 else GifStill(opened, gif)
+    # Where no frame covers it, the canvas is transparent; Pillow gives it a colour.
+    return GifStill(opened, gif) if len(gif.frames) <= 1 and gif.is_covered else GifSource(opened, gif)
 
 
 def _write(file: BinaryIO, picture: Picture, _: WriteOptions) -> None:

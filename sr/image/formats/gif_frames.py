@@ -59,6 +59,14 @@ class GifFile:
     comments: tuple[bytes, ...] = ()
     xmp: bytes | None = None
 
+    @property
+    def is_covered(self) -> bool:
+        """Whether the first frame, if there is one, covers the canvas."""
+        return all(
+            not (frame.left or frame.top) and frame.width >= self.width and frame.height >= self.height
+            for frame in self.frames[:1]
+        )
+
 
 def parsed_gif(file: BinaryIO, *, at_most: int | None = None) -> GifFile:
     """Read everything but the compressed data; with `at_most`, up to that many frames.

@@ -13,7 +13,7 @@ from sr.image.source import Header, OpenedFile, Source, upright
 
 
 class GifSource(Source):
-    """A GIF with several frames."""
+    """A GIF with several frames, or one that does not cover all of the canvas."""
 
     def __init__(self, opened: OpenedFile, gif: GifFile) -> None:
         super().__init__(opened)
@@ -46,7 +46,13 @@ class GifSource(Source):
     def header(self) -> Header:
         """Describe the first frame."""
         return Header(
-            self.format, self.count, *self.size(), 4, False, _metadata(self._gif), problem="an animation"
+            self.format,
+            self.count,
+            *self.size(),
+            4,
+            False,
+            _metadata(self._gif),
+            problem="a GIF of frames",
         )
 
 

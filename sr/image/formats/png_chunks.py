@@ -28,6 +28,7 @@ from sr.image.formats.png_text import (
 )
 from sr.image.metadata import EXIF_PREFIX, Metadata, resized_exif, whole_ratio
 from sr.image.picture import Frame, Pixels, to_8_bits
+from sr.image.refusals import encoding
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 HEADER_BYTES = 33  # the signature and IHDR
@@ -142,7 +143,8 @@ def write_png(file: BinaryIO, pixels: Pixels, chunks: bytes, *, compress_level: 
     """
     if compress_level != FAST_LEVEL:
         splicer = cast(BinaryIO, ChunkSplicer(file.write, chunks))
-        Image.fromarray(pixels).save(splicer, "PNG", compress_level=compress_level)
+        with encoding("PNG"):
+            Image.fromarray(pixels).save(splicer, "PNG", compress_level=compress_level)
         return
     file.write(SIGNATURE + _header(pixels) + chunks)
     for data in compressed_pixels(pixels):

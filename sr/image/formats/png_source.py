@@ -27,6 +27,9 @@ class PngSource(PillowSource):
         self._chunks = read_chunks(opened.file)
         notes = ("text of more than 16 MiB, or damaged text, is lost",) if self._chunks.lost_text else ()
         super().__init__(opened, PngImageFile, rows_problem="", notes=notes)
+        with self.decoding():
+            if self._image.mode == "P" and self._image.palette is None:
+                raise ValueError("no palette")  # Pillow would take indices for greys
 
     @property
     def png_bits(self) -> int:

@@ -13,13 +13,15 @@ from typing import BinaryIO, Literal
 from sr.image.directories import Entry, Tags, TiffReader, directory
 from sr.image.geo import GEO_TAGS, geo_reference
 from sr.image.metadata import Metadata, exif_from_tiff
+from sr.image.refusals import EncoderError
 
 X_RESOLUTION, Y_RESOLUTION, RESOLUTION_UNIT, ICC_PROFILE = 282, 283, 296, 34675
 _SUBFILE, _WIDTH, _LENGTH, _BITS, _PHOTOMETRIC, _ORIENTATION = 254, 256, 257, 258, 262, 274
-_EXTRA_SAMPLES, _SAMPLE_FORMAT, _XMP, _IPTC = 338, 339, 700, 0x83BB
+_SAMPLES, _EXTRA_SAMPLES, _SAMPLE_FORMAT, _XMP, _IPTC = 277, 338, 339, 700, 0x83BB
 _STRIP_OFFSETS, _STRIP_BYTES, _TILE_OFFSETS, _TILE_BYTES, _PLANAR = 273, 279, 324, 325, 284
 _COMPRESSION, _FILL_ORDER, _ROWS_PER_STRIP, _PREDICTOR, _SUBSAMPLING = 259, 266, 278, 317, 530
 _TILE_WIDTH, _TILE_LENGTH = 322, 323
+_MOST_CHANNELS = 64  # of a TIFF that is not hostile; more than 4 are refused in any case
 _REDUCED = 1  # of NewSubfileType: another page at a lower resolution
 _RGB, _YCBCR = 2, 6  # photometric interpretation
 # Number -> name: of libtiff's tiff.h. The first make the same of bytes whatever these mean.
@@ -43,7 +45,7 @@ _CENTIMETRES_PER_INCH = 2.54
 _LONG, _RATIONAL = 4, 5
 _OF_PIXELS = frozenset(
     {_SUBFILE, _WIDTH, _LENGTH, _BITS, _PHOTOMETRIC, _ORIENTATION, _PLANAR, _EXTRA_SAMPLES, _SAMPLE_FORMAT}
-    | {_COMPRESSION, _SUBSAMPLING, _TILE_WIDTH, _STRIP_OFFSETS}
+    | {_COMPRESSION, _SUBSAMPLING, _TILE_WIDTH, _STRIP_OFFSETS, _SAMPLES}
 )
 _OF_METADATA = GEO_TAGS | {_XMP, _IPTC, X_RESOLUTION, Y_RESOLUTION, RESOLUTION_UNIT, ICC_PROFILE}
 
@@ -139,13 +141,16 @@ def _page(reader: TiffReader, index: int, offset: int) -> TiffPage:
     def number(tag: int, default: int) -> int:
         return next(iter(reader.numbers(tags.get(tag))), default)
 
+    bits = reader.numbers(tags.get(_BITS)) or (1,)
+    channels = min(number(_SAMPLES, 0), _MOST_CHANNELS) or len(bits)
     return TiffPage(
         index=index,
         offset=offset,
         height=number(_LENGTH, 0),
         width=number(_WIDTH, 0),
-        bits=reader.numbers(tags.get(_BITS)) or (1,),
-        formats=reader.numbers(tags.get(_SAMPLE_FORMAT)),
+        # As libtiff takes them: one value may stand for all channels, and surplus ones say nothing.
+        bits=bits * channels if len(bits) == 1 else bits[:channels],
+        formats=reader.numbers(tags.get(_SAMPLE_FORMAT))[:channels],
         extra=reader.numbers(tags.get(_EXTRA_SAMPLES)),
         photometric=number(_PHOTOMETRIC, 1),
         orientation=number(_ORIENTATION, 0),
@@ -222,7 +227,7 @@ class TiffAppender:
 
         Raises:
             ValueError: it is no TIFF file, or one of another byte order than the first.
-            OverflowError: the file would exceed 4 GiB.
+            EncoderError: the file would exceed 4 GiB.
         """
         reader = TiffReader(BytesIO(page))
         start = self._file.seek(0, 2)
@@ -238,7 +243,7 @@ class TiffAppender:
         end = start + len(page) + len(page) % 2
         data = directory(tags, order=self._order, offset=end)
         if end + len(data) >= 1 << 32:
-            raise OverflowError("a TIFF file of several pages has at most 4 GiB")
+            raise EncoderError("a TIFF of several pages holds at most 4 GiB")
         self._file.write(page + b"\0" * (len(page) % 2) + data)
         self._file.seek(self._link)
         self._file.write(struct.pack(self._order + "I", end))
