@@ -138,12 +138,13 @@ class Upscaler(ImageUpscaler):
         self.shrink_to_limits()
 
     def shrink_to_limits(self) -> bool:
-        """Lower tile and batch to what the backend takes; return whether that changed them."""
-        info, before = self.backend.info, (self.spec, self.batch)
-        if info.max_tile is not None:
-            self.spec = replace(self.spec, tile=min(self.spec.tile, info.max_tile))
-        if info.max_batch is not None:
-            self.batch = min(self.batch, info.max_batch)
+        """Lower tile and batch to what the opened backends take; return whether that changed them."""
+        before = self.spec, self.batch
+        for backend in filter(None, (self.backend, self._sixteen_bit_backend)):
+            if backend.info.max_tile is not None:
+                self.spec = replace(self.spec, tile=min(self.spec.tile, backend.info.max_tile))
+            if backend.info.max_batch is not None:
+                self.batch = min(self.batch, backend.info.max_batch)
         return (self.spec, self.batch) != before
 
     @property
@@ -232,7 +233,7 @@ class Upscaler(ImageUpscaler):
     def _upscale_items(self, items: Sequence[Pixels], progress: Progress | None = None) -> list[Pixels]:
         """Upscale equal-sized (H, W) and (H, W, 3) arrays together.
 
-        Where a GPU's memory runs out, starts again with the smaller limits that the backend then has.
+        Where memory runs out, starts again with the smaller limits that the backend then has.
         """
         with self._lock:
             while True:

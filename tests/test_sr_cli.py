@@ -316,6 +316,7 @@ def test_info_describes_models_and_the_environment():
         assert "parameters" in described
         assert "multiply-adds per lr pixel" in described
     assert_refused(srup("info", "--model", "enormous"), "no preset 'enormous'", "tiny, small, base, large")
+    assert_refused(srup("info", "--model", "smal"), "no preset 'smal'", "did you mean small")
 
 
 # --- what bad input gets ------------------------------------------------------------------------

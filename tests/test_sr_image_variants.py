@@ -296,7 +296,7 @@ def test_what_is_damaged_in_a_png_is_not_its_end(tmp_path: Path) -> None:
 
 def test_a_directory_where_no_file_can_have_one_is_damage(tmp_path: Path) -> None:
     for offset in (1 << 62, (1 << 64) - 1):
-        with pytest.raises(ImageError, match="TIFF[);]"):
+        with pytest.raises(ImageError, match=r"TIFF[);]"):
             read(tmp_path, b"II+\0" + struct.pack("<HHQ", 8, 0, offset))
 
 

@@ -21,6 +21,7 @@ import torch
 
 from sr.errors import SrupError, TrainingError
 from sr.files import atomic_write
+from sr.image.refusals import unreadable
 from sr.network.checkpoint import TRAINING_FORMAT
 from train.config import RESUMABLE, TrainConfig
 from train.position import Position
@@ -46,17 +47,18 @@ def load_state(path: Path) -> dict[str, Any]:
     except FileNotFoundError as error:
         raise TrainingError(f"{path}: no checkpoint to resume from") from error
     except Exception as error:  # a damaged pickle raises anything: KeyError, IndexError, struct.error
-        reason = f"{type(error).__name__} {error}".splitlines()[0].strip()
-        raise TrainingError(
-            f"{path}: not a readable checkpoint ({reason}); if it was cut off, start from an older one "
-            "with --load-epoch"
-        ) from error
+        reason = unreadable(error) if isinstance(error, OSError) else "damaged, or not a checkpoint of srup"
+        raise TrainingError(f"{path}: {reason}; start from an older one with --load-epoch") from error
     if not isinstance(state, dict) or state.get("format") != TRAINING_FORMAT:
         raise TrainingError(f"{path}: not a training checkpoint of srup")
     try:
         TrainConfig.from_dict(json.loads(state["config"]))
     except (KeyError, TypeError, ValueError, SrupError) as error:
-        raise TrainingError(f"{path}: a checkpoint without settings ({error})") from error
+        reason = f" ({error})" if isinstance(error, SrupError) else ""
+        raise TrainingError(
+            f"{path}: a checkpoint without settings that are known here{reason}; resume it with the srup that "
+            "wrote it"
+        ) from error
     return state
 
 

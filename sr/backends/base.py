@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import isqrt
 from pathlib import Path
 from types import TracebackType
@@ -12,9 +13,10 @@ from typing import TYPE_CHECKING, Any, Self
 
 from numpy.typing import NDArray
 
-from sr.errors import BackendError
+from sr.errors import BackendError, OutOfDeviceMemoryError, one_line
 from sr.network.descriptor import ModelDescriptor, Precision
 from sr.network.ends import Conventions
+from sr.tiling import MIN_HALOS_PER_TILE
 
 if TYPE_CHECKING:
     from sr.backends.tensorrt.request import EngineBuilder
@@ -24,7 +26,12 @@ Batch = NDArray[Any]  # uint8, or uint16 if the backend takes it
 # Largest side of a tile, in lr and in hr pixels: larger tiles are hardly faster and take more memory, see
 # benchmarks/results/tiling.json. At x4, tiles of 512 lr px take 745 MiB and tiles of 384 take 310.
 _TILE_LR_PX, _TILE_HR_PX = 512, 1536
-_SMALLEST_TILE = 64
+_SMALLEST_TILE = 64  # below, a tile is mostly halo
+
+# In messages of ONNX Runtime, OpenVINO and PyTorch, whose exceptions have no type of their own.
+_OUT_OF_MEMORY = re.compile(
+    r"bad.alloc|allocate (\d+ bytes of )?memory|out of memory|not enough memory", re.IGNORECASE
+)
 
 # Allocators round up, and the counted bytes leave out conversions to and from 8 bits: ONNX Runtime used 1.4
 # to 2.4 times the counted bytes at x2, 2.8 to 3.8 times at x3, 3.0 to 3.8 times at x4; PyTorch 1.9 to 2.4.
@@ -164,6 +171,30 @@ class Backend(ABC):
     def notes(self) -> tuple[str, ...]:
         """Events so far that the user should know of, one sentence each."""
         return ()
+
+    def failure(self, library: str, error: Exception, shape: tuple[int, ...]) -> BackendError:
+        """Return what a library's exception means for a batch of `shape`, (N, H, W, 3).
+
+        If memory ran out, the largest batch or tile in `info` is lowered where the output stays the same.
+        """
+        if isinstance(error, MemoryError) or _OUT_OF_MEMORY.search(str(error)):
+            return self._out_of_memory(shape)
+        return BackendError(f"{library} failed on a batch of shape {shape}: {one_line(error)}")
+
+    def _out_of_memory(self, shape: tuple[int, ...]) -> BackendError:
+        """Lower the largest batch or tile below `shape`, (N, H, W, 3), where the output stays the same."""
+        count, side, model = shape[0], max(shape[1:3]), self.info.model
+        if model.ours and model.tiles_exact:
+            if count > 1:
+                self.info = replace(self.info, max_batch=count // 2)
+                return OutOfDeviceMemoryError(f"memory ran out for {count} tiles of {side} px")
+            smallest = max(_SMALLEST_TILE, MIN_HALOS_PER_TILE * model.receptive_field_radius)
+            if side > smallest:
+                self.info = replace(self.info, max_tile=max(smallest, side // 2))
+                return OutOfDeviceMemoryError(f"memory ran out for a tile of {side} px")
+        return BackendError(
+            f"memory ran out for a tile of {side} px; free some memory, or use a smaller --tile"
+        )
 
     def close(self) -> None:  # noqa: B027  most backends have nothing to free
         """Free what the backend holds; it cannot run afterwards."""

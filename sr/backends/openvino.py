@@ -9,6 +9,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -87,7 +88,11 @@ class OpenVinoBackend(Backend):
         )
 
     def run(self, batches: Iterable[Batch]) -> Iterator[Batch]:
-        """Upscale batches in order; OpenVINO gets the next one before we wait for a result."""
+        """Upscale batches in order; OpenVINO gets the next one before we wait for a result.
+
+        Raises:
+            OutOfDeviceMemoryError, BackendError: as `Backend.run`.
+        """
         requests = [self._model.create_infer_request() for _ in range(IN_FLIGHT)]
         in_flight: deque[_Started] = deque()
         try:
@@ -115,30 +120,25 @@ class _Started:
         self._request, self._batch, self._ends = request, batch, backend._ends
         self._fed = self._ends.tensor_from_batch(batch)
         size = (scale * height, scale * width)
-        self._output = (
-            np.empty((count, 3, *size), np.float32)
-            if self._ends.floats
-            else np.empty((count, *size, 3), np.uint8)
-        )
+        self._failure = partial(backend.failure, "OpenVINO", shape=batch.shape)
         try:
+            self._output = (
+                np.empty((count, 3, *size), np.float32)
+                if self._ends.floats
+                else np.empty((count, *size, 3), np.uint8)
+            )
             request.set_output_tensor(backend._tensor_of(self._output, shared_memory=True))
             request.start_async({self._ends.input_name: self._fed}, share_inputs=True)
-        except RuntimeError as error:
+        except (RuntimeError, MemoryError) as error:
             raise self._failure(error) from error
 
     def result(self) -> Batch:
         """Wait for the batch, upscaled."""
         try:
             self._request.wait()
-        except RuntimeError as error:
+        except (RuntimeError, MemoryError) as error:
             raise self._failure(error) from error
         return self._ends.batch_from_tensor(self._output, self._batch.dtype)
-
-    def _failure(self, error: RuntimeError) -> BackendError:
-        return BackendError(
-            f"OpenVINO failed on a batch of shape {self._batch.shape}: {one_line(error)}; "
-            "if memory ran out, use a smaller --tile"
-        )
 
 
 def _read(core: Any, model: Path) -> tuple[Any, ModelDescriptor]:

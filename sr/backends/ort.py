@@ -6,7 +6,6 @@ import contextlib
 import functools
 import io
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -24,23 +23,17 @@ from sr.backends.base import (
     tile_within,
 )
 from sr.backends.specs import BackendSpec
-from sr.errors import BackendError, ModelError, OutOfDeviceMemoryError, one_line
+from sr.errors import BackendError, ModelError, one_line
 from sr.memory import available_memory
 from sr.network.descriptor import ModelDescriptor
 from sr.network.ends import FINITE_NAME, Conventions
 from sr.network.foreign.describe import foreign_descriptor, is_foreign
 from sr.network.modelfile import shipped_onnx, shipped_scales
 from sr.processor import available_cores
-from sr.tiling import MIN_HALOS_PER_TILE
 
 PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 # Log severities of onnxruntime. On the CPU failures come as exceptions; it logs why CUDA does not start.
 ERRORS_ONLY, FATAL_ONLY = 3, 4
-_OUT_OF_MEMORY = (
-    "Failed to allocate memory",
-    "bad_alloc",
-)  # in messages: the exceptions have no type of their own
-_SMALLEST_TILE = 64  # below, a tile is mostly halo
 # float32 is promised, so no TF32. A search for the fastest convolution would start again at each new shape.
 CUDA_OPTIONS = {"use_tf32": "0", "cudnn_conv_algo_search": "HEURISTIC"}
 
@@ -146,27 +139,8 @@ class OrtBackend(Backend):
             except BackendError:
                 raise
             except Exception as error:  # onnxruntime raises its own, unexported exception classes
-                if any(words in str(error) for words in _OUT_OF_MEMORY):
-                    raise self._out_of_memory(batch.shape) from error
-                raise BackendError(
-                    f"ONNX Runtime failed on a batch of shape {batch.shape}: {one_line(error)}"
-                ) from error
+                raise self.failure("ONNX Runtime", error, batch.shape) from error
             yield self._ends.batch_from_tensor(result, batch.dtype)
-
-    def _out_of_memory(self, shape: tuple[int, ...]) -> BackendError:
-        """Lower the largest batch or tile below `shape`, (N, H, W, 3), where the output stays the same."""
-        count, side, model = shape[0], max(shape[1:3]), self.info.model
-        if model.ours and model.tiles_exact:
-            if count > 1:
-                self.info = replace(self.info, max_batch=count // 2)
-                return OutOfDeviceMemoryError(f"memory ran out for {count} tiles of {side} px")
-            smallest = max(_SMALLEST_TILE, MIN_HALOS_PER_TILE * model.receptive_field_radius)
-            if side > smallest:
-                self.info = replace(self.info, max_tile=max(smallest, side // 2))
-                return OutOfDeviceMemoryError(f"memory ran out for a tile of {side} px")
-        return BackendError(
-            f"memory ran out for a tile of {side} px; free some memory, or use a smaller --tile"
-        )
 
     def _run(self, fed: NDArray) -> NDArray:
         """Run a tensor; return the images, after a look at whether they are finite."""

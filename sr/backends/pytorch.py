@@ -18,7 +18,7 @@ from sr.backends.base import (
     tile_within,
 )
 from sr.backends.specs import BackendSpec
-from sr.errors import BackendError
+from sr.errors import BackendError, OutOfDeviceMemoryError
 from sr.memory import available_memory
 from sr.network.checkpoint import descriptor_from_weights, load_weights
 from sr.network.colour import RGBNet
@@ -68,18 +68,17 @@ class TorchBackend(Backend):
         )
 
     def run(self, batches: Iterable[Batch]) -> Iterator[Batch]:
-        """Upscale batches in order, one at a time."""
+        """Upscale batches in order, one at a time; raises as `Backend.run`."""
         for batch in batches:
             try:
                 # Inside the loop, because a generator must not leave them on. float32 is promised: no TF32.
                 with torch.inference_mode(), torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
                     result = self._run(batch)
-            except RuntimeError as error:
-                first_line = str(error).splitlines()[0]
-                raise BackendError(
-                    f"PyTorch failed on a batch of shape {batch.shape}: {first_line}; "
-                    "if memory ran out, use a smaller --tile"
-                ) from error
+            except (RuntimeError, MemoryError) as error:
+                failure = self.failure("PyTorch", error, batch.shape)
+                if isinstance(failure, OutOfDeviceMemoryError) and self._device.type == "cuda":
+                    torch.cuda.empty_cache()  # of blocks that are too small for anything else
+                raise failure from error
             yield result
 
     def _run(self, batch: Batch) -> Batch:

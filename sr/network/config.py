@@ -150,7 +150,10 @@ def preset_config(name: str, **changes: Any) -> ModelConfig:
         ModelError: there is no such preset, or a field has an impossible value.
     """
     if name not in PRESETS:
-        raise ModelError(f"there is no preset {name!r}; the presets are {', '.join(PRESETS)}")
+        from difflib import get_close_matches
+
+        near = "".join(f"; did you mean {one}?" for one in get_close_matches(name, PRESETS, 1))
+        raise ModelError(f"there is no preset {name!r}; the presets are {', '.join(PRESETS)}{near}")
     if changes.get("colour") in COLOUR_CHANNELS:
         changes.setdefault("img_channels", COLOUR_CHANNELS[changes["colour"]])
     return replace(PRESETS[name], **changes)

@@ -1,0 +1,71 @@
+"""Backends on a CPU that run out of memory: smaller tiles follow, with the same pixels."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from sr import Upscaler
+
+pytest.importorskip("resource")  # which Windows does not have
+
+# Limits the memory of the process to what it has and 150 MiB more; a tile of 640 px needs about 400 MiB.
+PROGRAM = """
+import resource, sys
+
+import numpy as np
+from sr import Upscaler
+
+backend = sys.argv[1]
+
+picture = np.random.default_rng(0).integers(0, 256, (640, 640, 3), np.uint8)
+with Upscaler(scale=2, backend=backend, tile=64) as upscaler:
+    expected = upscaler(picture)
+with Upscaler(scale=2, backend=backend, tile=640) as upscaler:
+    upscaler(picture[:64, :64])
+    pages = int(open("/proc/self/statm").read().split()[0])
+    limit = pages * resource.getpagesize() + (150 << 20)
+    before = resource.getrlimit(resource.RLIMIT_AS)
+    resource.setrlimit(resource.RLIMIT_AS, (limit, before[1]))
+    got = upscaler(picture)
+    resource.setrlimit(resource.RLIMIT_AS, before)
+    print(upscaler.spec.tile, np.abs(got.astype(int) - expected).max())
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="needs Linux")
+@pytest.mark.parametrize(("backend", "package"), [("onnx", "onnxruntime"), ("openvino", "openvino")])
+def test_smaller_tiles_follow_where_memory_runs_out(backend: str, package: str) -> None:
+    pytest.importorskip(package)
+    result = subprocess.run(
+        [sys.executable, "-c", PROGRAM, backend], capture_output=True, text=True, timeout=300, check=False
+    )
+    assert result.returncode == 0, result.stderr
+    assert result.stderr == "", "nothing of the library reaches the user"
+    tile, difference = map(int, result.stdout.split())
+    assert tile < 640
+    assert difference <= 1
+
+
+def test_smaller_tiles_follow_where_pytorch_runs_out_of_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With little address space, oneDNN would compute for minutes; so one allocation is of a petabyte."""
+    torch = pytest.importorskip("torch")
+    from sr.backends.pytorch import TorchBackend
+
+    run = TorchBackend._run
+
+    def run_small(backend: TorchBackend, batch: np.ndarray) -> np.ndarray:
+        if max(batch.shape[1:3]) > 100:
+            torch.empty(1 << 50)
+        return run(backend, batch)
+
+    monkeypatch.setattr(TorchBackend, "_run", run_small)
+    picture = np.random.default_rng(0).integers(0, 256, (150, 140, 3), np.uint8)
+    with Upscaler(scale=2, backend="torch", tile=64) as upscaler:
+        expected = upscaler(picture)
+    with Upscaler(scale=2, backend="torch", tile=150) as upscaler:
+        got = upscaler(picture)
+        assert upscaler.spec.tile <= 100
+    assert np.abs(got.astype(int) - expected).max() <= 1
