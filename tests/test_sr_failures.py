@@ -13,7 +13,9 @@ import pytest
 from PIL import Image
 
 from sr.files import TEMPORARY_PREFIX
+from sr.image.content import UNREADABLE
 from sr.jobs.ledger import NAME
+from train.prepare.layout import UNLISTED
 
 ROOT = Path(__file__).resolve().parent.parent
 EXAMPLES = ROOT / "examples"
@@ -137,10 +139,30 @@ def test_missing_permissions_are_reported(folder, tmp_path):
     warning, error, *_ = result.stderr.splitlines()
     assert warning.startswith(f"Warning: {closed}: cannot be listed (Permission denied)")
     assert error == f"Error: {folder}/1.png: cannot be read (Permission denied); check its permissions"
+    named = upscale(folder / "1.png", folder / "2.png", "-o", out, "--overwrite", before=AS_ANYBODY)
+    assert (named.returncode, len(error_lines(named))) == (1, 1), "one that may not be read stops no other"
+    assert "2_x2.png" in named.stdout
     out.chmod(0o555)
     result = upscale(folder / "0.png", "-o", out / "again.png", before=AS_ANYBODY)
     assert [line for line in error_lines(result) if f"the folder {out} cannot be written" in line]
     assert not (out / "again.png").exists()
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid"), reason="permissions the Unix way")
+def test_what_may_not_be_read_is_counted_for_training_too(folder):
+    if IS_ROOT and not shutil.which("setpriv"):
+        pytest.skip("permissions do not bind this user")
+    shutil.copy(folder / "1.png", folder / "no_suffix")
+    (folder / "no_suffix").chmod(0)
+    (folder / "closed").mkdir(mode=0)
+    program = (
+        "import sys; from pathlib import Path; from train.prepare.layout import find_sources;"
+        "found = find_sources(Path(sys.argv[1])); print(len(found.pictures), dict(found.left_out))"
+    )
+    command = [*AS_ANYBODY, sys.executable, "-c", program, folder]
+    result = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, timeout=120)
+    (folder / "closed").chmod(0o755)
+    assert result.stdout.strip() == f"3 { ({UNREADABLE: 1, UNLISTED: 1}) }", result.stderr
 
 
 @linux

@@ -56,8 +56,8 @@ def load_state(path: Path) -> dict[str, Any]:
     except (KeyError, TypeError, ValueError, SrupError) as error:
         reason = f" ({error})" if isinstance(error, SrupError) else ""
         raise TrainingError(
-            f"{path}: a checkpoint without settings that are known here{reason}; resume it with the srup that "
-            "wrote it"
+            f"{path}: a checkpoint without settings that are known here{reason}; resume it with the srup "
+            "that wrote it"
         ) from error
     return state
 

@@ -79,7 +79,8 @@ class SrupGroup(click.Group):
                 raise
             show_traceback(error)
             where = error.filename or "standard output, or a file without a name"
-            raise click.ClickException(f"{where}: {error.strerror or error}") from error
+            remedy = "; check its permissions" if isinstance(error, PermissionError) else ""
+            raise click.ClickException(f"{where}: {error.strerror or error}{remedy}") from error
         except KeyboardInterrupt:
             from sr.jobs.interrupt import INTERRUPTED
 

@@ -48,7 +48,7 @@ class InputPathOrStream(click.Path):
     """A path, or "-" for standard input."""
 
     def __init__(self) -> None:
-        super().__init__(path_type=Path)
+        super().__init__(path_type=Path, readable=False)  # one that may not be read is one failed picture
 
     def convert(
         self, value: Any, param: click.Parameter | None, ctx: click.Context | None

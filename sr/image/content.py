@@ -17,6 +17,7 @@ from sr.image.refusals import unreadable
 # Kinds of files that are left out of folders, as summaries name them.
 SYSTEM = "system file"
 NOT_A_PICTURE = "not a picture"
+UNREADABLE = "file that may not be read"
 
 # Raw photographs. Many are TIFF files whose first page is a small preview; their first bytes do not tell.
 _RAW_SUFFIXES = frozenset(
@@ -90,9 +91,12 @@ def kind_left_out(path: Path) -> str:
         return SYSTEM
     if suffix in read_suffixes():
         return ""
-    with suppress(OSError, ImageError):  # a pipe, a link to nothing, a file that may not be read
-        if identify(path) is not None:
-            return ""
+    with suppress(OSError, ImageError):  # a pipe, a link to nothing
+        try:
+            if identify(path) is not None:
+                return ""
+        except PermissionError:
+            return UNREADABLE
     return f"unsupported format {suffix}" if suffix in _UNSUPPORTED_SUFFIXES else NOT_A_PICTURE
 
 

@@ -9,13 +9,15 @@ from __future__ import annotations
 import os
 import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from sr.errors import DataError
 from sr.files import TEMPORARY_PREFIX
 from sr.image.content import SYSTEM_FOLDERS, is_picture, kind_left_out, left_out_words
+
+UNLISTED = "folder that cannot be listed"  # a kind of what is left out
 
 # Says what lies beside it: `train.prepare.manifest` writes it into every folder of prepared pairs.
 MANIFEST_NAME = "prepare.json"
@@ -87,7 +89,7 @@ def find_sources(hr_folder: Path, *, made: Sequence[Path] = ()) -> Found:
     if any(hr_folder.resolve().is_relative_to(folder) for folder in made):
         raise DataError(f"{hr_folder}: its pictures would be replaced; name another output folder (-o)")
     found = Found([], Counter())
-    for path in _files_below(hr_folder):
+    for path in _files_below(hr_folder, onerror=lambda _: found.left_out.update([UNLISTED])):
         if any(path.resolve().is_relative_to(folder) for folder in made):
             continue
         if kind := kind_left_out(path):
@@ -156,9 +158,12 @@ def _hr_folders_in(folder: Path) -> list[Path]:
     return [path for path in _folders_in(folder) if _is_hr_name(path.name)]
 
 
-def _files_below(root: Path) -> Iterator[Path]:
-    """Yield the files of a folder and of those in it, less lr pictures, prepared ones and hidden folders."""
-    for directory, folders, files in os.walk(root):
+def _files_below(root: Path, onerror: Callable[[OSError], None] | None = None) -> Iterator[Path]:
+    """Yield the files of a folder and of those in it, less lr pictures, prepared ones and hidden folders.
+
+    `onerror` is called for each folder that cannot be listed.
+    """
+    for directory, folders, files in os.walk(root, onerror=onerror):
         prepared = MANIFEST_NAME in files
         folders[:] = sorted(
             name
