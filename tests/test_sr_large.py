@@ -276,6 +276,7 @@ def interrupt(source: Path, target: Path, upscaler: Upscaler, *, tiles: int = 40
         by_bands(source, target, upscaler, progress=progress)
 
 
+@pytest.mark.slow
 def test_what_is_torn_is_made_anew(tmp_path, repeat):
     """A crash of the machine can cut both files anywhere."""
     target, undisturbed = tmp_path / "out.tif", tmp_path / "undisturbed.tif"

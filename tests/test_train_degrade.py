@@ -386,6 +386,7 @@ def test_what_a_run_does_is_stored_not_the_name_of_a_file(tmp_path: Path) -> Non
     assert config_from_settings({"degrade": ("restore",)}).degrade == (RESTORE.to_json(),)
 
 
+@pytest.mark.usefixtures("no_curves")
 def test_run_shows_samples_and_records_what_it_did(tmp_path: Path) -> None:
     pairs = write_pairs(tmp_path / "x2.json", scale=2, side=24)
     config = small_config(pairs, tmp_path / "run", degrade=("restore",), total_epochs=1)
