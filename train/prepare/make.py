@@ -125,10 +125,7 @@ def prepare(spec: PrepareSpec, *, progress: Progress | None = None) -> Prepared:
     that, shrunk, and patches are cut from both at the same place. Files of an earlier run with the
     same settings stay where nothing is missing and the source has not changed.
 
-    Args:
-        progress: called after each picture that was made.
-
-    Bad pictures are left out and named in the result.
+    Bad pictures are left out and named in the result. `progress` is called after each that was made.
 
     Raises:
         DataError: no picture is left, OUT holds pairs that were made otherwise, or the disk is full.
@@ -148,12 +145,7 @@ def prepare(spec: PrepareSpec, *, progress: Progress | None = None) -> Prepared:
         s.path for s in sources if s.name in records and not is_large_enough(records[s.name], spec)
     )
     _require_pictures(hr_folder, spec, sources, too_small, problems)
-
-    for scale in spec.scales:
-        for folder in folders[scale]:
-            folder.mkdir(parents=True, exist_ok=True)
-        if spec.overwrite:  # half replaced, it would name what does not fit
-            (output / f"x{scale}.json").unlink(missing_ok=True)
+    _make_folders(spec, output, folders)
     manifest.scales |= set(spec.scales)
     manifest.records = {n: r for n, r in manifest.records.items() if n not in problems} | records
     manifest.save()
@@ -177,6 +169,15 @@ def prepare(spec: PrepareSpec, *, progress: Progress | None = None) -> Prepared:
         samples=samples,
         left_out=found.left_out,
     )
+
+
+def _make_folders(spec: PrepareSpec, output: Path, folders: Mapping[int, Sequence[Path]]) -> None:
+    """Make the folders of the scales to make; remove lists that are to be replaced."""
+    for scale in spec.scales:
+        for folder in folders[scale]:
+            folder.mkdir(parents=True, exist_ok=True)
+        if spec.overwrite:  # half replaced, it would name what does not fit
+            (output / f"x{scale}.json").unlink(missing_ok=True)
 
 
 def _require_pictures(
