@@ -25,7 +25,7 @@ def available_memory() -> int:
     That is the least of what the machine has, of what each control group that we are in leaves (the
     tightest may be any ancestor), and of what `ulimit -v` leaves.
     """
-    return max(0, min(_system_available(), _cgroup_available(), _address_space_available()))
+    return max(0, min(_system_available(), _cgroup_available(), address_space_available()))
 
 
 def give_back_memory() -> None:
@@ -64,7 +64,8 @@ def _system_available() -> int:
         return ASSUMED_BYTES
 
 
-def _address_space_available(process: Path = PROCESS) -> int:
+def address_space_available(process: Path = PROCESS) -> int:
+    """Return how many bytes `ulimit -v` leaves to this process; a huge number without such a limit."""
     try:
         import resource
 

@@ -431,3 +431,34 @@ def test_a_file_that_cannot_be_written_to_its_end_leaves_nothing(tmp_path: Path)
     command = [sys.executable, "-W", "error", "-c", FULL_DISK, str(tmp_path)]
     done = subprocess.run(command, cwd=root, capture_output=True, text=True, timeout=120)
     assert (done.returncode, done.stderr) == (0, "")
+
+
+LITTLE_SPACE = """
+import resource, sys
+from pathlib import Path
+import numpy as np
+from sr.errors import ImageError
+from sr.image import Picture, read_picture, write_picture
+
+path = Path(sys.argv[1])
+picture = Picture(np.zeros((50, 60, 3), np.uint16))
+write_picture(path, picture)
+pages = int(Path("/proc/self/statm").read_text().split()[0])
+limit = pages * resource.getpagesize() + (30 << 20)
+resource.setrlimit(resource.RLIMIT_AS, (limit, resource.RLIM_INFINITY))
+for call in (lambda: read_picture(path), lambda: write_picture(path, picture)):
+    try:
+        call()
+    except ImageError as error:
+        assert "memory" in str(error), error
+    else:
+        raise SystemExit("there was room")
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="needs Linux")
+@pytest.mark.parametrize("suffix", [".png", ".tif"])
+def test_libvips_is_not_called_where_glib_would_end_the_process(tmp_path: Path, suffix: str) -> None:
+    command = [sys.executable, "-c", LITTLE_SPACE, str(tmp_path / f"out{suffix}")]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    assert (result.returncode, result.stderr) == (0, "")

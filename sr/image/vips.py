@@ -12,8 +12,12 @@ import numpy as np
 from sr.errors import ImageError, require_extra
 from sr.image.picture import Pixels
 from sr.image.refusals import complaint
+from sr.memory import address_space_available
 
 REDUCE = "reduce the picture to 8 bits per channel with --depth 8"
+
+# GLib ends the process where it cannot allocate a few bytes. Each thread of libvips may take 64 MiB (glibc).
+_ROOM_BYTES = 256 * 2**20
 
 _DTYPES = {"uchar": np.uint8, "ushort": np.uint16}
 _INTERPRETATIONS = ("b-w", "grey16", "srgb", "rgb16", "rgb", "multiband")
@@ -25,6 +29,7 @@ def vips_library(purpose: str, *, alternative: str = "") -> Any:
     Raises:
         MissingExtraError: it is not installed.
         ImageError: it is installed, but libvips does not load.
+        MemoryError: a limit of the address space leaves too little for it.
     """
     require_extra("vips", "pyvips", purpose=purpose, alternative=alternative)
     logging.getLogger("pyvips").addHandler(logging.NullHandler())  # errors come as exceptions
@@ -37,6 +42,8 @@ def vips_library(purpose: str, *, alternative: str = "") -> Any:
             + (f", or {alternative}" if alternative else "")
         ) from error
     pyvips.cache_set_max(0)
+    if address_space_available() < _ROOM_BYTES:
+        raise MemoryError("the address space is limited (ulimit -v)")
     return pyvips
 
 
