@@ -8,7 +8,16 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sr.image import FORMATS, format_of_suffix, identify, is_picture, read_suffixes, write_suffixes
+from sr.errors import ImageError
+from sr.image import (
+    FORMATS,
+    format_of_suffix,
+    identify,
+    is_picture,
+    open_picture,
+    read_suffixes,
+    write_suffixes,
+)
 from tests.pictures import encoded
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -103,6 +112,8 @@ def test_what_a_file_is_comes_from_its_content(tmp_path: Path, name: str) -> Non
     raw = tmp_path / "photo.NEF"
     raw.write_bytes(content)
     assert identify(raw) is None
+    with pytest.raises(ImageError, match="a raw photograph"):
+        open_picture(raw)
 
 
 @pytest.mark.parametrize(

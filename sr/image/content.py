@@ -111,6 +111,16 @@ def left_out_words(left_out: Counter[str]) -> str:
     return f"; left out: {', '.join(kinds)}" if kinds else ""
 
 
+def refuse_raw(path: Path) -> None:
+    """Refuse a raw photograph: what of it reads as a TIFF is a preview.
+
+    Raises:
+        ImageError: it is one by its name.
+    """
+    if path.suffix.lower() in _RAW_SUFFIXES:
+        raise ImageError(f"{printable(path)}: a raw photograph; develop it into a TIFF or PNG first")
+
+
 def check_content(path: Path) -> None:
     """Check that a file can be opened and begins like a picture.
 
@@ -120,6 +130,7 @@ def check_content(path: Path) -> None:
     name = printable(path)
     try:
         with opened_file(path) as file:
+            refuse_raw(path)
             known_format(file.read(HEAD_BYTES), name)
     except OSError as error:
         raise ImageError(f"{name}: {unreadable(error)}") from error

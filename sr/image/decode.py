@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, cast
 
 from sr.errors import ImageError, SrupError, printable
-from sr.image.content import known_format, opened_file
+from sr.image.content import known_format, opened_file, refuse_raw
 from sr.image.formats.spec import HEAD_BYTES
 from sr.image.picture import Frame, MultiImage, Picture, to_8_bits
 from sr.image.pillow import PILLOW_LIMITS_LIFTED
@@ -124,6 +124,8 @@ def _opened(
     try:
         own = None if content is None else cast(BinaryIO, _LeftOpen(content))
         with opened_file(path) if own is None else nullcontext(own) as file:
+            if content is None:
+                refuse_raw(path)
             file.seek(0)
             head = file.read(HEAD_BYTES)
             file.seek(0)
