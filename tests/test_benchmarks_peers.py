@@ -31,6 +31,7 @@ def test_parameters_are_the_published_ones(peer: str, scale: int) -> None:
         assert has == pytest.approx(said, rel=0.01 if peer != "FSRCNN" else 0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scale", [2, 3, 4])
 @pytest.mark.parametrize("peer", NETWORKS)
 def test_multiply_adds_are_the_published_ones(peer: str, scale: int) -> None:

@@ -44,6 +44,9 @@ COMBINATIONS = [
     )
 ]
 
+# Every two values of two settings occur together, because 5 shares no factor with any number of values.
+SOME = COMBINATIONS[::5]
+
 
 def trained_network(config: ModelConfig, dtype: torch.dtype) -> SRNet:
     """Return a network whose every parameter and statistic is away from its initial value."""
@@ -105,14 +108,14 @@ def test_any_residual_scale_folds_around_dynamic_gates(norm: Any) -> None:
     assert error < 1e-6 * spread
 
 
-@pytest.mark.parametrize("config", COMBINATIONS)
+@pytest.mark.parametrize("config", SOME)
 def test_folding_costs_float32_at_most_rounding(config: ModelConfig) -> None:
     model = trained_network(config, torch.float32)
     error, spread = difference(model, fold(model), torch.float32)
     assert error < 1e-4 * spread
 
 
-@pytest.mark.parametrize("config", COMBINATIONS)
+@pytest.mark.parametrize("config", SOME)
 def test_folded_network_is_plain(config: ModelConfig) -> None:
     folded = fold(trained_network(config, torch.float32).train())
     kinds = {SRNet, ResidualBlock, Upsampler, nn.Sequential, nn.Conv2d, nn.PixelShuffle, nn.Identity}

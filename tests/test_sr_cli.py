@@ -157,6 +157,7 @@ def test_an_existing_output_is_refused_then_replaced_then_skipped(photo, tmp_pat
     )
 
 
+@pytest.mark.slow
 def test_skipping_notices_a_picture_that_changed(photo, tmp_path):
     assert srup("upscale", photo.parent).returncode == 0
     with Image.open(photo) as picture:
@@ -225,12 +226,14 @@ def test_output_folder_and_format(photo, tmp_path):
     assert_nothing_left(out, "photo_x2.webp")
 
 
+@pytest.mark.slow
 def test_a_folder_with_a_slash_may_have_a_suffix(photo, tmp_path):
     assert srup("upscale", photo, "-o", f"{tmp_path}/2024.05.01/").returncode == 0
     assert_nothing_left(tmp_path / "2024.05.01", "photo_x2.png")
     assert_refused(srup("upscale", photo, "-o", tmp_path / "2024.06.01"), "2024.06.01", "'.01'")
 
 
+@pytest.mark.slow
 def test_outputs_may_go_beside_their_inputs(photo):
     shutil.copytree(photo.parent, photo.parent / "below")
     for words in ((), ("--skip-existing",)):
