@@ -10,11 +10,18 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
+from tests import standstill
+
 ROOT = Path(__file__).resolve().parent.parent
 
 # No deadline: how long an example takes says nothing about whether it is right.
 settings.register_profile("srup", deadline=None)
 settings.load_profile("srup")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Let a run that stands still fail."""
+    standstill.watch(config)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -171,23 +171,53 @@ UNHEALTHY = {
     "waits": "import threading\n\ndef test_waits():\n    threading.Event().wait()\n",
     "computes": "import hashlib\n\ndef test_computes():\n    hashlib.pbkdf2_hmac('md5', b'', b'', 2**30)\n",
 }
+# Its process waits before the next test begins, as one does whose connection is lost.
+STALLING = """
+import threading
+import pytest
+
+class Stalls:
+    @pytest.hookimpl(tryfirst=True, wrapper=True)
+    def pytest_runtest_protocol(self):
+        threading.Event().wait()
+        return (yield)
+
+def test_stalls(request):
+    request.config.pluginmanager.register(Stalls())
+
+def test_next():
+    pass
+"""
+
+
+def tested(bin_alone: Path, name: str, content: str) -> subprocess.CompletedProcess[str]:
+    """Run `bin/test` on a file of tests and another one, with short limits of time."""
+    root, python = bin_alone.parent, bin_alone.parent / "venv/bin/python"
+    python.write_text(f'#!/bin/sh\nexec "{sys.executable}" "$@"\n')
+    python.chmod(0o755)
+    (bin_alone / "check").write_text("#!/bin/sh\n")
+    (root / "tests").mkdir()
+    for file in ("setup.cfg", "tests/conftest.py", "tests/standstill.py"):
+        shutil.copy(ROOT / file, root / file)
+    (root / f"tests/test_{name}.py").write_text(content)
+    (root / "tests/test_other.py").write_text("def test_other():\n    pass\n")
+    soon = ("-o", "timeout=2", "-o", "faulthandler_timeout=4")
+    return run(bin_alone / "test", *soon, env=os.environ | {"PYTHONPATH": str(ROOT)})
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("what", UNHEALTHY)
 def test_a_test_that_dies_or_hangs_is_named_and_ends_the_run(bin_alone: Path, what: str) -> None:
-    root, python = bin_alone.parent, bin_alone.parent / "venv/bin/python"
-    python.write_text(f'#!/bin/sh\nexec "{sys.executable}" "$@"\n')
-    python.chmod(0o755)
-    (bin_alone / "check").write_text("#!/bin/sh\n")
-    shutil.copy(ROOT / "setup.cfg", root)
-    (root / "tests").mkdir()
-    (root / f"tests/test_{what}.py").write_text(UNHEALTHY[what])
-    (root / "tests/test_other.py").write_text("def test_other():\n    pass\n")
-    soon = ("-o", "timeout=2", "-o", "faulthandler_timeout=4")
-    answer = run(bin_alone / "test", *soon, env=os.environ | {"PYTHONPATH": str(ROOT)})
+    answer = tested(bin_alone, what, UNHEALTHY[what])
     assert answer.returncode == 1
     assert f"FAILED tests/test_{what}.py::test_{what}" in answer.stdout
+
+
+@pytest.mark.slow
+def test_a_process_that_never_comes_to_its_next_test_ends_the_run(bin_alone: Path) -> None:
+    answer = tested(bin_alone, "stalls", STALLING)
+    assert answer.returncode == 1
+    assert "FAILED: no test began or ended" in answer.stderr
 
 
 @pytest.fixture
