@@ -49,6 +49,7 @@ def test_multiply_adds_are_the_published_ones(peer: str, scale: int) -> None:
         assert macs / output_px * 1280 * 720 / 1e9 == pytest.approx(said, rel=0.04)  # SAFMN gives no decimals
 
 
+@pytest.mark.slow
 def test_safmn_becomes_a_graph_that_runs() -> None:
     """The exporter has no adaptive pooling, which it uses."""
     skip_without_spandrel("SAFMN")

@@ -140,6 +140,7 @@ def test_a_folder_is_mirrored_and_a_bad_picture_does_not_stop_it(photo, tmp_path
     assert again.stdout.splitlines()[-1].startswith("2 of 3")
 
 
+@pytest.mark.slow
 def test_an_existing_output_is_refused_then_replaced_then_skipped(photo, tmp_path):
     assert srup("upscale", photo.parent).returncode == 0
     target = tmp_path / "in_x2" / "photo_x2.png"
@@ -260,6 +261,7 @@ def test_orientation_profile_and_exif_survive(tmp_path):
         assert upscaled.info["icc_profile"] == profile
 
 
+@pytest.mark.slow
 def test_alpha_and_grey_are_kept(photo, tmp_path):
     with Image.open(photo) as picture:
         cut_out = picture.convert("RGBA")
@@ -325,6 +327,7 @@ def test_info_describes_models_and_the_environment():
 # --- what bad input gets ------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_missing_file_and_not_a_picture(tmp_path):
     assert_refused(srup("upscale", tmp_path / "none.png"), "none.png", "no such file or folder")
     (tmp_path / "text.png").write_text("hello")
@@ -334,6 +337,7 @@ def test_missing_file_and_not_a_picture(tmp_path):
     assert_nothing_left(tmp_path, "text.png", "empty.png")
 
 
+@pytest.mark.slow
 def test_names_are_looked_at_before_a_backend_is_opened(photo):
     """A backend may build an engine for minutes when it is opened; this one cannot be opened at all."""
     backend = ("--backend", "trt", "--device", "cpu")

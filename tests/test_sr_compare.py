@@ -426,6 +426,7 @@ def test_the_command_writes_a_page(photos, tmp_path):
     assert_nothing_left(page.parent, "look.html")
 
 
+@pytest.mark.slow
 def test_skipped_pictures_are_on_the_page(photos, tmp_path):
     page = tmp_path / "look.html"
     assert srup("upscale", photos).returncode == 0
@@ -441,6 +442,7 @@ def test_skipped_pictures_are_on_the_page(photos, tmp_path):
     assert seen.text.count("output of an earlier run") == 2
 
 
+@pytest.mark.slow
 def test_an_existing_page_is_refused_before_the_work_starts(photos, tmp_path):
     page = tmp_path / "look.html"
     page.write_text("precious")
@@ -451,6 +453,7 @@ def test_an_existing_page_is_refused_before_the_work_starts(photos, tmp_path):
     assert Page(page).alts
 
 
+@pytest.mark.slow
 def test_pages_that_make_no_sense_are_refused(photos, tmp_path):
     page = tmp_path / "look.html"
     assert_refused(srup("upscale", photos, "--compare", page, "--dry-run"), "--dry-run", code=2)
@@ -461,6 +464,7 @@ def test_pages_that_make_no_sense_are_refused(photos, tmp_path):
     assert_nothing_left(photos.parent, "in", "kitten.png", "osprey.png")
 
 
+@pytest.mark.slow
 def test_a_failed_picture_is_not_on_the_page(photos, tmp_path):
     page = tmp_path / "look.html"
     (photos / "kitten.png").write_bytes(b"\x89PNG\r\n\x1a\n")
