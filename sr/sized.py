@@ -23,7 +23,8 @@ from sr.network.modelfile import files_digest, shipped_scales, shipped_weights
 from sr.objects import ImageUpscaler
 from sr.resample import resample
 from sr.sizing import SizeRequest, chain
-from sr.upscale import Progress, Upscaler
+from sr.streaming import Progress
+from sr.upscale import Upscaler
 
 # `resample` works channel by channel in float32: in bytes per pixel of its input and of its output.
 _RESAMPLED_IN_BYTES, _RESAMPLED_OUT_BYTES = 12, 8

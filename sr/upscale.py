@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Iterable
 from contextlib import closing, nullcontext, suppress
 from dataclasses import replace
 from os import PathLike
@@ -14,7 +14,7 @@ import numpy as np
 
 from sr.backends import open_backend, open_sixteen_bit_backend
 from sr.backends.base import Backend, BackendRequest, Workload, tile_memory
-from sr.errors import BackendError, OutOfDeviceMemoryError, TilingError
+from sr.errors import BackendError, TilingError
 from sr.fitting import fitted, fitted_grid
 from sr.image.picture import Pixels
 from sr.memory import available_memory
@@ -22,21 +22,16 @@ from sr.network.descriptor import Precision
 from sr.network.ends import Conventions
 from sr.network.modelfile import DEFAULT_SCALE
 from sr.objects import ImageUpscaler
-from sr.stitching import RowsOf, TileResult, owned_part, run_tiles, stitch
-from sr.tiling import MIN_HALOS_PER_TILE, Span, Tile, TileGrid, TileSpec
+from sr.stitching import Batching, RowsOf
+from sr.streaming import Progress, Work, finished, finished_rows
+from sr.tiling import MIN_HALOS_PER_TILE, Tile, TileGrid, TileSpec, constant_grid
 
 if TYPE_CHECKING:
     from sr.backends.tensorrt.request import EngineBuilder
     from sr.image import Picture
 
-Progress = Callable[[int, int], None]  # tiles done, tiles in all
-
 # Share of available memory that inference on a whole picture may take.
 WHOLE_PICTURE_MEMORY_SHARE = 0.5
-
-# How much more work tiles of a backend's fixed shape may cause than equalised tiles. The fixed shape has
-# tuned kernels and a CUDA graph. An assumption until it is measured on a GPU.
-FIXED_TILES_WORK = 1.1
 
 
 class Upscaler(ImageUpscaler):
@@ -180,12 +175,36 @@ class Upscaler(ImageUpscaler):
         Raises:
             BackendError: the device failed, or the backend does not compute 16 bits per channel.
         """
-        info, used = self.backend.info, self._backend_for(picture.pixels).info
+        (upscaled,) = self.pictures([(picture, progress)])
+        return upscaled
+
+    def pictures(
+        self, pictures: Iterable[tuple[Picture, Progress | None] | None]
+    ) -> Generator[Picture, None, None]:
+        """Upscale pictures in order, each with its progress; a GPU has tiles of several at once.
+
+        Where the next item is None, no picture is ready yet: those under way may be finished first.
+
+        Raises:
+            BackendError: as `picture`, for one of those under way; these are lost.
+        """
+        whole = (each and self._picture_work(*each) for each in pictures)
+        with self._lock, closing(finished(whole, self)) as works:
+            for work in works:
+                yield work.result()
+
+    def _picture_work(self, picture: Picture, progress: Progress | None) -> Work[Picture]:
+        info, used = self.backend.info, self.backend_for(picture.pixels).info
         if used.name != info.name:
             note = f"16 bits per channel: computed by {used.name} on {used.device}, not by {info.name}"
             picture = replace(picture, notes=(*picture.notes, note))
-        pixels, alpha = self.upscale(picture.pixels, picture.alpha, progress=progress)
-        return replace(picture, pixels=pixels, alpha=alpha)
+        work = self._work(picture.pixels, picture.alpha, progress)
+
+        def finish(outputs: list[Pixels]) -> Picture:
+            pixels, alpha = work.finish(outputs)
+            return replace(picture, pixels=pixels, alpha=alpha)
+
+        return Work(work.items, finish, progress)
 
     def upscale(
         self, pixels: Pixels, alpha: Pixels | None = None, *, progress: Progress | None = None
@@ -197,15 +216,27 @@ class Upscaler(ImageUpscaler):
         Raises:
             BackendError: as `picture`, or the upscaler is closed.
         """
-        opaque = np.iinfo(pixels.dtype).max
-        if alpha is None or bool((alpha == opaque).all()):
-            (upscaled,) = self._upscale_items([pixels], progress)
-            return upscaled, None if alpha is None else np.full(upscaled.shape[:2], opaque, pixels.dtype)
+        with self._lock:
+            (work,) = finished([self._work(pixels, alpha, progress)], self)
+        return work.result()
+
+    def _work(
+        self, pixels: Pixels, alpha: Pixels | None, progress: Progress | None
+    ) -> Work[tuple[Pixels, Pixels | None]]:
         from sr.image import bleed_under_transparency, within_neighbours
 
-        colours = bleed_under_transparency(pixels, alpha)
-        upscaled, covered = self._upscale_items([colours, alpha], progress)
-        return upscaled, within_neighbours(covered, alpha, scale=self.scale)
+        opaque, model = np.iinfo(pixels.dtype).max, self.backend.info.model
+        height, width = self.output_size(*pixels.shape[:2])
+        covered = None if alpha is None or bool((alpha == opaque).all()) else alpha
+
+        def finish(outputs: list[Pixels]) -> tuple[Pixels, Pixels | None]:
+            upscaled, *others = (output[:height, :width] for output in outputs)
+            if covered is not None:
+                return upscaled, within_neighbours(others[0], covered, scale=self.scale)
+            return upscaled, None if alpha is None else np.full((height, width), opaque, pixels.dtype)
+
+        items = [pixels] if covered is None else [bleed_under_transparency(pixels, covered), covered]
+        return Work([fitted(item, model) for item in items], finish, progress)
 
     def output_size(self, height: int, width: int) -> tuple[int, int]:
         """Return height and width of the output for a picture of this size."""
@@ -220,30 +251,24 @@ class Upscaler(ImageUpscaler):
         model = self.backend.info.model
         whole = not model.tiles_exact and model.ends.size is None and self._fits_whole(height, width)
         spec = replace(self.spec, tile=max(height, width, self.spec.tile)) if whole else self.spec
-        grid = fitted_grid(height, width, spec, model)
-        if self.backend.info.fixed_tiles:
-            fixed = fitted_grid(height, width, replace(spec, equalise=False), model)
-            return fixed if fixed.work <= FIXED_TILES_WORK * grid.work else grid
-        return grid
+        constant = self.backend.info.constant_tiles and not whole
+        return (constant and constant_grid(height, width, spec)) or fitted_grid(height, width, spec, model)
+
+    def batching(self) -> Batching:
+        """Return how many tiles run together: `batch` of the largest, or as many smaller ones instead."""
+        info, most = self.backend.info, self.spec.tile**2 * self.batch
+        if not info.constant_tiles:
+            return Batching(lambda height, width: self.batch, constant=False)
+        limit = max(info.max_small_batch or self.batch, self.batch)
+        return Batching(
+            lambda height, width: max(self.batch, min(limit, most // (height * width))), constant=True
+        )
 
     def _fits_whole(self, height: int, width: int) -> bool:
         needed = tile_memory(self.backend.info.model, height * width)
         return needed <= WHOLE_PICTURE_MEMORY_SHARE * available_memory()
 
-    def _upscale_items(self, items: Sequence[Pixels], progress: Progress | None = None) -> list[Pixels]:
-        """Upscale equal-sized (H, W) and (H, W, 3) arrays together.
-
-        Where memory runs out, starts again with the smaller limits that the backend then has.
-        """
-        with self._lock:
-            while True:
-                try:
-                    return self._run_items(items, progress)
-                except OutOfDeviceMemoryError:
-                    if not self.shrink_to_limits():
-                        raise
-
-    def _backend_for(self, samples: Pixels) -> Backend:
+    def backend_for(self, samples: Pixels) -> Backend:
         """Return the backend for this sample type; one for 16 bits is opened when first needed."""
         with self._lock:
             if self._closed:
@@ -274,34 +299,8 @@ class Upscaler(ImageUpscaler):
             OutOfDeviceMemoryError: start again with a new grid if `shrink_to_limits` returns True.
             BackendError: as `picture`.
         """
-        with self._lock:
-            for results in self._results(grid, like, rows_of, first=first):
-                yield [(each.tile, each.item, owned_part(each, self.scale)) for each in results]
-
-    def _results(
-        self, grid: TileGrid, like: Pixels, rows_of: RowsOf, *, first: int = 0
-    ) -> Generator[list[TileResult], None, None]:
-        return run_tiles(self._backend_for(like).run, grid, rows_of, batch=self.batch, first=first)
-
-    def _run_items(self, items: Sequence[Pixels], progress: Progress | None) -> list[Pixels]:
-        height, width = items[0].shape[:2]
-        grid = self.grid(height, width)
-        items = [fitted(item, self.backend.info.model) for item in items]
-        full_height, full_width = (size * self.scale for size in items[0].shape[:2])
-        outputs = [np.empty((full_height, full_width, *item.shape[2:]), item.dtype) for item in items]
-        done = 0
-
-        def rows_of(rows: Span) -> list[Pixels]:
-            return [item[rows.start : rows.start + rows.length] for item in items]
-
-        with closing(self._results(grid, items[0], rows_of)) as batches:
-            for results in batches:
-                for result in results:
-                    stitch(result, outputs[result.item], self.scale)
-                done += len(results)
-                if progress is not None:
-                    progress(done, len(grid) * len(items))
-        return [output[: height * self.scale, : width * self.scale] for output in outputs]
+        with self._lock, closing(finished_rows(grid, like, rows_of, self, first=first)) as parts:
+            yield from parts
 
     def close(self) -> None:
         """Free the backend once the current picture is done; closing twice does nothing."""

@@ -10,9 +10,11 @@ can be made to fail. What real CUDA would answer with undefined behaviour is kep
 from __future__ import annotations
 
 import functools
+import gc
 import random
 import threading
 import weakref
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -20,14 +22,42 @@ from enum import IntEnum
 from typing import Any
 
 import numpy as np
+from numpy.lib.stride_tricks import as_strided
 from numpy.typing import NDArray
 
 POISON = 0xA5
 ALIGNMENT, GUARD = 256, 4096
 
 SUCCESS, INVALID_VALUE, OUT_OF_MEMORY = 0, 1, 2
-INVALID_DEVICE, INVALID_HANDLE, CAPTURE_FORBIDS, CAPTURE_INVALIDATED = 101, 400, 900, 901
+INVALID_DEVICE, INVALID_HANDLE = 101, 400
 LAUNCH_FAILURE = 719  # sticky: after it, every call fails
+
+
+@dataclass(frozen=True)
+class Costs:
+    """Virtual time and memory that things take; the unit is the caller's.
+
+    Attributes:
+        copy: of each copy between host and GPU.
+        copy_byte: of each byte of it.
+        kernel: of each run of an engine.
+        kernel_px: of each lr pixel of it.
+        pinned: of each allocation of page-locked memory, on the host.
+        pinned_byte: of each byte of it.
+        start: of the first use of a GPU, on the host.
+        start_bytes: device memory that the first use of a GPU takes.
+        context_bytes: device memory that an execution context takes.
+    """
+
+    copy: float = 1.0
+    copy_byte: float = 0.0
+    kernel: float = 1.0
+    kernel_px: float = 0.0
+    pinned: float = 0.0
+    pinned_byte: float = 0.0
+    start: float = 0.0
+    start_bytes: int = 0
+    context_bytes: int = 0
 
 
 @dataclass(eq=False)
@@ -58,6 +88,8 @@ class Op:
     records: tuple[Event, int] | None = None
     duration: float = 0.0
     issued: float = 0.0
+    touches: tuple[int, ...] = ()  # addresses in blocks of the host
+    computes: bool = False
 
 
 @dataclass(eq=False)
@@ -66,21 +98,9 @@ class Stream:
     device: int
     pending: list[Op] = field(default_factory=list)
     time: float = 0.0
-    capture: list[Op] | None = None
 
     def __int__(self) -> int:
         return self.handle
-
-
-@dataclass(eq=False)
-class Graph:
-    ops: list[Op]
-
-
-@dataclass(eq=False)
-class GraphExec:
-    ops: list[Op]
-    device: int
 
 
 def api(values: int = 0, *, release: bool = False) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
@@ -118,8 +138,8 @@ class SimulatedCuda:
         cudaMemcpyHostToDevice = 1
         cudaMemcpyDeviceToHost = 2
 
-    class cudaStreamCaptureMode(IntEnum):
-        cudaStreamCaptureModeThreadLocal = 1
+    class cudaDeviceAttr(IntEnum):
+        cudaDevAttrL2CacheSize = 38
 
     def __init__(
         self,
@@ -131,6 +151,9 @@ class SimulatedCuda:
         status: int = INVALID_VALUE,
         sticky: bool = False,
         failing_allocations: frozenset[int] = frozenset(),
+        costs: Costs | None = None,
+        clock: Callable[[], float] | None = None,
+        l2_bytes: int = 2**40,
     ) -> None:
         """Make GPUs.
 
@@ -142,13 +165,20 @@ class SimulatedCuda:
             status: that it fails with.
             sticky: all calls after it fail too.
             failing_allocations: which allocations fail for lack of memory, counted from 0.
+            costs: of what takes time and memory.
+            clock: counts the host's own time; None lets the host take none.
+            l2_bytes: size of the L2 cache of each.
         """
         self.schedule = schedule
         self.calls: list[str] = []
         self.complaints: list[str] = []
-        self.host_time = 0.0  # virtual: what the host has waited for
-        self.copy_time = self.kernel_time = 1.0
+        self.costs, self.l2_bytes = costs or Costs(), l2_bytes
+        self.started: set[int] = set()  # GPUs that were used
+        self.busy: list[tuple[float, float]] = []  # from when to when engines ran
+        self._clock = clock
+        self._waited = 0.0 if clock is None else -clock()  # and what the simulation itself took
         self.allocations = 0
+        self.copied = Counter[str]()  # bytes, "to device" and "to host"
         self.driver = "580.65"
         self._memory = [memory] * devices
         self._fail_at, self._status, self._sticky = fail_at, status, sticky
@@ -159,7 +189,7 @@ class SimulatedCuda:
         self._next_handle = 0x1000
         self._blocks: dict[int, Block] = {}
         self._host_quarantine: list[Block] = []  # freed host memory is real: views of it must stay readable
-        self._held: dict[int, Any] = {}  # streams, events and graphs, by id
+        self._held: dict[int, Any] = {}  # streams and events, by id
         self.objects: list[tuple[str, weakref.ref[Any]]] = []  # of TensorRT
 
     # --- what tests ask -------------------------------------------------------------------------
@@ -174,6 +204,41 @@ class SimulatedCuda:
         return self._memory[device] - sum(
             len(block.data) for block in self._blocks.values() if block.device == device
         )
+
+    # --- time -----------------------------------------------------------------------------------
+
+    @property
+    def host_time(self) -> float:
+        """Virtual time at which the host is."""
+        return self._waited + (0.0 if self._clock is None else self._clock())
+
+    def wait_until(self, time: float) -> None:
+        """Let the host wait."""
+        self._waited += max(0.0, time - self.host_time)
+
+    @property
+    def idle_share(self) -> float:
+        """Time without an engine running, between the first run and the last, as a share of that with one."""
+        ran = sum(stop - start for start, stop in self.busy)
+        whole = max(stop for _, stop in self.busy) - min(start for start, _ in self.busy)
+        return (whole - ran) / ran
+
+    def start(self) -> None:
+        """Take what the first use of the current GPU takes."""
+        if self._device not in self.started:
+            self.started.add(self._device)
+            self._waited += self.costs.start
+            self.take_hidden(self.costs.start_bytes)
+
+    def take_hidden(self, size: int) -> bool:
+        """Take memory of the current GPU that no call asked for; say whether there was enough."""
+        if size > self.free_memory(self._device):
+            return False
+        self._memory[self._device] -= size
+        return True
+
+    def give_back_hidden(self, device: int, size: int) -> None:
+        self._memory[device] += size
 
     # --- faults and schedule --------------------------------------------------------------------
 
@@ -195,10 +260,7 @@ class SimulatedCuda:
                     self._do(stream)
 
     def put(self, stream: Stream, op: Op) -> None:
-        """Put work on a stream, or into the graph that is being captured from it."""
-        if stream.capture is not None:
-            stream.capture.append(op)
-            return
+        """Put work on a stream."""
         op.issued = self.host_time
         stream.pending.append(op)
         if self.schedule == "eager":
@@ -222,8 +284,12 @@ class SimulatedCuda:
         op = stream.pending.pop(0)
         start = max(stream.time, op.issued, op.waits[0].time if op.waits else 0.0)
         stream.time = start + op.duration
+        if op.computes:
+            self.busy.append((start, stream.time))
         if op.action is not None:
+            before = self.host_time
             op.action()
+            self._waited -= self.host_time - before  # the GPU's work, not the host's
         if op.records is not None:
             event, version = op.records
             event.done, event.time = max(event.done, version), stream.time
@@ -244,6 +310,9 @@ class SimulatedCuda:
 
     def _allocate(self, size: int, device: int | None) -> tuple[int, int | None]:
         number, self.allocations = self.allocations, self.allocations + 1
+        self.start()
+        if device is None:
+            self._waited += self.costs.pinned + size * self.costs.pinned_byte
         if number in self._failing_allocations or (device is not None and size > self.free_memory(device)):
             return OUT_OF_MEMORY, None
         data = np.full(size, POISON, np.uint8)
@@ -260,8 +329,7 @@ class SimulatedCuda:
         if block is None or (block.device is None) != host:
             self.complaints.append("freed what was not allocated")
             return INVALID_VALUE
-        busy = (stream for stream in self._streams() if stream.device == self._device and stream.pending)
-        if any(busy) and self._fail_at is None:
+        if self._fail_at is None and any(self._needs(op, block) for op in self._pending()):
             self.complaints.append("memory freed while work is pending")
         del self._blocks[block.address]
         block.data[:] = POISON
@@ -269,10 +337,17 @@ class SimulatedCuda:
             self._host_quarantine.append(block)
         return SUCCESS
 
+    def _pending(self) -> Iterator[Op]:
+        return (op for stream in self._streams() if stream.device == self._device for op in stream.pending)
+
+    @staticmethod
+    def _needs(op: Op, block: Block) -> bool:
+        """Say whether work may need a block; of device memory all work may."""
+        end = block.address + len(block.data)
+        return block.device is not None or any(block.address <= address < end for address in op.touches)
+
     @api(1)
     def cudaMalloc(self, size: int) -> tuple[int, int | None]:
-        if any(stream.capture is not None for stream in self._streams()):
-            return CAPTURE_FORBIDS, None
         return self._allocate(size, self._device)
 
     @api(1)
@@ -289,23 +364,55 @@ class SimulatedCuda:
 
     @api(2)
     def cudaMemGetInfo(self) -> tuple[int, int, int]:
+        self.start()
         return SUCCESS, self.free_memory(self._device), self._memory[self._device]
 
     @api()
     def cudaMemcpyAsync(self, target: int, source: int, size: int, kind: int, stream: Stream) -> int:
+        return self._copy((int(target), size), (int(source), size), (size, 1), kind, stream)
+
+    @api()
+    def cudaMemcpy2DAsync(
+        self,
+        target: int,
+        target_pitch: int,
+        source: int,
+        source_pitch: int,
+        width: int,
+        height: int,
+        kind: int,
+        stream: Stream,
+    ) -> int:
+        if width > min(target_pitch, source_pitch):
+            return INVALID_VALUE
+        return self._copy(
+            (int(target), target_pitch), (int(source), source_pitch), (width, height), kind, stream
+        )
+
+    def _copy(
+        self, to: tuple[int, int], of: tuple[int, int], size: tuple[int, int], kind: int, stream: Stream
+    ) -> int:
+        """Copy rows; `to` and `of` are address and bytes from row to row, `size` bytes of a row and rows."""
         if stream.device != self._device:
             return INVALID_HANDLE
         to_device = kind == self.cudaMemcpyKind.cudaMemcpyHostToDevice
         target_device = self._device if to_device else None
         source_device = None if to_device else self._device
+        width, height = size
+
+        def rows(start: tuple[int, int], device: int | None, what: str) -> NDArray[np.uint8] | None:
+            address, pitch = start
+            data = self.bytes_at(address, (height - 1) * pitch + width, device=device, what=what)
+            return None if data is None else as_strided(data, (height, width), (pitch, 1))
 
         def copy() -> None:
-            to = self.bytes_at(int(target), size, device=target_device, what="copy to")
-            of = self.bytes_at(int(source), size, device=source_device, what="copy from")
-            if to is not None and of is not None:
-                to[:] = of
+            target, source = rows(to, target_device, "copy to"), rows(of, source_device, "copy from")
+            if target is not None and source is not None:
+                target[:] = source
+                self.copied["to device" if to_device else "to host"] += target.size
 
-        self.put(stream, Op(copy, duration=self.copy_time))
+        duration = self.costs.copy + width * height * self.costs.copy_byte
+        self.put(stream, Op(copy, duration=duration, touches=(of[0] if to_device else to[0],)))
         return SUCCESS
 
     # --- devices, streams, events ---------------------------------------------------------------
@@ -327,6 +434,11 @@ class SimulatedCuda:
         return SUCCESS, self._device
 
     @api(1)
+    def cudaDeviceGetAttribute(self, attribute: int, device: int) -> tuple[int, int]:
+        assert attribute == self.cudaDeviceAttr.cudaDevAttrL2CacheSize
+        return SUCCESS, self.l2_bytes
+
+    @api(1)
     def cudaGetErrorString(self, status: int) -> tuple[int, bytes]:
         return SUCCESS, f"simulated error {int(status)}".encode()
 
@@ -344,6 +456,7 @@ class SimulatedCuda:
     @api(1)
     def cudaStreamCreateWithFlags(self, flags: int) -> tuple[int, Stream]:
         assert flags == self.cudaStreamNonBlocking
+        self.start()
         self._next_handle += 16
         return SUCCESS, self._hold(Stream(self._next_handle, self._device))
 
@@ -355,10 +468,8 @@ class SimulatedCuda:
 
     @api()
     def cudaStreamSynchronize(self, stream: Stream) -> int:
-        if stream.capture is not None:
-            return CAPTURE_FORBIDS
         self.finish(stream)
-        self.host_time = max(self.host_time, stream.time)
+        self.wait_until(stream.time)
         return SUCCESS
 
     @api()
@@ -387,45 +498,7 @@ class SimulatedCuda:
     def cudaEventSynchronize(self, event: Event) -> int:
         if event.stream is not None:
             self.finish(event.stream, (event, event.recorded))
-            self.host_time = max(self.host_time, event.time)
-        return SUCCESS
-
-    # --- graphs ---------------------------------------------------------------------------------
-
-    @api()
-    def cudaStreamBeginCapture(self, stream: Stream, mode: int) -> int:
-        if stream.capture is not None:
-            return INVALID_VALUE
-        stream.capture = []
-        return SUCCESS
-
-    @api(1, release=True)
-    def cudaStreamEndCapture(self, stream: Stream) -> tuple[int, Graph | None]:
-        ops, stream.capture = stream.capture, None
-        if not ops:
-            return CAPTURE_INVALIDATED, None
-        if self._fail_at is not None and len(self.calls) - 1 == self._fail_at:
-            return CAPTURE_INVALIDATED, None  # a capture that failed hands out nothing
-        return SUCCESS, self._hold(Graph(ops))
-
-    @api(release=True)
-    def cudaGraphDestroy(self, graph: Graph) -> int:
-        return self._give_back(graph)
-
-    @api(1)
-    def cudaGraphInstantiate(self, graph: Graph, flags: int) -> tuple[int, GraphExec]:
-        return SUCCESS, self._hold(GraphExec(graph.ops, self._device))
-
-    @api(release=True)
-    def cudaGraphExecDestroy(self, executable: GraphExec) -> int:
-        return self._give_back(executable)
-
-    @api()
-    def cudaGraphLaunch(self, executable: GraphExec, stream: Stream) -> int:
-        if not executable.device == stream.device == self._device:
-            return INVALID_HANDLE
-        for op in executable.ops:
-            self.put(stream, Op(op.action, duration=op.duration))
+            self.wait_until(event.time)
         return SUCCESS
 
     def stream_of(self, handle: int) -> Stream | None:
@@ -444,5 +517,7 @@ class SimulatedCuda:
 def nothing_left(cuda: SimulatedCuda) -> Iterator[None]:
     """Check at the end that all was given back and nothing undefined was done."""
     yield
+    if cuda.leaks():
+        gc.collect()  # of circles that an error left
     assert cuda.complaints == []
     assert cuda.leaks() == []

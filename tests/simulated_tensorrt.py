@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import json
+import threading
 import weakref
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -51,6 +52,7 @@ class SimulatedPlan:
         tile: largest, of the profile.
         finite: has the second output.
         scratch_per_px: bytes of scratch memory for each lr pixel of a batch.
+        static: has a second profile for the largest batch alone.
     """
 
     kernel: Kernel
@@ -59,6 +61,7 @@ class SimulatedPlan:
     tile: int
     finite: bool = True
     scratch_per_px: int = 16
+    static: bool = False
 
 
 class SimulatedTensorRT:
@@ -80,11 +83,14 @@ class SimulatedTensorRT:
         self.__name__ = "tensorrt_rtx" if rtx else "tensorrt"
         self.cuda = cuda
         self.plans: list[SimulatedPlan] = []
-        self.replays = 0  # runs that a graph made
-        self.runs = 0
+        self.shapes: list[tuple[int, ...]] = []  # of all runs
+        self.profiles: list[int] = []  # of all runs
+        self.background: str | None = None  # error that a thread of the library logs during each run
         self.compiled: list[tuple[int, ...]] = []  # shapes that TensorRT-RTX compiled kernels for
         if rtx:
             self.CudaGraphStrategy = IntEnum("CudaGraphStrategy", {"DISABLED": 0, "WHOLE_GRAPH_CAPTURE": 1})
+            strategies = {"LAZY": 0, "EAGER": 1, "NONE": 2}
+            self.DynamicShapesKernelSpecializationStrategy = IntEnum("Specialization", strategies)
 
     def plan(self, plan: SimulatedPlan) -> bytes:
         """Return a serialized engine."""
@@ -129,6 +135,7 @@ class Engine:
         types = {"image": _DataType.UINT8, "upscaled": _DataType.UINT8}
         self.types = types | ({"finite": _DataType.FLOAT} if plan.finite else {})
         self.num_io_tensors = len(self.types)
+        self.num_optimization_profiles = 1 + plan.static
 
     def get_tensor_name(self, at: int) -> str:
         return list(self.types)[at]
@@ -138,7 +145,7 @@ class Engine:
 
     def get_tensor_profile_shape(self, name: str, profile: int) -> list[tuple[int, ...]]:
         most = (self.plan.batch, self.plan.tile, self.plan.tile, 3)
-        return [(1, 1, 1, 3), most, most]
+        return [most if profile else (1, 1, 1, 3), most, most]
 
     def create_runtime_config(self) -> RuntimeConfig | None:
         failed = self.module.fails("create_runtime_config", self.log)
@@ -150,15 +157,23 @@ class Engine:
         kernels = None
         if isinstance(how, RuntimeConfig):
             strategy, kernels = how.strategy, how._cache
+            eager = how.dynamic_shapes_kernel_specialization_strategy == 1
         else:
-            strategy = how
+            strategy, eager = how, True
             assert not hasattr(self.module, "CudaGraphStrategy")
         assert strategy == SimulatedTensorRT.ExecutionContextAllocationStrategy.USER_MANAGED
-        return _kept(self.module.cuda, Context(self, kernels))
+        cuda = self.module.cuda
+        if not cuda.take_hidden(cuda.costs.context_bytes):
+            self.log.log(self.log.ERROR, "out of memory")
+            return None
+        context = _kept(cuda, Context(self, kernels, eager=eager))
+        weakref.finalize(context, cuda.give_back_hidden, self.device, cuda.costs.context_bytes)
+        return context
 
 
 class RuntimeConfig:
     cuda_graph_strategy = 0
+    dynamic_shapes_kernel_specialization_strategy = 0  # LAZY: in a thread, while general kernels run
     strategy: Any = None
     _cache: Any = None
 
@@ -200,22 +215,24 @@ class RuntimeCache:
 class Context:
     """An execution context; a run reads where and what when it is enqueued, and computes later."""
 
-    def __init__(self, engine: Engine, kernels: RuntimeCache | None) -> None:
-        self._engine, self._kernels = engine, kernels
+    def __init__(self, engine: Engine, kernels: RuntimeCache | None, *, eager: bool) -> None:
+        self._engine, self._kernels, self._eager = engine, kernels, eager
         self.nvtx_verbosity = SimulatedTensorRT.ProfilingVerbosity.DETAILED  # as the engine was built
         self._shape: tuple[int, ...] | None = None
         self._partitioned = False  # scratch memory was measured for this shape
         self._scratch = (0, 0)
         self._addresses: dict[str, int] = {}
-        self._warm: tuple[int, ...] | None = None
         self.running = 0  # runs that are enqueued and not done
+        self._profile = 0
 
     def set_optimization_profile_async(self, profile: int, stream: int) -> bool:
-        return profile == 0 and not self._fails("set_optimization_profile_async")
+        self._profile = profile
+        known = profile < self._engine.num_optimization_profiles
+        return known and not self._fails("set_optimization_profile_async")
 
     def set_input_shape(self, name: str, shape: tuple[int, ...]) -> bool:
-        plan = self._engine.plan
-        allowed = 1 <= shape[0] <= plan.batch and all(1 <= side <= plan.tile for side in shape[1:3])
+        least, _, most = self._engine.get_tensor_profile_shape(name, self._profile)
+        allowed = all(low <= size <= high for low, size, high in zip(least, shape, most, strict=True))
         if self._fails("set_input_shape") or name != "image" or not allowed:
             return False
         if self._shape != shape:
@@ -256,9 +273,14 @@ class Context:
         return True
 
     def execute_async_v3(self, handle: int) -> bool:
+        engine = self._engine
+        if engine.module.background is not None:
+            arguments = (engine.log.ERROR, engine.module.background)
+            thread = threading.Thread(target=engine.log.log, args=arguments)
+            thread.start()
+            thread.join()
         if self._fails("execute_async_v3"):
             return False
-        engine = self._engine
         cuda, shape = engine.module.cuda, self._shape
         stream = cuda.stream_of(handle)
         if stream is None or not stream.device == cuda.device == engine.device:
@@ -269,9 +291,8 @@ class Context:
             return self._refuse("shapes or addresses are missing")
         if not self._partitioned or self._scratch[1] < self._needed() or not self._scratch[0]:
             return self._refuse("too little scratch memory")
-        if stream.capture is not None and self._warm != shape:
-            return self._refuse("the first run at a shape allocates and cannot be captured")
-        self._warm = shape
+        if not self._eager:
+            cuda.complaints.append("kernels are compiled while others compute")
         if self._kernels is not None and shape not in self._kernels.shapes:
             self._kernels.shapes.add(shape)
             engine.module.compiled.append(shape)
@@ -284,11 +305,10 @@ class Context:
             dict(self._addresses),
             self._scratch[0],
         )
-        if stream.capture is not None:
-            run = functools.partial(run, captured=True)
-        else:
-            self.running += 1
-        cuda.put(stream, Op(run, duration=cuda.kernel_time))
+        self.running += 1
+        engine.module.profiles.append(self._profile)
+        duration = cuda.costs.kernel + shape[0] * shape[1] * shape[2] * cuda.costs.kernel_px
+        cuda.put(stream, Op(run, duration=duration, computes=True))
         return True
 
     def _fails(self, name: str) -> bool:
@@ -306,22 +326,15 @@ def _run(
     shape: tuple[int, ...],
     addresses: dict[str, int],
     scratch: int,
-    *,
-    captured: bool = False,
 ) -> None:
     """Do what an enqueued run does."""
     cuda = module.cuda
-    module.runs += 1
-    module.replays += captured
+    module.shapes.append(shape)
     alive = context()
-    if alive is not None and not captured:
-        alive.running -= 1
     if alive is None:
         cuda.complaints.append("a run after its context was destroyed")
         return
-    if captured and alive._shape != shape:
-        cuda.complaints.append("a graph replayed after its context was set to another shape")
-        return
+    alive.running -= 1
     device = alive._engine.device
     pixels = shape[0] * shape[1] * shape[2]
     n, channels = shape[0], shape[3]

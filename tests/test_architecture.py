@@ -25,7 +25,7 @@ _LIBRARY = (
     _GROUND
     | _PLAIN
     | {"sr.image", "sr.network", "sr.backends", "sr.resample", "sr.objects", "sr.fitting", "sr.stitching"}
-    | {"sr.upscale"}
+    | {"sr.streaming", "sr.upscale"}
 )
 _PROGRAM = _LIBRARY | {"sr.sized", "sr.jobs"}
 ROOMS: dict[str, set[str]] = {
@@ -43,12 +43,13 @@ ROOMS: dict[str, set[str]] = {
     "sr.network": _GROUND | {"sr.metrics", "sr.tiling"},
     "sr.resample": {"sr.errors", "sr.image"},
     "sr.objects": {"sr.errors", "sr.image"},
-    "sr.backends": _GROUND | {"sr.network", "sr.tiling"},
+    "sr.backends": _GROUND | {"sr.network", "sr.stitching", "sr.tiling"},
     "sr.fitting": {"sr.image", "sr.network", "sr.tiling"},
     "sr.stitching": {"sr.image", "sr.tiling"},
+    "sr.streaming": {"sr.errors", "sr.image", "sr.stitching", "sr.tiling"},
     "sr.upscale": _GROUND
     | _PLAIN
-    | {"sr.backends", "sr.fitting", "sr.image", "sr.network", "sr.objects", "sr.stitching"},
+    | {"sr.backends", "sr.fitting", "sr.image", "sr.network", "sr.objects", "sr.stitching", "sr.streaming"},
     "sr.sized": _LIBRARY,
     "sr.jobs": _LIBRARY | {"sr.sized"},
     "sr": {"sr.upscale", "sr.version"},

@@ -12,7 +12,6 @@ from benchmarks.predict import Job, predict
 from benchmarks.runtime_overhead import host_per_gpu_time
 from sr.backends import BACKENDS
 from sr.errors import BackendError
-from sr.upscale import Upscaler
 
 IMAGE = np.zeros((8, 10, 3), np.uint8)
 
@@ -54,6 +53,22 @@ def test_rates_are_megapixels_of_output(monkeypatch):
     assert found == {"onnx": 18.0}
 
 
+def test_shares_are_of_the_engine_of_the_same_scale_and_backend():
+    rows = [
+        {"scale": scale, "ran": ran, "megapixels_out_per_second": 95.0}
+        for scale, ran in ((2, "trt, tiles of 256"), (3, "trt"), (2, "onnx"))
+    ]
+    engines = {(2, "trt"): 100.0, (3, "trt"): 200.0, (2, "onnx"): None}
+    reached, short, other = (gpu.of_engine(row, engines) for row in rows)
+    assert (reached["share_of_engine"], reached["reaches_goal"]) == (0.95, True)
+    assert (short["share_of_engine"], short["reaches_goal"]) == (0.475, False)
+    assert other == rows[2]
+
+
+def test_encoding_is_measured():
+    assert gpu.encoding_rate(np.zeros((300, 400, 3), np.uint8)) > 0
+
+
 @contextmanager
 def cheap():
     yield lambda image: None
@@ -66,16 +81,13 @@ def test_each_variant_has_a_name_of_its_own(name):
     assert all(each.split(",")[0] == name for each in names)
 
 
-def test_settings_reach_the_upscaler(monkeypatch):
+def test_settings_reach_the_upscaler():
     """On the CPU in place of a GPU: tile, batch and equal tiles are those of the variant."""
-    monkeypatch.setattr(
-        gpu, "_backend", lambda variant, scale: Upscaler(backend="onnx", device="cpu").backend
-    )
-    with gpu.opened(Variant("onnx", 64, 2), 2) as upscaler:
+    with gpu.opened(Variant("onnx", 64, 2), 2, device="cpu") as upscaler:
         assert (upscaler.spec.tile, upscaler.batch) == (64, 2)
     with (
-        gpu.opened(Variant("onnx", 64, equal=False), 2) as fixed,
-        gpu.opened(Variant("onnx", 64, equal=True), 2) as equal,
+        gpu.opened(Variant("onnx", 64, equal=False), 2, device="cpu") as fixed,
+        gpu.opened(Variant("onnx", 64, equal=True), 2, device="cpu") as equal,
     ):
         assert fixed.grid(70, 70).tile_height == 64
         assert equal.grid(70, 70).tile_height < 64

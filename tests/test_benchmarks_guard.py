@@ -13,12 +13,12 @@ import onnx
 from onnx import helper, numpy_helper
 
 import sr.backends.tensorrt.device
-import sr.stitching
 from benchmarks import guard
 from deploy.engines.build import plan_from_onnx
 from sr.backends.tensorrt.modules import load_module
 from sr.backends.tensorrt.spec import EngineSpec
 from sr.network.modelfile import shipped_onnx
+from sr.stitching import Place, TileBatch
 
 BASELINE = guard.read_baseline(guard.BASELINE)
 HALF = shipped_onnx(scale=2, precision="fp16")
@@ -91,20 +91,20 @@ def test_other_weights_and_longer_metadata_change_nothing(tmp_path, model):
 
 
 def test_a_second_copy_of_a_tile_is_detected(monkeypatch):
-    batch = sr.stitching._batch
-    monkeypatch.setattr(sr.stitching, "_batch", lambda *given: batch(*given).copy())
+    pixels = TileBatch.pixels
+    monkeypatch.setattr(TileBatch, "pixels", property(lambda self: pixels.fget(self).copy()))
     said = guard.violations({"tiles": dict(guard.tile_figures())}, BASELINE)
     assert len(said) == 2
     assert all(line.startswith("tiles, cut ") and "allocated_bytes" in line for line in said)
 
 
 def test_a_copy_of_a_result_is_detected(monkeypatch):
-    keep = sr.stitching._keep
+    write = Place.write
 
-    def copying(result, *rest):
-        keep(result._replace(upscaled=np.ascontiguousarray(result.upscaled[::-1])[::-1]), *rest)
+    def copying(self, upscaled):
+        write(self, np.ascontiguousarray(upscaled[::-1])[::-1])
 
-    monkeypatch.setattr(sr.stitching, "_keep", copying)
+    monkeypatch.setattr(Place, "write", copying)
     said = guard.violations({"tiles": dict(guard.tile_figures())}, BASELINE)
     assert any(line.startswith("tiles, keep rgb: allocated_bytes") for line in said)
 

@@ -23,7 +23,7 @@ from sr.backends.tensorrt import stale as engine_stale
 from sr.backends.tensorrt import store as engine_store
 from sr.backends.tensorrt.gpus import COMPUTE_CAPABILITIES, Gpu, compute_capability, visible_gpus
 from sr.backends.tensorrt.kernels import KernelFile
-from sr.backends.tensorrt.log import logger
+from sr.backends.tensorrt.log import logger, tensorrt_log
 from sr.backends.tensorrt.modules import MODULES, load_module
 from sr.backends.tensorrt.request import engine_request
 from sr.backends.tensorrt.spec import EngineSpec
@@ -190,10 +190,26 @@ def test_gpus_that_tensorrt_rtx_does_not_know_are_refused(target):
         plan_from_onnx(onnx_bytes(2), EngineSpec(2, targets=(target,)), rtx)
 
 
-@pytest.mark.parametrize("changes", [{"builder_level": 3}, {"compatible": True}])
+@pytest.mark.parametrize(
+    "changes", [{"builder_level": 3}, {"compatible": True}, {"tiling_level": "full"}, {"static": True}]
+)
 def test_tensorrt_rtx_refuses_what_only_tensorrt_has(changes):
     with pytest.raises(EngineError, match=r"builder level.*compatib"):
         plan_from_onnx(onnx_bytes(2), replace(ADA, **changes), rtx)
+
+
+def test_tiling_level_and_static_shapes_reach_the_builder():
+    """TensorRT-RTX has the same configuration, though it would not use them."""
+    builder = rtx.Builder(tensorrt_log(rtx))
+    spec, configs = EngineSpec(2, targets=(89,)), []
+    for each in (spec, replace(spec, static=True, tiling_level="full")):
+        config = builder.create_builder_config()
+        deploy.engines.build._add_profiles(builder, config, each, lambda: "")
+        deploy.engines.build._configure(config, each, rtx)
+        configs.append(config)
+    assert [config.num_optimization_profiles for config in configs] == [1, 2]
+    assert configs[1].tiling_optimization_level == rtx.TilingOptimizationLevel.FULL
+    assert configs[0].tiling_optimization_level != rtx.TilingOptimizationLevel.FULL
 
 
 def test_tensorrt_rtx_needs_to_be_told_the_gpu():
@@ -575,6 +591,21 @@ def test_tensorrt_engines_are_of_a_gpu_and_a_version(tmp_path, builds):
     cache.get(onnx, EngineSpec(2), newer, gpu=L4, log=log)
     assert "built by 11.4.0.106, this is 11.5.0.1" in log[4]
     assert len(builds) == 4
+
+
+def test_engines_of_a_tiling_level_and_of_static_shapes_are_others_and_serve_who_asks_for_neither(
+    tmp_path, builds
+):
+    cache, log, onnx = store_in(tmp_path), Lines(), shipped_onnx(scale=2, precision="fp16")
+    usual = cache.get(onnx, EngineSpec(2), TRT_11, gpu=L4)
+    tiled = cache.get(onnx, EngineSpec(2, tiling_level="full", static=True), TRT_11, gpu=L4, log=log)
+    assert len(builds) == 2
+    assert all(said in log[0] for said in ("tiling level default, need full", "static False, need True"))
+    assert "tiling_level" not in usual.path.with_suffix(".json").read_text(), "older keys stay as they are"
+    usual.path.unlink()
+    usual.path.with_suffix(".json").unlink()
+    assert cache.get(onnx, EngineSpec(2), TRT_11, gpu=L4) == tiled
+    assert len(builds) == 2
 
 
 def test_compatible_engines_are_found_by_later_versions_and_other_gpus(tmp_path, builds):

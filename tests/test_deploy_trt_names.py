@@ -51,7 +51,6 @@ CLASSES = {
     "inspector": "EngineInspector",
     "context": "IExecutionContext",
     "dtype": "DataType",
-    "strategies": "CudaGraphStrategy",
 }
 # In the runtime's module a configuration is that of an execution context, which only RTX has.
 CLASSES_IN = {
@@ -62,7 +61,9 @@ CLASSES_IN = {
 RTX_ONLY = {
     "ComputeCapability",
     "CudaGraphStrategy",
-    "CudaGraphStrategy.WHOLE_GRAPH_CAPTURE",
+    "DynamicShapesKernelSpecializationStrategy",
+    "DynamicShapesKernelSpecializationStrategy.EAGER",
+    "DynamicShapesKernelSpecializationStrategy.NONE",
     "CudaGraphStrategy.DISABLED",
     "ComputeCapability.__members__",
     "IBuilderConfig.num_compute_capabilities",

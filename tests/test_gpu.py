@@ -1,4 +1,4 @@
-"""On a real GPU, for each TensorRT that is installed: build, run, parity with the CPU, graphs, memory.
+"""On a real GPU, for each TensorRT that is installed: build, run, parity with the CPU, memory.
 
 Skipped where there is none. `bin/gpu-check` runs these and those of engines, and leaves a report.
 """
@@ -18,9 +18,10 @@ from sr.backends.available import driver_gpu_count, missing_requirements
 from sr.backends.ort import OrtBackend
 from sr.backends.parity import MIN_PSNR_DB
 from sr.backends.tensorrt.backend import TrtBackend
+from sr.backends.tensorrt.capacity import Capacity
 from sr.backends.tensorrt.opening import open_trt
-from sr.backends.tensorrt.runtime import Capacity
 from sr.errors import BackendError
+from sr.image import Picture
 from sr.network.modelfile import shipped_onnx
 from sr.resize import bicubic_resize
 from sr.upscale import Upscaler
@@ -30,7 +31,7 @@ pytestmark = pytest.mark.gpu
 KITTEN = Path(__file__).resolve().parent.parent / "examples" / "kitten.png"
 
 MIN_PSNR = MIN_PSNR_DB["fp16"]
-# TensorRT-RTX runs general kernels until those for a shape are compiled, and these round differently.
+# A tile may be computed in batches of other sizes, whose kernels round differently.
 MAX_RERUN_LEVELS = 1
 
 
@@ -67,12 +68,10 @@ def on_cpu(photograph) -> Any:
     return upscaled
 
 
-def opened(
-    name: str, scale: int, engine_dir: Path, *, cuda_graph: bool = True, **settings: Any
-) -> TrtBackend:
+def opened(name: str, scale: int, engine_dir: Path, **settings: Any) -> TrtBackend:
     request = BackendRequest(scale, engine_dir=engine_dir, builder=build_engine, **settings)
     try:
-        return open_trt(BACKENDS[name], request, cuda_graph=cuda_graph)
+        return open_trt(BACKENDS[name], request)
     except BackendError as error:
         if "does not support" in str(error):
             pytest.skip(str(error))
@@ -113,24 +112,21 @@ def test_odd_sizes(name, engine_dir, photograph, height, width):
         assert difference(upscaled, upscaler(image)).max_levels <= 4
 
 
-def test_with_and_without_cuda_graphs(name, engine_dir, photograph):
-    image = np.tile(photograph, (3, 3, 1))  # enough full batches for every slot to replay its graph
-    results = []
-    for graph in (True, False):
-        backend = opened(name, 2, engine_dir, tile=256, cuda_graph=graph)
-        with Upscaler(backend=backend, tile=256) as upscaler:
-            upscaler.spec = upscaler.spec.__class__(tile=256, halo=upscaler.spec.halo)
-            grid = upscaler.grid(*image.shape[:2])
-            results.append(upscaler(image))
-            assert upscaler.backend.notes == ()
-        assert len(grid) > 8 * 4
-    assert difference(*results).max_levels <= MAX_RERUN_LEVELS
+def test_a_stream_of_pictures_has_few_shapes_and_is_right(name, engine_dir, photograph, on_cpu):
+    """Tiles of consecutive pictures are on the GPU at once, and go into page-locked outputs."""
+    pictures = [Picture(photograph[: 678 - 40 * n, : 1020 - 60 * n]) for n in range(8)]
+    with Upscaler(backend=opened(name, 2, engine_dir, tile=256), tile=256) as upscaler:
+        outputs = list(upscaler.pictures((picture, None) for picture in pictures))
+        alone = [upscaler.picture(picture) for picture in pictures]
+    assert difference(outputs[0].pixels, on_cpu(2)).psnr >= MIN_PSNR
+    for streamed, one in zip(outputs, alone, strict=True):
+        assert difference(streamed.pixels, one.pixels).max_levels <= MAX_RERUN_LEVELS
 
 
 def test_running_out_of_memory_gives_the_right_picture(name, engine_dir, photograph, on_cpu):
     """Something else takes the memory between opening and running."""
     backend = opened(name, 4, engine_dir)
-    needed = backend._devices[0].needed_bytes(Capacity(backend.info.max_batch, backend.info.max_tile))
+    needed = backend.needed_bytes(Capacity(backend.info.max_batch, backend.info.max_tile))
     hog = []
     try:
         with Upscaler(backend=backend) as upscaler:
@@ -151,7 +147,7 @@ def test_running_out_of_memory_gives_the_right_picture(name, engine_dir, photogr
 def test_little_free_memory_makes_small_batches(name, engine_dir):
     with opened(name, 4, engine_dir) as backend:
         usual = Capacity(backend.info.max_batch, backend.info.max_tile)
-        needed = backend._devices[0].needed_bytes(usual)
+        needed = backend.needed_bytes(usual)
     hog, piece = [], 8 * 2**20
     try:
         while free_bytes() > needed * 3 // 4 + piece:

@@ -517,14 +517,21 @@ def test_a_gpu_that_is_not_there_is_named(gpus):
 # --- around the backend ---------------------------------------------------------------------------
 
 
-def test_fixed_tiles_are_taken_where_they_cost_little():
+def test_backends_of_constant_tiles_get_five_shapes():
     backend = Stub("trt", REQUEST)
-    backend.info = replace(backend.info, fixed_tiles=True, default_tile=512)
+    backend.info = replace(backend.info, constant_tiles=True, default_tile=512)
     with Upscaler(backend=backend) as upscaler:
-        large, small = upscaler.grid(4320, 7680), upscaler.grid(600, 600)
-    assert (large.tile_height, large.tile_width) == (512, 512)
-    assert small.tile_height < 320  # four tiles of 512 would be 2.9 times the work
-    assert small.work < 1.1
+        grids = [
+            upscaler.grid(height, width) for height in range(128, 3000, 97) for width in (128, 700, 1920)
+        ]
+        shapes = {(grid.tile_height, grid.tile_width) for grid in grids}
+        full_hd, small = upscaler.grid(1080, 1920), upscaler.grid(600, 600)
+        strip = upscaler.grid(100, 1920)
+    assert len(shapes) <= 5
+    assert max(shapes) == (512, 512)
+    assert full_hd.work < 1.15
+    assert small.work < 2  # four tiles of 512 would be 2.9
+    assert strip.tile_height == 100  # never padded
 
 
 def test_what_happened_on_the_device_is_told(monkeypatch, tmp_path):

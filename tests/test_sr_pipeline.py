@@ -2,7 +2,8 @@
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -18,7 +19,11 @@ from sr.errors import BackendError, TooLargeError
 from sr.image import Picture, read_picture
 from sr.jobs.admission import RunLimits
 from sr.jobs.pipeline import FileJob, FileResult, RunSettings, upscale_files
-from sr.upscale import Progress
+from sr.jobs.upscaler import Capabilities
+from sr.streaming import Progress
+from sr.upscale import Upscaler
+from tests.simulated_device import SimulatedCuda
+from tests.test_sr_backends_trt import opened
 
 
 class Doubling:
@@ -124,6 +129,52 @@ def test_a_picture_that_fails_does_not_stop_the_others(jobs: list[FileJob]) -> N
     assert sorted(path.name for path in jobs[0].target.parent.iterdir()) == [
         f"{index}.png" for index in (0, 1, 3, 4, 7, 8)
     ]
+
+
+class Streaming(Doubling):
+    """Has two pictures under way at once, as a GPU may."""
+
+    def pictures(
+        self, pictures: Iterable[tuple[Picture, Progress | None] | None]
+    ) -> Generator[Picture, None, None]:
+        under_way: deque[Picture] = deque()
+        for each in pictures:
+            if each is not None:
+                under_way.append(self.picture(each[0], progress=each[1]))
+            if len(under_way) == 2 or (under_way and each is None):
+                yield under_way.popleft()
+        yield from under_way
+
+
+def test_a_stream_that_fails_fails_only_the_picture_whose_fault_it_is(jobs: list[FileJob]) -> None:
+    """Pictures of four and seven rows cannot be upscaled, one cannot be read, one is an animation."""
+    Image.fromarray(pixels(5)).save(jobs[5].source, save_all=True, append_images=[Image.new("RGB", (6, 9))])
+    jobs[6].source.unlink()
+    upscaler = Streaming()
+    upscaler.picture = lambda picture, **_: (  # type: ignore[method-assign]
+        _failing(picture) if picture.height in (4, 7) else Doubling().picture(picture)
+    )
+    results = list(upscale_files(jobs, upscaler, capabilities=Capabilities(pictures=upscaler.pictures)))
+    assert [result.job for result in results] == jobs
+    assert [index for index, result in enumerate(results) if result.error is not None] == [0, 3, 6]
+    assert all(str(results[index].job.source) in str(results[index].error) for index in (0, 3, 6))
+    for index in (1, 2, 4, 7, 8):
+        assert (read_picture(jobs[index].target).pixels == pixels(index).repeat(2, 0).repeat(2, 1)).all()
+
+
+def _failing(picture: Picture) -> Picture:
+    raise BackendError("the device failed; try another")
+
+
+def test_a_stream_of_files_on_a_gpu(jobs: list[FileJob]) -> None:
+    jobs *= 3
+    with Upscaler(backend=opened(SimulatedCuda(schedule=1))) as upscaler:
+        able = Capabilities(pictures=upscaler.pictures)
+        results = list(upscale_files(jobs, upscaler, capabilities=able))
+    assert [(result.job, result.error) for result in results] == [(job, None) for job in jobs]
+    for index in range(9):
+        larger = 255 - pixels(index).repeat(2, 0).repeat(2, 1)
+        assert (read_picture(jobs[index].target).pixels == larger).all()
 
 
 @pytest.mark.parametrize("stage", ["open_picture", "picture", "write_picture"])

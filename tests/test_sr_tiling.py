@@ -6,7 +6,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from sr.errors import TilingError
-from sr.tiling import MIN_HALOS_PER_TILE, TileSpec, tile_grid
+from sr.tiling import MIN_HALOS_PER_TILE, TileSpec, constant_grid, ladder, tile_grid
 
 specs = st.builds(
     lambda halo, extra, equalise: TileSpec(
@@ -19,13 +19,26 @@ specs = st.builds(
 sides = st.integers(1, 600)
 
 
+@pytest.mark.parametrize("cut", [tile_grid, constant_grid])
 @given(height=st.integers(1, 120), width=st.integers(1, 120), spec=specs)
-def test_every_pixel_is_written_exactly_once(height, width, spec):
+def test_every_pixel_is_written_exactly_once(cut, height, width, spec):
     written = np.zeros((height, width), int)
-    for tile in tile_grid(height, width, spec):
+    grid = cut(height, width, spec)
+    assume(grid is not None)
+    for tile in grid:
         rows, columns = tile.rows, tile.columns
         written[rows.keep_start : rows.keep_stop, columns.keep_start : columns.keep_stop] += 1
     assert (written == 1).all()
+
+
+@given(height=st.integers(40, 600), width=st.integers(40, 600), spec=specs)
+def test_constant_tiles_have_a_shape_of_the_ladder(height, width, spec):
+    shapes = ladder(spec)
+    assert len(shapes) <= 5
+    grid = constant_grid(height, width, spec)
+    fitting = [(rows, columns) for rows, columns in shapes if rows <= height and columns <= width]
+    assert (grid is None) == (not fitting)
+    assert grid is None or (grid.tile_height, grid.tile_width) in fitting
 
 
 @given(size=sides, spec=specs)

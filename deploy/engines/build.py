@@ -101,7 +101,7 @@ def plan_from_onnx(
     _parse(onnx, network, parser, lambda: log.summary(mark))
     check_network(network, spec.precision, module)
     config = builder.create_builder_config()
-    _add_profile(builder, config, spec, lambda: log.summary(mark))
+    _add_profiles(builder, config, spec, lambda: log.summary(mark))
     _configure(config, spec, module)
     cache = None if is_rtx(module) else timing_cache
     if cache is not None:
@@ -135,13 +135,14 @@ def _parse(onnx: bytes, network: Any, parser: Any, reason: Callable[[], str]) ->
         raise EngineError(f"the ONNX file holds no network; {remedy}")
 
 
-def _add_profile(builder: Any, config: Any, spec: EngineSpec, reason: Callable[[], str]) -> None:
+def _add_profiles(builder: Any, config: Any, spec: EngineSpec, reason: Callable[[], str]) -> None:
     largest = (spec.batch, spec.tile, spec.tile, 3)
-    profile = builder.create_optimization_profile()
-    profile.set_shape(INPUT_NAME, (1, 1, 1, 3), largest, largest)
-    # Neither call raises: an invalid profile is false, and its index negative.
-    if not profile or config.add_optimization_profile(profile) < 0:
-        raise EngineError(f"the builder refuses tiles of {largest}: {reason()}")
+    for smallest in ((1, 1, 1, 3), largest)[: 1 + spec.static]:
+        profile = builder.create_optimization_profile()
+        profile.set_shape(INPUT_NAME, smallest, largest, largest)
+        # Neither call raises: an invalid profile is false, and its index negative.
+        if not profile or config.add_optimization_profile(profile) < 0:
+            raise EngineError(f"the builder refuses tiles of {largest}: {reason()}")
 
 
 def _configure(config: Any, spec: EngineSpec, module: ModuleType) -> None:
@@ -152,6 +153,9 @@ def _configure(config: Any, spec: EngineSpec, module: ModuleType) -> None:
         config.clear_flag(module.BuilderFlag.TF32)  # its mantissa is that of half precision
     if spec.builder_level is not None:
         config.builder_optimization_level = spec.builder_level
+    if spec.tiling_level is not None:
+        levels = module.TilingOptimizationLevel.__members__
+        config.tiling_optimization_level = levels[spec.tiling_level.upper()]
     if spec.compatible:
         config.hardware_compatibility_level = module.HardwareCompatibilityLevel.AMPERE_PLUS
         config.set_flag(module.BuilderFlag.VERSION_COMPATIBLE)

@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator
+from contextlib import closing, nullcontext
 from dataclasses import dataclass, replace
 from math import isqrt
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
+import numpy as np
 from numpy.typing import NDArray
 
 from sr.errors import BackendError, OutOfDeviceMemoryError, one_line
 from sr.network.descriptor import ModelDescriptor, Precision
 from sr.network.ends import Conventions
+from sr.stitching import TileBatch
 from sr.tiling import MIN_HALOS_PER_TILE
 
 if TYPE_CHECKING:
@@ -68,9 +72,10 @@ class BackendInfo:
         default_tile: side in lr pixels of the tile that suits the device.
         default_batch: number of tiles at once that suits the device.
         why: reason for this backend and device; empty if both were named.
-        fixed_tiles: the backend is fastest with tiles of its largest shape (see `Upscaler.grid`).
+        constant_tiles: the backend is fastest with few shapes (see `sr.tiling.ladder`).
         max_tile: largest side of a tile in lr pixels that the backend takes; None is any.
-        max_batch: largest number of tiles at once that the backend takes; None is any.
+        max_batch: largest number of tiles of `max_tile` at once that the backend takes; None is any.
+        max_small_batch: largest number of smaller ones; None is `max_batch`.
         sixteen_bit: the backend also takes uint16 batches, in [0, 65535], and yields uint16.
     """
 
@@ -80,9 +85,10 @@ class BackendInfo:
     default_tile: int
     default_batch: int
     why: str = ""
-    fixed_tiles: bool = False
+    constant_tiles: bool = False
     max_tile: int | None = None
     max_batch: int | None = None
+    max_small_batch: int | None = None
     sixteen_bit: bool = False
 
 
@@ -166,6 +172,39 @@ class Backend(ABC):
             OutOfDeviceMemoryError: memory ran out; `info` now has a smaller largest batch or tile.
             BackendError: the device failed.
         """
+
+    def write(self, batches: Iterable[TileBatch | None]) -> Iterator[TileBatch]:
+        """Upscale batches in order and write each result to its place; yield a batch once it is written.
+
+        Where the next item is None, no batch is ready yet: first all results are written that are under way.
+
+        Raises:
+            OutOfDeviceMemoryError, BackendError: as `run`.
+        """
+        remaining, started, ended = iter(batches), deque[TileBatch](), False
+
+        def until_none() -> Iterator[Batch]:
+            nonlocal ended
+            for batch in remaining:
+                if batch is None:
+                    return
+                started.append(batch)
+                yield batch.pixels
+            ended = True
+
+        while not ended:
+            results = self.run(until_none())
+            # However this ends, batches in flight must end with it.
+            with closing(results) if isinstance(results, Generator) else nullcontext():
+                for result in results:
+                    batch = started.popleft()
+                    for place, upscaled in zip(batch.places, result, strict=False):
+                        place.write(upscaled)
+                    yield batch
+
+    def empty(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Batch:
+        """Return an array for an output, its content undefined, that `write` is fast at writing to."""
+        return np.empty(shape, dtype)
 
     @property
     def notes(self) -> tuple[str, ...]:

@@ -121,6 +121,7 @@ class OrtBackend(Backend):
             if self._gpu is None
             else default_tile(metadata.scale),
             default_batch=1 if self._gpu is None else 4,
+            constant_tiles=self._gpu is not None and metadata.ours,
             max_batch=self._ends.batch,
             sixteen_bit=self._ends.floats and (metadata.precision == "fp32" or not metadata.ours),
         )

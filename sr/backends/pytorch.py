@@ -64,6 +64,7 @@ class TorchBackend(Backend):
             model=model,
             default_tile=default_tile(model.scale) if gpus else tile_within(available_memory(), model),
             default_batch=4 if gpus else 1,
+            constant_tiles=bool(gpus),
             sixteen_bit=True,
         )
 

@@ -15,7 +15,7 @@ from sr.errors import require_extra
 GROUPS = {
     "Output": ("onnx", "trt", "trt_rtx", "triton", "output"),
     "Network": ("weights", "scales", "precision", "attention", "io", "calibrate", "licence", "data_note"),
-    "Engines": ("targets", "tile", "batch", "builder_level", "compatible"),
+    "Engines": ("targets", "tile", "batch", "builder_level", "tiling_level", "static", "compatible"),
     "Triton": ("plans", "halo"),
 }
 EXAMPLES = (

@@ -33,6 +33,8 @@ class ExportRequest:
     tile: int | None
     batch: int | None
     builder_level: int | None
+    tiling_level: str | None
+    static: bool
     compatible: bool
     plans: tuple[Path, ...]
     halo: int | None
@@ -50,7 +52,13 @@ class ExportRequest:
         usual = EngineSpec(scale, self.precision or "fp16", tile, batch)
         if backend == "trt-rtx":
             return replace(usual, targets=self.targets)
-        return replace(usual, builder_level=self.builder_level, compatible=self.compatible)
+        return replace(
+            usual,
+            builder_level=self.builder_level,
+            tiling_level=self.tiling_level,
+            static=self.static,
+            compatible=self.compatible,
+        )
 
     def check(self) -> None:
         """Check that options go together.
@@ -80,6 +88,8 @@ class ExportRequest:
         for option, value, met, need in (
             ("--gpu", self.targets, self.trt_rtx, "--trt-rtx; TensorRT builds only for this machine's GPUs"),
             ("--builder-level", self.builder_level, self.trt, "--trt"),
+            ("--tiling-level", self.tiling_level, self.trt, "--trt"),
+            ("--static", self.static, self.trt, "--trt"),
             ("--compatible", self.compatible, self.trt, "--trt"),
             ("--tile", self.tile, tiled, "--trt, --trt-rtx or --triton"),
             ("--batch", self.batch, tiled, "--trt, --trt-rtx or --triton"),

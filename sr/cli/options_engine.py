@@ -60,6 +60,16 @@ _BUILDING = (
         "--builder-level", type=click.IntRange(0, 5), help="How long TensorRT searches for fast kernels."
     ),
     click.option(
+        "--tiling-level",
+        type=click.Choice(["none", "fast", "moderate", "full"]),
+        help="How long TensorRT searches for layers that pass tiles through the GPU's L2 cache.",
+    ),
+    click.option(
+        "--static",
+        is_flag=True,
+        help="Let TensorRT also build kernels for --batch tiles of --tile pixels alone; they may be faster.",
+    ),
+    click.option(
         "--compatible",
         is_flag=True,
         help="Build TensorRT engines that all GPUs since Ampere and later versions can load; slower.",

@@ -11,7 +11,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field, replace
 from itertools import count
 
@@ -29,8 +29,8 @@ from sr.jobs.admission import Admission, NotNowError, RunLimits
 from sr.jobs.job import FileJob, FileResult
 from sr.jobs.large import LargePicture, upscale_large
 from sr.jobs.sequences import upscale_sequence
-from sr.jobs.stages import ahead, threads
-from sr.jobs.upscaler import Capabilities, PictureUpscaler, Progress
+from sr.jobs.stages import Peekable, ahead, threads
+from sr.jobs.upscaler import Capabilities, PictureUpscaler, Progress, Stream
 from sr.memory import available_memory, give_back_memory
 from sr.processor import available_cores
 
@@ -43,6 +43,7 @@ WAITING_BYTES, _WAITING_SHARE = 256 * 2**20, 1 / 8
 _GIVE_BACK_EVERY = 32  # pictures; it takes 3 ms, and folders of 500 grew by 6 MiB where they had by 10
 
 _Decoded = Picture | PictureSequence | LargePicture
+_Decoding = tuple[FileJob, Future[_Decoded]]
 JobProgress = Callable[[FileJob, int, int], None]
 
 
@@ -138,8 +139,8 @@ class _Pipeline:
                 ),
             )
             try:
-                for job, decoding in decodings:
-                    self._writings.append(self._infer(job, decoding, decoder, encoder))
+                for writing in self._inferred(decodings, decoder, encoder):
+                    self._writings.append(writing)
                     while self._writings and (not self._writings[0].waiting or self._full(at_most=cores + 1)):
                         yield self._first()
             except KeyboardInterrupt:
@@ -148,6 +149,67 @@ class _Pipeline:
                 raise
             while self._writings:
                 yield self._first()
+
+    def _inferred(
+        self, decodings: Iterator[_Decoding], decoder: ThreadPoolExecutor, encoder: ThreadPoolExecutor
+    ) -> Iterator[_Writing]:
+        """Upscale all; single pictures as a stream where the upscaler can."""
+        waiting = Peekable(decodings)
+        while waiting.peek() is not None:
+            if self._capabilities.pictures is not None:
+                yield from self._streamed(self._capabilities.pictures, waiting, decoder, encoder)
+            if (following := next(waiting, None)) is not None:
+                yield self._infer(*following, decoder, encoder)
+
+    def _streamed(
+        self,
+        stream: Stream,
+        waiting: Peekable[_Decoding],
+        decoder: ThreadPoolExecutor,
+        encoder: ThreadPoolExecutor,
+    ) -> Iterator[_Writing]:
+        """Upscale pictures until the next is none that can be upscaled whole, at once.
+
+        If a picture fails, those under way are upscaled again one by one, which shows whose failure it is.
+        """
+        under_way: deque[tuple[FileJob, Picture, float]] = deque()  # since when
+
+        def pictures() -> Iterator[tuple[Picture, Progress | None] | None]:
+            while (following := waiting.peek()) is not None:
+                job, decoding = following
+                if under_way and (not decoding.done() or self._crowded(each for _, each, _ in under_way)):
+                    yield None
+                elif decoding.exception() or not isinstance(picture := decoding.result(), Picture):
+                    return
+                else:
+                    next(waiting)
+                    under_way.append((job, picture, time.perf_counter()))
+                    yield picture, self._reporter(job)
+
+        finished = 0.0
+        with closing(stream(pictures())) as upscaled:
+            while True:
+                try:
+                    larger = next(upscaled, None)
+                except (SrupError, MemoryError) as error:
+                    failed = error
+                    break
+                if larger is None:
+                    return
+                job, picture, started = under_way.popleft()
+                started, finished = max(started, finished), time.perf_counter()
+                yield self._writing(job, picture, larger, finished - started, encoder)
+        alone = failed if len(under_way) == 1 else None
+        for job, picture, _ in under_way:
+            yield self._infer(job, _result_of(picture, alone), decoder, encoder)
+
+    def _crowded(self, under_way: Iterable[Picture]) -> bool:
+        """Say whether the outputs of those under way and those that wait to be written fill the room."""
+        coming = 0
+        for each in under_way:
+            height, width = self._upscaler.output_size(each.height, each.width)
+            coming += each.bytes * height * width // (each.height * each.width)
+        return coming + sum(each.pixel_bytes for each in self._writings if each.waiting) > self._room
 
     def _decode(self, job: FileJob, header: Header | None = None) -> _Decoded:
         """Decode a picture, unless it will be upscaled in bands.
@@ -232,15 +294,19 @@ class _Pipeline:
                 pools=(decoder, encoder),
             )
             return _Writing(result, writing, pixel_bytes)
-        tiles = self._upscaler.tile_count(picture.height, picture.width)
         started = time.perf_counter()
         upscaled = self._upscaler.picture(picture, progress=report)
-        seconds = time.perf_counter() - started
+        return self._writing(job, picture, upscaled, time.perf_counter() - started, encoder)
+
+    def _writing(
+        self, job: FileJob, picture: Picture, upscaled: Picture, seconds: float, encoder: ThreadPoolExecutor
+    ) -> _Writing:
+        """Start to write a picture."""
         result = FileResult(
             job,
             size=(picture.width, picture.height),
             output_size=(upscaled.width, upscaled.height),
-            tiles=tiles,
+            tiles=self._upscaler.tile_count(picture.height, picture.width),
             seconds=seconds,
         )
         return _Writing(result, encoder.submit(self._encode, job, upscaled), _pixel_bytes(upscaled))
@@ -299,6 +365,13 @@ def _naming(job: FileJob, error: SrupError) -> SrupError:
     named = BackendError(f"{printable(job.source)}: {error}")
     named.__cause__ = error
     return named
+
+
+def _result_of(picture: Picture, failure: BaseException | None) -> Future[_Decoded]:
+    """Return a task that is done: it gave a picture, or failed."""
+    done: Future[_Decoded] = Future()
+    done.set_result(picture) if failure is None else done.set_exception(failure)
+    return done
 
 
 def _make_folder(job: FileJob) -> None:

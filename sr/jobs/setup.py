@@ -93,6 +93,7 @@ def _single(upscaler: Upscaler) -> UpscalerSetup:
         upscaler,
         Capabilities(
             bands=None if whole else upscaler,
+            pictures=upscaler.pictures,
             without_bands="this model looks at whole pictures; use another (--model)",
         ),
         _description(upscaler.label, upscaler.backend.info),

@@ -6,10 +6,30 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from typing import TypeVar
+from itertools import islice
+from typing import Generic, TypeVar
 
 Job = TypeVar("Job")
 Result = TypeVar("Result")
+
+
+class Peekable(Generic[Job]):
+    """An iterator whose next item can be looked at."""
+
+    def __init__(self, items: Iterable[Job]) -> None:
+        self._items, self._seen = iter(items), deque[Job]()
+
+    def peek(self) -> Job | None:
+        """Return the next item and keep it; None if there is none."""
+        if not self._seen:
+            self._seen.extend(islice(self._items, 1))
+        return self._seen[0] if self._seen else None
+
+    def __iter__(self) -> Iterator[Job]:
+        return self
+
+    def __next__(self) -> Job:
+        return self._seen.popleft() if self._seen else next(self._items)
 
 
 @contextmanager

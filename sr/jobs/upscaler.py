@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -11,6 +11,7 @@ from sr.image import Picture, Pixels
 from sr.tiling import Span, Tile, TileGrid, TileSpec
 
 Progress = Callable[[int, int], None]  # tiles done, tiles in all
+Stream = Callable[[Iterable[tuple[Picture, Progress | None] | None]], Generator[Picture, None, None]]
 
 
 class PictureUpscaler(Protocol):
@@ -60,10 +61,12 @@ class Capabilities:
     Attributes:
         bands: upscales pictures that do not fit into memory, or None.
         without_bands: remedy that error messages name if `bands` is None.
+        pictures: upscales pictures in order, a few at once; see `sr.upscale.Upscaler.pictures`.
         working_bytes: returns, from height, width and bytes per pixel of a picture, how much memory its
             arrays take at most during upscaling; None if only input and output are in memory.
     """
 
     bands: BandUpscaler | None = None
+    pictures: Stream | None = None
     without_bands: str = "use a smaller picture, or free some memory"
     working_bytes: Callable[[int, int, int], int] | None = None

@@ -7,26 +7,27 @@ which tiles are computed again because fp16 overflowed.
 from __future__ import annotations
 
 import contextlib
+import itertools
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
 from sr.backends.base import Backend, BackendInfo, Batch, default_tile
+from sr.backends.tensorrt.capacity import Capacity, smaller, suitable_batch
+from sr.backends.tensorrt.cuda import Cuda
 from sr.backends.tensorrt.device import Slot, TrtDevice
 from sr.backends.tensorrt.kernels import KernelFile
-from sr.backends.tensorrt.runtime import Capacity
+from sr.backends.tensorrt.pinned import PinnedPool
 from sr.errors import BackendError, OutOfDeviceMemoryError
 from sr.network.descriptor import ModelDescriptor
-from sr.tiling import MIN_HALOS_PER_TILE
+from sr.stitching import Place, TileBatch
 
-# Share of the free device memory for buffers: contexts, graphs and kernels need some as well, and a
+# Share of the free device memory for buffers: contexts and kernels need some as well, and a
 # display may take more later. If it is too much after all, `run` continues with smaller batches.
 MEMORY_SHARE = 0.9
-
-_SMALLEST_TILE = 64  # below, a tile is mostly halo
 
 
 @dataclass(frozen=True)
@@ -37,9 +38,8 @@ class TrtSettings:
         name: of the backend, as on the command line.
         model: metadata of the ONNX file that the engines were built from.
         tile: largest side of a tile in lr pixels; None is the default.
-        batch: largest number of tiles at once; None is that of the engine.
+        batch: number of tiles at once; None chooses it by the GPU.
         gpu_names: names of the GPUs by index.
-        cuda_graph: run batches of the full shape as CUDA graphs.
         host_code: allow engines to bring the runtime of their own TensorRT version.
         fallback: opens the backend that computes the tiles whose fp16 output is not finite; None if
             there is no file for it.
@@ -51,7 +51,6 @@ class TrtSettings:
     tile: int | None = None
     batch: int | None = None
     gpu_names: Mapping[int, str] | None = None
-    cuda_graph: bool = True
     host_code: bool = False
     fallback: Callable[[], Backend] | None = None
     kernel_files: Mapping[int, KernelFile] = field(default_factory=dict)
@@ -76,6 +75,7 @@ class TrtBackend(Backend):
         """
         self._settings = settings
         self._devices: list[TrtDevice] = []
+        self._pool = PinnedPool(Cuda(cudart, min(plans)))
         self._fallback: Backend | None = None
         self._notes: list[str] = []
         self._redone = 0
@@ -87,7 +87,7 @@ class TrtBackend(Backend):
                     plan,
                     module,
                     cudart,
-                    cuda_graph=settings.cuda_graph,
+                    pool=self._pool,
                     host_code=settings.host_code,
                     kernel_file=settings.kernel_files.get(index),
                 )
@@ -100,14 +100,33 @@ class TrtBackend(Backend):
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """Events that cost time or quality: smaller batches, no graphs, tiles computed again."""
-        notes = self._notes + [note for device in self._devices for note in device.notes]
+        """Events that cost time or quality: smaller batches, tiles computed again."""
+        notes = [*self._notes]
         if self._redone:
             notes.append(f"fp16 overflowed in {self._redone} tiles; they were computed in fp32 on the CPU")
         return tuple(notes)
 
     def run(self, batches: Iterable[Batch]) -> Iterator[Batch]:
         """Upscale batches in order, several at a time; each result is an array of its own.
+
+        Raises:
+            OutOfDeviceMemoryError, BackendError: as `write`.
+        """
+        results: deque[Batch] = deque()
+        scale = self._settings.model.scale
+
+        def placed() -> Iterator[TileBatch]:
+            for batch in batches:
+                count, height, width, channels = batch.shape
+                results.append(np.empty((count, height * scale, width * scale, channels), batch.dtype))
+                yield TileBatch([*batch], [Place(tile) for tile in results[-1]], count)
+
+        with contextlib.closing(self.write(placed())) as written:
+            for _ in written:
+                yield results.popleft()
+
+    def write(self, batches: Iterable[TileBatch | None]) -> Generator[TileBatch, None, None]:
+        """Upscale batches in order, several at a time; see `Backend.write`.
 
         Raises:
             OutOfDeviceMemoryError: memory ran out; `info` has a smaller largest batch or tile now.
@@ -119,9 +138,14 @@ class TrtBackend(Backend):
             raise BackendError("the backend is closed")
         self._running = True
         flying: deque[tuple[TrtDevice, Slot]] = deque()  # oldest first
+        devices = itertools.cycle(self._devices)
         try:
-            for number, batch in enumerate(batches):
-                device = self._devices[number % len(self._devices)]
+            for batch in batches:
+                if batch is None:
+                    while flying:
+                        yield self._collected(*flying.popleft())
+                    continue
+                device = next(devices)
                 while (slot := device.submit(batch)) is None:
                     yield self._collected(*flying.popleft())
                 flying.append((device, slot))
@@ -135,16 +159,19 @@ class TrtBackend(Backend):
             for device in self._devices:
                 device.drain()  # its failure is the one being raised, or the next call meets it
 
-    def _collected(self, device: TrtDevice, slot: Slot) -> Batch:
-        """Return the result of a slot; the fallback computes tiles that are not finite."""
-        batch, upscaled, finite = device.collect(slot)
-        if finite.all():
-            return upscaled
-        fallback = self._open_fallback()
-        for at in np.flatnonzero(~finite):
-            (upscaled[at : at + 1],) = fallback.run([batch[at : at + 1]])
+    def empty(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Batch:
+        """Return memory that a GPU can write to, if it is for RGB of 8 bits and there is some."""
+        array = self._pool.array(shape) if len(shape) == 3 and dtype == np.uint8 else None
+        return super().empty(shape, dtype) if array is None else array
+
+    def _collected(self, device: TrtDevice, slot: Slot) -> TileBatch:
+        """Return the batch of a slot once it is written; the fallback computes tiles that are not finite."""
+        batch, finite = device.collect(slot)
+        for at in map(int, np.flatnonzero(~finite)):
+            (upscaled,) = self._open_fallback().run([replace(batch, tiles=[batch.tiles[at]]).pixels])
+            batch.places[at].write(upscaled[0])
             self._redone += 1
-        return upscaled
+        return batch
 
     def _open_fallback(self) -> Backend:
         if self._fallback is None:
@@ -156,17 +183,27 @@ class TrtBackend(Backend):
             self._fallback = self._settings.fallback()
         return self._fallback
 
+    def needed_bytes(self, capacity: Capacity) -> int:
+        """Return the device memory that a capacity takes, on the GPU that needs most.
+
+        Raises:
+            BackendError: the engine does not take such batches.
+        """
+        return max(device.needed_bytes(capacity) for device in self._devices)
+
     # --- memory ---------------------------------------------------------------------------------
 
     def _fitting_capacity(self) -> Capacity:
-        """Return the largest capacity that the engines allow and all devices have memory for."""
+        """Return the largest capacity that suits the GPUs, and that engines and free memory allow."""
         settings, engines = self._settings, [device.largest for device in self._devices]
         wanted = default_tile(settings.model.scale) if settings.tile is None else settings.tile
         tile = min(wanted, *(largest.tile for largest in engines))
-        batch = min(largest.batch for largest in engines)
-        first = Capacity(batch if settings.batch is None else min(batch, settings.batch), tile)
+        cache = min(device.l2_bytes() for device in self._devices)
+        static = self._devices[0].static_batch
+        batch = settings.batch or static or suitable_batch(settings.model, tile, l2_bytes=cache)
+        first = Capacity(min(batch, *(largest.batch for largest in engines)), tile)
         free = [MEMORY_SHARE * device.free_bytes() for device in self._devices]
-        for capacity in self._from(first):
+        for capacity in (first, *smaller(first, settings.model)):
             if all(d.needed_bytes(capacity) <= room for d, room in zip(self._devices, free, strict=True)):
                 if capacity != first and (settings.tile or settings.batch):
                     self._notes.append(f"the GPU has free memory for {capacity}, not for {first}")
@@ -177,31 +214,19 @@ class TrtBackend(Backend):
             "close other programs that use the GPU, or use --backend onnx"
         )
 
-    def _from(self, capacity: Capacity) -> Iterator[Capacity]:
-        """Yield `capacity` and ever smaller ones: the batch halves down to 1, then the tile."""
-        yield capacity
-        while capacity.batch > 1:
-            capacity = replace(capacity, batch=capacity.batch // 2)
-            yield capacity
-        # A tile of four radii can be cut with any halo up to `--halo exact`.
-        smallest = max(_SMALLEST_TILE, MIN_HALOS_PER_TILE * self._settings.model.receptive_field_radius)
-        while capacity.tile > smallest:
-            capacity = replace(capacity, tile=max(smallest, capacity.tile // 2))
-            yield capacity
-
     def _shrink(self, error: OutOfDeviceMemoryError) -> None:
         """Go to the next smaller capacity.
 
         Raises:
             BackendError: there is none.
         """
-        _, smaller, *_ = (*self._from(self._capacity), None, None)
-        if smaller is None:
+        following = next(smaller(self._capacity, self._settings.model), None)
+        if following is None:
             raise BackendError(
                 f"{error}, even for {self._capacity}; close other programs that use the GPU"
             ) from error
-        self._notes.append(f"{error} for {self._capacity}; went on with {smaller}")
-        self._adopt(smaller)
+        self._notes.append(f"{error} for {self._capacity}; went on with {following}")
+        self._adopt(following)
 
     def _adopt(self, capacity: Capacity) -> None:
         for device in self._devices:
@@ -216,9 +241,10 @@ class TrtBackend(Backend):
             default_tile=capacity.tile,
             default_batch=capacity.batch,
             why=self.info.why if hasattr(self, "info") else "",
-            fixed_tiles=True,
+            constant_tiles=True,
             max_tile=capacity.tile,
             max_batch=capacity.batch,
+            max_small_batch=min(device.largest.batch for device in self._devices),
         )
 
     def close(self) -> None:
@@ -230,7 +256,6 @@ class TrtBackend(Backend):
         devices, self._devices = self._devices, []
         failure = ""
         for device in devices:
-            self._notes += device.notes
             try:
                 device.close()
             except BackendError as error:
@@ -238,5 +263,6 @@ class TrtBackend(Backend):
         if self._fallback is not None:
             self._fallback.close()
             self._fallback = None
+        failure = failure or self._pool.close()
         if failure:
             raise BackendError(failure)

@@ -30,7 +30,6 @@ _RELEASES = {
     "cudaMallocHost": "cudaFreeHost",
     "cudaStreamCreateWithFlags": "cudaStreamDestroy",
     "cudaEventCreateWithFlags": "cudaEventDestroy",
-    "cudaGraphInstantiate": "cudaGraphExecDestroy",
 }
 
 

@@ -1,9 +1,15 @@
-"""One engine on one GPU: streams, slots of buffers, CUDA graphs.
+"""One engine on one GPU: streams, slots of buffers, contexts.
 
 Owns the order of work on the device. A batch goes through a slot: it is copied into the slot's pinned
 memory, uploaded on one stream, computed on a second and downloaded on a third; events make each step
-wait for the one before. With three slots, copy-in, compute and copy-out of
-consecutive batches overlap.
+wait for the one before. With three slots, copy-in, compute and copy-out of consecutive batches overlap.
+What a tile owns of an output that lies in page-locked memory goes there in one strided copy by the GPU;
+only other outputs (grey, or more than that memory holds) are copied by the host.
+
+There are no CUDA graphs. They pay where a batch is enqueued more slowly than it is computed ("enqueue-bound",
+NVIDIA's TensorRT performance guide), and cost a context and a capture for each slot and shape. Our networks
+are about 25 launches, 0.1 to 0.2 ms that overlap with the batch before. A tile of 512 lr pixels at x2 takes
+0.26 ms or more on an H100 and 0.9 ms on an RTX 4090 (`benchmarks.predict`), and smaller ones run together.
 """
 
 from __future__ import annotations
@@ -12,34 +18,38 @@ import contextlib
 import functools
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from itertools import groupby
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from sr.backends.base import Batch
+from sr.backends.tensorrt.capacity import Capacity
 from sr.backends.tensorrt.cuda import Cuda, Resources
 from sr.backends.tensorrt.kernels import KernelFile
-from sr.backends.tensorrt.runtime import Capacity, Execution, LoadedEngine, Shape
+from sr.backends.tensorrt.pinned import PinnedPool
+from sr.backends.tensorrt.runtime import Execution, LoadedEngine, Shape
 from sr.errors import BackendError
 from sr.network.ends import FINITE_NAME, INPUT_NAME, OUTPUT_NAME
+from sr.stitching import Place, TileBatch
+from sr.tiling import LADDER
 
 SLOTS = 3  # one batch uploads while one computes and one downloads
+_CONTEXTS = len(LADDER)  # one for each shape; a further one waits for the GPU and takes the oldest's
 
 
 @dataclass
 class Slot:
     """The resources of one batch in flight; `host` and `device` are buffers by tensor name."""
 
-    host: dict[str, NDArray[np.uint8]]
+    host: dict[str, NDArray[np.uint8]]  # of the output only once it is needed
     device: dict[str, int]
     uploaded: Any
     computed: Any
     downloaded: Any
-    execution: Execution | None = None  # at the full shape, with this slot's addresses
-    graph: Any = None
-    batch: Batch | None = None  # in flight
+    batch: TileBatch | None = None  # in flight
+    copied: list[int] = field(default_factory=list)  # tiles of the batch that the host has yet to copy
 
 
 P = ParamSpec("P")
@@ -66,7 +76,6 @@ class TrtDevice:
         largest: batch that the engine takes.
         capacity: the largest batch that buffers are made for.
         scale: upscaling factor.
-        notes: events that the user should know of.
     """
 
     def __init__(
@@ -76,7 +85,7 @@ class TrtDevice:
         module: Any,
         cudart: Any,
         *,
-        cuda_graph: bool = True,
+        pool: PinnedPool,
         host_code: bool = False,
         kernel_file: KernelFile | None = None,
     ) -> None:
@@ -87,7 +96,7 @@ class TrtDevice:
             plan: what `build_serialized_network` returned.
             module: the imported `tensorrt` or `tensorrt_rtx`.
             cudart: `cuda.bindings.runtime`.
-            cuda_graph: run batches of the full shape as CUDA graphs.
+            pool: memory of outputs that the GPU writes to directly.
             host_code: the engine may bring its own TensorRT runtime.
             kernel_file: keeps the kernels that TensorRT-RTX compiles.
 
@@ -96,11 +105,10 @@ class TrtDevice:
             BackendError: there is no such GPU, or the engine does not load or is not one of ours.
         """
         self.index = index
-        self.notes: list[str] = []
-        self._cuda = Cuda(cudart, index)
-        self._cuda_graph = cuda_graph
+        self._cuda, self._pool = Cuda(cudart, index), pool
         self._slots: list[Slot] = []
-        self._streams, self._buffers, self._graphs = (Resources(self._cuda) for _ in range(3))
+        self._contexts: dict[Shape, Execution] = {}  # the one that ran last is last
+        self._streams, self._buffers = (Resources(self._cuda) for _ in range(2))
         self._engine: LoadedEngine | None = None
         self._scratch = self._scratch_size = self._planned_scratch = 0
         self._closed = False
@@ -120,9 +128,9 @@ class TrtDevice:
         self._engine = LoadedEngine(
             plan, module, device=self.index, host_code=host_code, kernel_file=kernel_file
         )
-        self._plain = self._engine.new_execution(self._compute, graph=False)
+        self._measuring = self._engine.new_execution(self._compute, runs=False)
         self.capacity = self.largest = self._engine.largest
-        (_, self.scale, _, _), _ = self._plain.measure((1, 1, 1, 3))
+        (_, self.scale, _, _), _ = self._measuring.measure((1, 1, 1, 3))
 
     # --- memory ---------------------------------------------------------------------------------
 
@@ -132,6 +140,17 @@ class TrtDevice:
         free, _ = self._cuda.call("cudaMemGetInfo")
         return int(free)
 
+    @property
+    def static_batch(self) -> int | None:
+        """Number of tiles that the engine has a profile of its own for, or None."""
+        shape = self._loaded.static_shape
+        return None if shape is None else shape[0]
+
+    def l2_bytes(self) -> int:
+        """Return the size of the GPU's L2 cache."""
+        attribute = self._cuda.cudart.cudaDeviceAttr.cudaDevAttrL2CacheSize
+        return int(self._cuda.call("cudaDeviceGetAttribute", attribute, self.index))
+
     @_on_device
     def needed_bytes(self, capacity: Capacity) -> int:
         """Return the device memory that `capacity` takes: the buffers of all slots, and scratch.
@@ -139,7 +158,9 @@ class TrtDevice:
         Raises:
             BackendError: the engine does not take such batches.
         """
-        return SLOTS * sum(self._sizes(capacity.shape).values()) + self._measured(self._plain, capacity.shape)
+        return SLOTS * sum(self._sizes(capacity.shape).values()) + self._measured(
+            self._measuring, capacity.shape
+        )
 
     @_on_device
     def resize(self, capacity: Capacity) -> None:
@@ -150,24 +171,23 @@ class TrtDevice:
         """
         failures = self.drain() + self._free_buffers()
         self.capacity = capacity
-        self._planned_scratch = self._measured(self._plain, capacity.shape)
+        self._planned_scratch = self._measured(self._measuring, capacity.shape)
         _raise_first(failures)
 
     def _free_buffers(self) -> list[str]:
-        failures = [self._graphs.free()]
-        for slot in self._slots:
-            if slot.execution is not None and self._engine is not None:
-                self._engine.drop(slot.execution)
-        self._slots = []
+        for execution in self._contexts.values():
+            if self._engine is not None:
+                self._engine.drop(execution)
+        self._contexts, self._slots = {}, []
         self._scratch = self._scratch_size = 0
-        return [*failures, self._buffers.free()]
+        return [self._buffers.free()]
 
     def _sizes(self, shape: Shape) -> dict[str, int]:
         """Return the bytes of each tensor of the engine for a batch of this shape (N, H, W, 3)."""
         elements = {
             INPUT_NAME: math.prod(shape),
             OUTPUT_NAME: math.prod(shape) * self.scale**2,
-            FINITE_NAME: shape[0],
+            FINITE_NAME: self.largest.batch,  # of small tiles there may be more than of this shape
         }
         itemsizes = self._loaded.itemsizes
         return {name: elements[name] * itemsize for name, itemsize in itemsizes.items()}
@@ -185,6 +205,20 @@ class TrtDevice:
         if output != (n, height * self.scale, width * self.scale, channels):
             raise BackendError(f"the engine makes {output} of {shape}, which is not x{self.scale}")
         return scratch
+
+    def _execution(self, shape: Shape) -> Execution:
+        """Return a context that is ready to run a shape. All share scratch memory: they run in turn."""
+        execution = self._contexts.pop(shape, None)
+        if execution is None:
+            if len(self._contexts) < _CONTEXTS:
+                execution = self._loaded.new_execution(self._compute)
+            else:
+                execution = self._contexts.pop(next(iter(self._contexts)))
+                self._cuda.call("cudaStreamSynchronize", self._compute)  # it may be running
+            execution.set_profile(self._loaded.profile_of(shape), self._compute)
+            self._prepare(execution, shape)
+        self._contexts[shape] = execution
+        return execution
 
     def _prepare(self, execution: Execution, shape: Shape) -> None:
         """Prepare a context for a shape. Contexts share the scratch memory, because they run in turn."""
@@ -208,14 +242,14 @@ class TrtDevice:
             self._buffers.get("cudaEventCreateWithFlags", flags) for flags in (order, order, order | wait)
         )
         device = {name: int(self._buffers.get("cudaMalloc", size)) for name, size in sizes.items()}
-        host = {name: self._buffers.pinned(size) for name, size in sizes.items()}
+        host = {name: self._buffers.pinned(size) for name, size in sizes.items() if name != OUTPUT_NAME}
         self._slots.append(Slot(host, device, uploaded, computed, downloaded))
         return self._slots[-1]
 
     # --- running --------------------------------------------------------------------------------
 
     @_on_device
-    def submit(self, batch: Batch) -> Slot | None:
+    def submit(self, batch: TileBatch) -> Slot | None:
         """Start uploading, computing and downloading a batch; None if all slots are in flight.
 
         Raises:
@@ -228,30 +262,72 @@ class TrtDevice:
         if slot is None:
             return None
         slot.batch = batch
-        call, kinds = self._cuda.call, self._cuda.cudart.cudaMemcpyKind
-        sizes = self._sizes(batch.shape)
-        size = sizes.pop(INPUT_NAME)
-        pinned, uploaded_to = slot.host[INPUT_NAME], slot.device[INPUT_NAME]
-        pinned[:size].reshape(batch.shape)[...] = batch
-        to_device, to_host = kinds.cudaMemcpyHostToDevice, kinds.cudaMemcpyDeviceToHost
-        call("cudaMemcpyAsync", uploaded_to, pinned.ctypes.data, size, to_device, self._upload)
+        call = self._cuda.call
+        self._start_upload(slot, batch)
         call("cudaEventRecord", slot.uploaded, self._upload)
         call("cudaStreamWaitEvent", self._compute, slot.uploaded, 0)
-        self._compute_batch(slot, batch.shape)
+        execution = self._execution(batch.shape)
+        execution.set_addresses(slot.device)
+        execution.enqueue(self._compute)
         call("cudaEventRecord", slot.computed, self._compute)
         call("cudaStreamWaitEvent", self._download, slot.computed, 0)
-        for name, size in sizes.items():
-            pinned, source = slot.host[name], slot.device[name]
-            call("cudaMemcpyAsync", pinned.ctypes.data, source, size, to_host, self._download)
+        self._start_download(slot, batch)
         call("cudaEventRecord", slot.downloaded, self._download)
         return slot
 
-    @_on_device
-    def collect(self, slot: Slot) -> tuple[Batch, Batch, NDArray[np.bool_]]:
-        """Wait for the batch of a slot and free the slot.
+    def _start_upload(self, slot: Slot, batch: TileBatch) -> None:
+        """Upload the tiles; those that fill the batch up are whatever is there."""
+        shape = (len(batch.tiles), *batch.shape[1:])
+        pinned, size = slot.host[INPUT_NAME], math.prod(shape)
+        batch.fill(pinned[:size].reshape(shape))
+        to_device = self._cuda.cudart.cudaMemcpyKind.cudaMemcpyHostToDevice
+        target = slot.device[INPUT_NAME]
+        self._cuda.call("cudaMemcpyAsync", target, pinned.ctypes.data, size, to_device, self._upload)
 
-        Returns the batch that was given; the upscaled one, an array of its own; and for each of its
-        tiles, whether the network's output was finite.
+    def _start_download(self, slot: Slot, batch: TileBatch) -> None:
+        """Download what each tile owns, to its place if that is page-locked, and whether it is finite."""
+        call, to_host = self._cuda.call, self._cuda.cudart.cudaMemcpyKind.cudaMemcpyDeviceToHost
+        row, size = self._row_and_tile_bytes(batch)
+        slot.copied = []
+        for at, place in enumerate(batch.places):
+            source = slot.device[OUTPUT_NAME] + at * size
+            if self._is_direct(place):
+                height, width = place.pixels.shape[:2]
+                source += place.top * row + 3 * place.left
+                to, of = (place.pixels.ctypes.data, place.pixels.strides[0]), (source, row)
+                call("cudaMemcpy2DAsync", *to, *of, 3 * width, height, to_host, self._download)
+            else:
+                slot.copied.append(at)
+        for _, run in groupby(enumerate(slot.copied), key=lambda each: each[1] - each[0]):
+            (_, first), *others = run
+            target, source = self._host_output(slot).ctypes.data, slot.device[OUTPUT_NAME]
+            part, length = first * size, (1 + len(others)) * size
+            call("cudaMemcpyAsync", target + part, source + part, length, to_host, self._download)
+        if FINITE_NAME in slot.host:
+            pinned, size = slot.host[FINITE_NAME], 4 * len(batch.tiles)
+            source = slot.device[FINITE_NAME]
+            call("cudaMemcpyAsync", pinned.ctypes.data, source, size, to_host, self._download)
+
+    def _row_and_tile_bytes(self, batch: TileBatch) -> tuple[int, int]:
+        """Return the bytes of a row of an upscaled tile, and of all of its rows."""
+        _, height, width, channels = batch.shape
+        row = width * self.scale * channels
+        return row, height * self.scale * row
+
+    def _is_direct(self, place: Place) -> bool:
+        return place.pixels.ndim == 3 and self._pool.holds(place.pixels)
+
+    def _host_output(self, slot: Slot) -> NDArray[np.uint8]:
+        """Return pinned memory of a slot for upscaled tiles; most runs need none."""
+        if OUTPUT_NAME not in slot.host:
+            slot.host[OUTPUT_NAME] = self._buffers.pinned(self._sizes(self.capacity.shape)[OUTPUT_NAME])
+        return slot.host[OUTPUT_NAME]
+
+    @_on_device
+    def collect(self, slot: Slot) -> tuple[TileBatch, NDArray[np.bool_]]:
+        """Wait for the batch of a slot, see that it is written, and free the slot.
+
+        Returns the batch that was given, and for each of its tiles whether the network's output was finite.
 
         Raises:
             BackendError: the device failed.
@@ -260,14 +336,15 @@ class TrtDevice:
             raise BackendError("the backend was closed while it was running")
         self._cuda.call("cudaEventSynchronize", slot.downloaded)
         batch = slot.batch
-        n, height, width, channels = batch.shape
-        shape = (n, height * self.scale, width * self.scale, channels)
-        upscaled = slot.host[OUTPUT_NAME][: math.prod(shape)].reshape(shape).copy()
-        finite = np.ones(n, np.bool_)
+        row, size = self._row_and_tile_bytes(batch)
+        for at in slot.copied:
+            tile = slot.host[OUTPUT_NAME][at * size : (at + 1) * size]
+            batch.places[at].write(tile.reshape(size // row, row // 3, 3))
+        finite = np.ones(len(batch.tiles), np.bool_)
         if FINITE_NAME in slot.host:
-            finite = slot.host[FINITE_NAME].view(np.float32)[:n] > 0
+            finite = slot.host[FINITE_NAME].view(np.float32)[: len(batch.tiles)] > 0
         slot.batch = None
-        return batch, upscaled, finite
+        return batch, finite
 
     def drain(self) -> list[str]:
         """Wait until nothing is in flight, and drop the results; return messages of failures."""
@@ -283,52 +360,10 @@ class TrtDevice:
             slot.batch = None
         return failures
 
-    def _compute_batch(self, slot: Slot, shape: Shape) -> None:
-        """Enqueue a batch on the compute stream: as a graph at the full shape, otherwise plainly."""
-        if not self._cuda_graph or shape != self.capacity.shape:
-            if self._plain.shape != shape:
-                self._cuda.call("cudaStreamSynchronize", self._compute)  # it may be running another
-                self._prepare(self._plain, shape)
-            self._plain.set_addresses(slot.device)
-            self._plain.enqueue(self._compute)
-            return
-        if slot.execution is None:
-            slot.execution = self._loaded.new_execution(self._compute, graph=True)
-            self._prepare(slot.execution, shape)
-            slot.execution.set_addresses(slot.device)
-        elif slot.graph is None and not self._loaded.captures_graphs:
-            # Not on the first run: that one may compile and allocate, which a capture forbids.
-            slot.graph = self._captured(slot.execution)
-        if slot.graph is None:
-            slot.execution.enqueue(self._compute)
-        else:
-            self._cuda.call("cudaGraphLaunch", slot.graph, self._compute)
-
-    def _captured(self, execution: Execution) -> Any:
-        """Return the executable graph of a run; None, and no further graphs, if capturing fails."""
-        call, mode = self._cuda.call, self._cuda.cudart.cudaStreamCaptureMode
-        try:
-            call("cudaStreamBeginCapture", self._compute, mode.cudaStreamCaptureModeThreadLocal)
-            try:
-                execution.enqueue(self._compute)
-            except BackendError:
-                with contextlib.suppress(BackendError):  # end the capture, whose content is useless
-                    call("cudaGraphDestroy", call("cudaStreamEndCapture", self._compute))
-                raise
-            graph = call("cudaStreamEndCapture", self._compute)
-            try:
-                return self._graphs.get("cudaGraphInstantiate", graph, 0)
-            finally:
-                call("cudaGraphDestroy", graph)
-        except BackendError as error:
-            self._cuda_graph = False
-            self.notes.append(f"goes on without CUDA graphs, which may be slower: {error}")
-            return None
-
     # --- the end --------------------------------------------------------------------------------
 
     def close(self) -> None:
-        """Free everything: graphs, contexts, buffers, engine, streams; closing twice does nothing.
+        """Free everything: contexts, buffers, engine, streams; closing twice does nothing.
 
         Raises:
             BackendError: something could not be freed; the rest was.
@@ -345,13 +380,10 @@ class TrtDevice:
         _raise_first(failures)
 
     def _free_all(self) -> list[str]:
-        failures = [self._graphs.free()]
         if self._engine is not None:
-            for slot in self._slots:
-                slot.execution = None
             self._engine.free()
             self._engine = None
-        return [*failures, *self._free_buffers(), self._streams.free()]
+        return [*self._free_buffers(), self._streams.free()]
 
 
 def _raise_first(failures: list[str]) -> None:

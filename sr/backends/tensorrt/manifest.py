@@ -56,7 +56,8 @@ class Identity:
     def to_dict(self) -> dict[str, Any]:
         """Return the fields as in a manifest file, those of the spec among them."""
         values = {field.name: getattr(self, field.name) for field in fields(self)} | asdict(self.spec)
-        return {name: values[name] for name in _IDENTITY_FIELDS}
+        later = {name for name, default in _LATER_FIELDS.items() if values[name] != default}
+        return {name: values[name] for name in (*_IDENTITY_FIELDS, *sorted(later))}
 
     @staticmethod
     def from_dict(values: dict[str, Any]) -> Identity:
@@ -66,8 +67,9 @@ class Identity:
             KeyError, TypeError: a field is missing or unknown.
             EngineError: a number is out of range.
         """
-        if values.keys() != set(_IDENTITY_FIELDS):
-            raise KeyError(*values.keys() ^ set(_IDENTITY_FIELDS))
+        values = _LATER_FIELDS | values
+        if missing := values.keys() ^ {*_IDENTITY_FIELDS, *_LATER_FIELDS}:
+            raise KeyError(*missing)
         of_spec = {name: values[name] for name in _SPEC_FIELDS}
         own = {name: value for name, value in values.items() if name not in _SPEC_FIELDS}
         return Identity(**own, spec=EngineSpec(**of_spec | {"targets": tuple(values["targets"])}))
@@ -97,10 +99,9 @@ class Identity:
 
     def differences(self, other: Identity) -> list[str]:
         """Return in words, field by field, how this engine differs from the one that is needed."""
-        has, needs = self.to_dict(), other.to_dict()
-        return [
-            _difference(name, has[name], needs[name]) for name in _IDENTITY_FIELDS if has[name] != needs[name]
-        ]
+        has, needs = _LATER_FIELDS | self.to_dict(), _LATER_FIELDS | other.to_dict()
+        names = (*_IDENTITY_FIELDS, *_LATER_FIELDS)
+        return [_difference(name, has[name], needs[name]) for name in names if has[name] != needs[name]]
 
 
 _SPEC_FIELDS = tuple(field.name for field in fields(EngineSpec))
@@ -109,6 +110,8 @@ _IDENTITY_FIELDS = (
     *("onnx_sha256", "module", "module_version", "platform", "cuda_major"),
     *("scale", "precision", "tile", "batch", "builder_level", "compatible", "gpu", "targets"),
 )
+# Written only where they are not these, so that the keys of earlier engines stay.
+_LATER_FIELDS: dict[str, Any] = {"tiling_level": None, "static": False}
 
 
 def identity_of(onnx: bytes, spec: EngineSpec, module: ModuleType, gpu: Gpu | None) -> Identity:

@@ -19,13 +19,12 @@ from sr.network.descriptor import ModelDescriptor
 from sr.network.modelfile import shipped_onnx
 
 
-def open_trt(spec: BackendSpec, request: BackendRequest, *, cuda_graph: bool = True) -> TrtBackend:
+def open_trt(spec: BackendSpec, request: BackendRequest) -> TrtBackend:
     """Open TensorRT or TensorRT-RTX; `request.builder` builds the engines that the store lacks.
 
     Args:
         spec: record of the backend.
         request: for what.
-        cuda_graph: run batches of the full shape as CUDA graphs.
 
     Raises:
         BackendError: there is no such GPU, a package is missing, or an engine is missing or does not load.
@@ -59,7 +58,6 @@ def open_trt(spec: BackendSpec, request: BackendRequest, *, cuda_graph: bool = T
         tile=request.tile,
         batch=request.batch,
         gpu_names={gpu.index: gpu.name for gpu in gpus},
-        cuda_graph=cuda_graph,
         host_code=any(engine.manifest.identity.spec.compatible for engine in engines.values()),
         fallback=fallback_of(onnx, model),
         kernel_files={

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import ModuleType
-from typing import Protocol
+from typing import Any, Protocol
 
 from sr.backends.tensorrt.gpus import Gpu
 from sr.backends.tensorrt.manifest import EngineManifest, Identity, identity_of
@@ -63,16 +63,18 @@ class EngineRequest:
     def as_requested(self, other: Identity) -> Identity:
         """Return an identity in which every acceptable difference is replaced by what was requested.
 
-        Acceptable are: further GPUs, where none was named; any builder level, where none was given; an
-        engine that is also compatible with other GPUs and versions; a TensorRT-RTX engine that was built
-        under another operating system.
+        Acceptable are: further GPUs, where none was named; any builder level, tiling level and profiles,
+        where none were given; an engine that is also compatible with other GPUs and versions; a
+        TensorRT-RTX engine that was built under another operating system.
         """
         other = other.on_any_system(self.identity)
         wanted, spec = self.identity, other.spec
         if self.any_target and set(wanted.spec.targets) <= set(spec.targets):
             spec = replace(spec, targets=wanted.spec.targets)
-        if wanted.module == "tensorrt" and wanted.spec.builder_level is None:
-            spec = replace(spec, builder_level=None)
+        if wanted.module == "tensorrt":
+            freely: dict[str, Any] = {"builder_level": None, "tiling_level": None, "static": False}
+            open_ = {name: value for name, value in freely.items() if getattr(wanted.spec, name) == value}
+            spec = replace(spec, **open_)
         other = replace(other, spec=spec)
         ampere = self.gpu is not None and self.gpu.compute_capability >= _AMPERE
         major = wanted.module_version.partition(".")[0]

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import Any
 
+from sr.backends.tensorrt.capacity import Capacity
 from sr.backends.tensorrt.kernels import KernelFile
 from sr.backends.tensorrt.log import logger, tensorrt_log
 from sr.errors import BackendError, OutOfDeviceMemoryError
@@ -21,26 +21,6 @@ Shape = tuple[int, ...]
 
 _TYPES = {INPUT_NAME: "UINT8", OUTPUT_NAME: "UINT8", FINITE_NAME: "FLOAT"}
 _OUT_OF_MEMORY_WORDS = ("out of memory", "outofmemory", "memoryallocation", "out_of_memory")
-
-
-@dataclass(frozen=True)
-class Capacity:
-    """The largest batch that can run: `batch` tiles of `tile` x `tile` lr pixels."""
-
-    batch: int
-    tile: int
-
-    @property
-    def shape(self) -> Shape:
-        """Shape of the whole batch, (N, T, T, 3)."""
-        return (self.batch, self.tile, self.tile, 3)
-
-    def holds(self, shape: Shape) -> bool:
-        """Say whether a batch of this shape (N, H, W, 3) is no larger."""
-        return shape[0] <= self.batch and max(shape[1:3]) <= self.tile
-
-    def __str__(self) -> str:
-        return f"{self.batch} {'tile' if self.batch == 1 else 'tiles'} of {self.tile} px"
 
 
 class Calls:
@@ -103,7 +83,14 @@ class Execution:
         self.shape: Shape | None = None
         self._calls = calls
         self._context = context
-        calls.make("profile", context.set_optimization_profile_async, 0, int(stream))
+        self._profile = -1
+        self.set_profile(0, stream)
+
+    def set_profile(self, profile: int, stream: Any) -> None:
+        """Choose the profile of the engine that the following shapes belong to."""
+        if profile != self._profile:
+            self._calls.make("profile", self._context.set_optimization_profile_async, profile, int(stream))
+            self._profile = profile
 
     def measure(self, shape: Shape) -> tuple[Shape, int]:
         """Set the input's shape; return the output's, and the bytes of scratch memory needed.
@@ -148,7 +135,7 @@ class LoadedEngine:
     Attributes:
         itemsizes: bytes per element of each tensor, by name.
         largest: batch that its profile allows.
-        captures_graphs: the module captures CUDA graphs itself, as TensorRT-RTX does.
+        static_shape: batch that a profile of its own is for, or None.
     """
 
     def __init__(
@@ -173,10 +160,9 @@ class LoadedEngine:
             OutOfDeviceMemoryError: the GPU has no room for the engine.
             BackendError: it does not load, or is not one of ours.
         """
-        self.captures_graphs = hasattr(module, "CudaGraphStrategy")
         self._calls = Calls(module, device=device)
         self._executions: list[Execution] = []
-        self._configs: dict[bool, Any] = {}
+        self._configs: dict[bool, Any] = {}  # of TensorRT-RTX, for contexts that run and others
         self._kernels: Any = None
         self._kernel_file, self._kernels_on_disk = kernel_file, b""
         self._runtime: Any = None
@@ -197,6 +183,13 @@ class LoadedEngine:
         *_, largest = ask("profile", self._engine.get_tensor_profile_shape, INPUT_NAME, 0)
         batch, height, width, _ = tuple(largest)
         self.largest = Capacity(batch, min(height, width))
+        self.static_shape: Shape | None = None
+        if ask("profiles", lambda: self._engine.num_optimization_profiles) > 1:
+            self.static_shape = tuple(ask("profile", self._engine.get_tensor_profile_shape, INPUT_NAME, 1)[2])
+
+    def profile_of(self, shape: Shape) -> int:
+        """Return the profile for a batch of this shape."""
+        return 1 if shape == self.static_shape else 0
 
     def _checked_tensors(self) -> dict[str, int]:
         engine = self._engine
@@ -207,15 +200,15 @@ class LoadedEngine:
             raise BackendError(f"the engine's tensors are {has}, need {_TYPES}; build it again")
         return {name: dtype.itemsize for name, dtype in types.items()}
 
-    def new_execution(self, stream: Any, *, graph: bool) -> Execution:
-        """Return a new execution context; with `graph` TensorRT-RTX replays its runs as CUDA graphs.
+    def new_execution(self, stream: Any, *, runs: bool = True) -> Execution:
+        """Return a new execution context; one that never runs only measures.
 
         Raises:
             BackendError: TensorRT makes none.
         """
         how = self._calls.module.ExecutionContextAllocationStrategy.USER_MANAGED
-        if self.captures_graphs:
-            how = self._runtime_config(graph)
+        if hasattr(self._calls.module, "CudaGraphStrategy"):
+            how = self._runtime_config(how, runs=runs)
         context = self._calls.make("execution context", self._engine.create_execution_context, how)
         # Plans hold names and types of layers for the inspector; markers of them slow each enqueue.
         context.nvtx_verbosity = self._calls.module.ProfilingVerbosity.NONE
@@ -223,22 +216,28 @@ class LoadedEngine:
         self._executions.append(execution)
         return execution
 
-    def _runtime_config(self, graph: bool) -> Any:
-        """Return the configuration of TensorRT-RTX; all contexts share the kernels that it compiles."""
-        if graph not in self._configs:
+    def _runtime_config(self, allocation: Any, *, runs: bool) -> Any:
+        """Return the configuration of TensorRT-RTX; all contexts share the kernels that it compiles.
+
+        It compiles them before it runs a shape for the first time. Otherwise a thread of its own would, and
+        log to Python meanwhile, and the pixels of a picture would be those of two kernels.
+        """
+        if runs not in self._configs:
             module, make = self._calls.module, self._calls.make
             config = make("runtime configuration", self._engine.create_runtime_config)
-            strategies = module.CudaGraphStrategy
-            config.cuda_graph_strategy = strategies.WHOLE_GRAPH_CAPTURE if graph else strategies.DISABLED
-            config.set_execution_context_allocation_strategy(
-                module.ExecutionContextAllocationStrategy.USER_MANAGED
+            config.cuda_graph_strategy = module.CudaGraphStrategy.DISABLED
+            config.dynamic_shapes_kernel_specialization_strategy = (
+                module.DynamicShapesKernelSpecializationStrategy.EAGER
+                if runs
+                else module.DynamicShapesKernelSpecializationStrategy.NONE
             )
+            config.set_execution_context_allocation_strategy(allocation)
             if self._kernels is None:
                 self._kernels = make("runtime cache", config.create_runtime_cache)
                 self._load_kernels(self._kernels)
             make("runtime cache", config.set_runtime_cache, self._kernels)
-            self._configs[graph] = config
-        return self._configs[graph]
+            self._configs[runs] = config
+        return self._configs[runs]
 
     def _load_kernels(self, kernels: Any) -> None:
         """Load the kernels that earlier processes compiled; TensorRT-RTX refuses those that do not fit."""

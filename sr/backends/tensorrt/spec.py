@@ -26,6 +26,9 @@ class EngineSpec:
             this machine.
         builder_level: TensorRT's optimization level, 0 to 5; None is its own default.
         compatible: TensorRT engines that later versions and all GPUs since Ampere can load; slower.
+        tiling_level: how long TensorRT searches for layers that pass tiles through the L2 cache: "none",
+            "fast", "moderate" or "full"; None is its own default.
+        static: add a second profile for the largest shape alone, whose kernels may be faster.
 
     Raises:
         EngineError: a number is out of range.
@@ -38,6 +41,8 @@ class EngineSpec:
     targets: tuple[int, ...] = ()
     builder_level: int | None = None
     compatible: bool = False
+    tiling_level: str | None = None
+    static: bool = False
 
     def __post_init__(self) -> None:
         if min(self.scale, self.tile, self.batch) < 1:
@@ -58,10 +63,10 @@ def check_spec(spec: EngineSpec, module: ModuleType) -> None:
                 "TensorRT-RTX builds for other GPUs: srup export --trt-rtx --gpu NAME"
             )
         return
-    if spec.builder_level is not None or spec.compatible:
+    if spec.builder_level is not None or spec.tiling_level is not None or spec.static or spec.compatible:
         raise EngineError(
-            "TensorRT-RTX has no builder level and no compatibility mode; one engine of it can serve several "
-            "kinds of GPU: name each with --gpu"
+            "builder level, tiling level, static shapes and compatibility are TensorRT's; one engine of "
+            "TensorRT-RTX can serve several kinds of GPU: name each with --gpu"
         )
     known = [name for name in module.ComputeCapability.__members__ if name.startswith("SM")]
     for target in spec.targets:
