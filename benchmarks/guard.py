@@ -123,8 +123,12 @@ class _Counting(Backend):
     def _result(self, batch: Batch) -> Batch:
         count, height, width, _ = batch.shape
         scale = self.info.model.scale
-        shape = (count, height * scale, width * scale, 3)
-        return self._results.setdefault(shape, np.zeros(shape, np.uint8))
+        return self.empty((count, height * scale, width * scale, 3), batch.dtype)
+
+    def empty(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Batch:
+        if shape not in self._results:
+            self._results[shape] = np.zeros(shape, dtype)
+        return self._results[shape]
 
     def _note(self, what: str, before: int) -> None:
         self.most[what] = max(self.most[what], tracemalloc.get_traced_memory()[1] - before)
@@ -152,22 +156,9 @@ def tile_figures() -> Iterator[tuple[str, dict[str, int]]]:
             yield f"{action} {kind}", {"tiles": tiles, "allocated_bytes": most}
 
 
-class _CountingCuda(SimulatedCuda):
-    """A simulated GPU that counts copied bytes."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.copied = Counter[str]()
-
-    def bytes_at(self, address: int, size: int, *, device: int | None, what: str) -> Any:
-        if what == "copy to":
-            self.copied["bytes_to_host" if device is None else "bytes_to_device"] += size
-        return super().bytes_at(address, size, device=device, what=what)
-
-
 def runtime_figures(name: str) -> dict[str, int]:
     """Count calls, copies and allocations of the warm TensorRT runtime for one picture."""
-    cuda = _CountingCuda()
+    cuda = SimulatedCuda()
     module = SimulatedTensorRT(cuda, rtx=name == "trt-rtx")
     model = read_metadata(shipped_onnx(scale=2, precision="fp16"))
     plan = module.plan(SimulatedPlan(no_kernel, 2, BATCH, TILE_PX))
@@ -182,7 +173,8 @@ def runtime_figures(name: str) -> dict[str, int]:
         return {
             "tiles": len(upscaler.grid(*PICTURE)),
             "allocations": cuda.allocations - allocations,
-            **cuda.copied,
+            "bytes_to_device": cuda.copied["to device"],
+            "bytes_to_host": cuda.copied["to host"],
             **dict(sorted(made.items())),
         }
 

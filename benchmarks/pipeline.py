@@ -30,6 +30,7 @@ from benchmarks.lib.timing import Spent, spent
 from deploy.engines.build import build_engine
 from sr.image import Picture, read_picture, write_options, write_picture
 from sr.jobs.pipeline import FileJob, RunSettings, upscale_files
+from sr.jobs.upscaler import Capabilities
 from sr.processor import available_cores
 from sr.upscale import Upscaler
 
@@ -96,7 +97,7 @@ def measure(
     for made in (sources[0].parent, alone, together):
         made.mkdir()
     save_inputs(pictures, sources)
-    options = write_options(f".{suffix}")
+    options, able = write_options(f".{suffix}"), Capabilities(pictures=upscaler.pictures)
     decoded = [read_picture(path) for path in sources]
     upscaled = [upscaler.picture(picture) for picture in decoded]
     jobs = [FileJob(path, together / path.name) for path in sources]
@@ -105,7 +106,7 @@ def measure(
     encode = partial(write_picture, options=options)
 
     def end_to_end() -> None:
-        for result in upscale_files(jobs, upscaler, settings=RunSettings(options)):
+        for result in upscale_files(jobs, upscaler, capabilities=able, settings=RunSettings(options)):
             if result.error is not None:
                 raise result.error
 

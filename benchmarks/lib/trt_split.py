@@ -74,7 +74,7 @@ def _measured_split(
         engine = LoadedEngine(plan, module, device=0, host_code=host_code)
         largest = engine.largest.shape
         shape = tuple(min(wanted, most) for wanted, most in zip(shape, largest, strict=True))
-        execution = engine.new_execution(stream, graph=False)
+        execution = engine.new_execution(stream)
         output, scratch = execution.measure(shape)
         elements = {INPUT_NAME: math.prod(shape), OUTPUT_NAME: math.prod(output), FINITE_NAME: shape[0]}
         sizes = {name: elements[name] * itemsize for name, itemsize in engine.itemsizes.items()}

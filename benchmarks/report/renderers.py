@@ -163,6 +163,8 @@ def _gpu(result: Result) -> Iterator[Block]:
     rates = [row["megapixels_out_per_second"] for row in result["rows"]]
     yield Plot(plots.bars(labels, rates, "megapixels of output a second"), "Pixels to pixels.")
     yield table(result["rows"])
+    if (encoded := result.get("encoded_megapixels_per_second")) is not None:
+        yield Note(f"All cores encode {encoded} megapixels a second as PNG.")
 
 
 def _guard(result: Result) -> Iterator[Block]:
