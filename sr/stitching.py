@@ -10,10 +10,11 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
-from sr.image.picture import Pixels
 from sr.tiling import Span, Tile, TileGrid
 
+Pixels = NDArray[Any]  # uint8 or uint16
 RowsOf = Callable[[Span], Sequence[Pixels]]  # arrays (length, W, 3) or (length, W) of a row of tiles
 
 

@@ -13,8 +13,7 @@ from typing import Any, Generic, Protocol, TypeVar
 import numpy as np
 
 from sr.errors import OutOfDeviceMemoryError
-from sr.image.picture import Pixels
-from sr.stitching import Batching, Cut, RowsOf, TileBatch, batches, cuts, owned, owned_shape
+from sr.stitching import Batching, Cut, Pixels, RowsOf, TileBatch, batches, cuts, owned, owned_shape
 from sr.tiling import Span, Tile, TileGrid
 
 T = TypeVar("T")

@@ -45,8 +45,8 @@ ROOMS: dict[str, set[str]] = {
     "sr.objects": {"sr.errors", "sr.image"},
     "sr.backends": _GROUND | {"sr.network", "sr.stitching", "sr.tiling"},
     "sr.fitting": {"sr.image", "sr.network", "sr.tiling"},
-    "sr.stitching": {"sr.image", "sr.tiling"},
-    "sr.streaming": {"sr.errors", "sr.image", "sr.stitching", "sr.tiling"},
+    "sr.stitching": {"sr.tiling"},
+    "sr.streaming": {"sr.errors", "sr.stitching", "sr.tiling"},
     "sr.upscale": _GROUND
     | _PLAIN
     | {"sr.backends", "sr.fitting", "sr.image", "sr.network", "sr.objects", "sr.stitching", "sr.streaming"},

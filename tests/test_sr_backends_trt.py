@@ -77,7 +77,8 @@ def random_batches(*shapes: tuple[int, int, int], seed: int = 1) -> list[Batch]:
 def mixed_batches() -> list[Batch]:
     """Return batches of the full shape, more than there are slots, and smaller ones among them."""
     full, half = (BATCH, TILE, TILE), (BATCH, TILE, TILE // 2)
-    return random_batches(full, full, full, full, half, full, (1, 5, 9), (2, 5, 9), full, half, full, full)
+    small = [(1, side, 9) for side in (6, 7, 8, 6)]  # with the others, more shapes than contexts
+    return random_batches(full, full, full, full, half, full, (1, 5, 9), (2, 5, 9), full, half, *small, full)
 
 
 def photograph() -> np.ndarray:
@@ -179,7 +180,9 @@ def test_two_gpus_share_a_picture():
                 assert_mirrored(list(backend.run(mixed_batches())), mixed_batches())
                 assert backend.info.device == "GPU 2 and GPU 0"
             del backend
-        assert cuda.host_time <= (len(mixed_batches()) + 12) / 2 + 4
+        alone = SimulatedCuda(schedule=schedule)
+        run_once(alone, mixed_batches())
+        assert cuda.host_time < 0.6 * alone.host_time
 
 
 def test_the_callers_device_stays_current():
@@ -674,7 +677,7 @@ MUTATIONS: dict[str, tuple[tuple[str, str], str]] = {
         "wrong pixels",
     ),
     "changes shapes of a context that runs": (
-        ('self._cuda.call("cudaStreamSynchronize", self._compute)', "pass"),
+        ("self._contexts.pop(next(iter(self._contexts)))", "self._contexts.pop([*self._contexts][-1])"),
         "shape set while a run is pending",
     ),
     "slots share host memory": (
@@ -723,7 +726,6 @@ MUTATIONS: dict[str, tuple[tuple[str, str], str]] = {
         "too little scratch memory",
     ),
     "leaves out what the host copies": (("slot.copied.append(at)", "pass"), "wrong pixels"),
-    "writes past what a tile owns": (("3 * width, height, to_host", "3 * width, height + 1, to_host"), ""),
     "takes the wrong part of a tile": (("source += place.top * row", "source += row"), "wrong pixels"),
     "uses whatever device is current": (("    @_on_device\n    def submit", "    def submit"), "error"),
     "does not wait before it frees": (
@@ -853,6 +855,12 @@ BROKEN_PARTS: dict[str, tuple[ModuleType, tuple[str, str], tuple[str, ...], Call
         sr.backends.tensorrt.pinned,
         ("return any(", "return False and any("),
         ("PinnedPool",),
+        test_memory_is_page_locked_once_and_no_pixel_is_copied_twice,
+    ),
+    "writes past what a tile owns": (
+        sr.backends.tensorrt.device,
+        ("3 * width, height, to_host", "3 * width, height + 1, to_host"),
+        ("TrtDevice",),
         test_memory_is_page_locked_once_and_no_pixel_is_copied_twice,
     ),
     "uses memory again that is in use": (

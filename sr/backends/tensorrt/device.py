@@ -36,7 +36,7 @@ from sr.stitching import Place, TileBatch
 from sr.tiling import LADDER
 
 SLOTS = 3  # one batch uploads while one computes and one downloads
-_CONTEXTS = len(LADDER)  # one for each shape; a further one waits for the GPU and takes the oldest's
+_CONTEXTS = max(len(LADDER), SLOTS + 1)  # one for each shape; a further shape takes the oldest's
 
 
 @dataclass
@@ -213,8 +213,8 @@ class TrtDevice:
             if len(self._contexts) < _CONTEXTS:
                 execution = self._loaded.new_execution(self._compute)
             else:
+                # More contexts than slots: the oldest one's run is done.
                 execution = self._contexts.pop(next(iter(self._contexts)))
-                self._cuda.call("cudaStreamSynchronize", self._compute)  # it may be running
             execution.set_profile(self._loaded.profile_of(shape), self._compute)
             self._prepare(execution, shape)
         self._contexts[shape] = execution
