@@ -3,6 +3,7 @@
 import json
 from dataclasses import replace
 from pathlib import Path
+from socket import gethostname
 
 import numpy as np
 import pytest
@@ -259,3 +260,22 @@ def test_wrong_usage_of_lists_and_shards(many: Path, words: tuple[str, ...]) -> 
     result = upscale(str(many), *words)
     assert result.exit_code == 2
     assert words[0] in result.stderr or "--null" in result.stderr
+
+
+def test_json_says_what_a_monitor_needs(folder: Path, tmp_path: Path) -> None:
+    parts = [
+        upscale(str(folder), "-o", str(tmp_path / "out"), "--json", "--shard", f"{index}/2")
+        for index in (1, 2)
+    ]
+    records = [json.loads(line) for part in parts for line in part.stdout.splitlines()]
+    pictures = [record for record in records if "source" in record]
+    assert len(pictures) == 4
+    assert {record["shard"] for record in pictures} == {"1/2", "2/2"}
+    assert {record["host"] for record in pictures} == {gethostname()}
+    for part in parts:
+        *lines, _ = map(json.loads, part.stdout.splitlines())
+        assert [line["queue"] for line in lines] == list(range(len(lines)))[::-1]
+    stages = {Path(record["source"]).name: record["stages"] for record in pictures}
+    assert set(stages["a.png"]) == {"decode", "infer", "write"}
+    assert all(seconds > 0 for seconds in stages["a.png"].values())
+    assert stages["c.webp"] == stages["d.png"] == {}, "frames overlap; a damaged picture has no stages"

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from socket import gethostname
 from typing import TYPE_CHECKING
 
 from sr.cli.console import draws_bars, terminal
@@ -16,6 +17,7 @@ from sr.image.content import check_content, left_out_words
 from sr.jobs.job import FileJob, FileResult
 from sr.jobs.run import RunListener, RunSummary
 from sr.jobs.setup import Description
+from sr.jobs.shards import Shard
 from sr.jobs.worklist import Worklist
 
 if TYPE_CHECKING:
@@ -26,18 +28,34 @@ class ResultPrinter(RunListener):
     """Prints a line for each picture as it is finished: a sentence, or an object of JSON."""
 
     def __init__(
-        self, description: Description, *, as_json: bool, failures: FailureList | None = None
+        self,
+        description: Description,
+        *,
+        as_json: bool,
+        failures: FailureList | None = None,
+        shard: Shard | None = None,
     ) -> None:
         self._description, self._as_json, self._failures = description, as_json, failures
+        self._shard, self._planned, self._over = shard, 0, 0
+
+    def planned(self, pictures: int, *, all_known: bool) -> None:
+        """Keep how many pictures there are."""
+        self._planned = pictures
+
+    def skipped(self, job: FileJob) -> None:
+        """Count the picture."""
+        self._over += 1
 
     def finished(self, result: FileResult) -> None:
         """Print the result of a picture."""
+        self._over += 1
         if result.error is not None:
             show_traceback(result.error)
             if self._failures is not None:
                 self._failures.add(result)
         if self._as_json:
-            terminal.result(json_line(result, self._description))
+            run = {"shard": self._shard and str(self._shard), "queue": self._planned - self._over}
+            terminal.result(json_line(result, self._description, run))
             return
         if result.error is None:
             terminal.result(_result_line(result))
@@ -67,8 +85,9 @@ class BarPrinter(ResultPrinter):
         *,
         as_json: bool,
         failures: FailureList | None = None,
+        shard: Shard | None = None,
     ) -> None:
-        super().__init__(description, as_json=as_json, failures=failures)
+        super().__init__(description, as_json=as_json, failures=failures, shard=shard)
         self._bars = bars
         self._files = bars.add_task("all", total=None, unit="pictures", rate="", visible=False)
         self._tiles = bars.add_task("", total=None, unit="tiles", rate="", visible=False)
@@ -76,6 +95,7 @@ class BarPrinter(ResultPrinter):
 
     def planned(self, pictures: int, *, all_known: bool) -> None:
         """Show how many pictures there are, if there are several."""
+        super().planned(pictures, all_known=all_known)
         self._bars.update(self._files, total=pictures if all_known else None, visible=pictures > 1)
 
     def tiles_done(self, job: FileJob, done: int, total: int) -> None:
@@ -92,6 +112,7 @@ class BarPrinter(ResultPrinter):
 
     def skipped(self, job: FileJob) -> None:
         """Count the picture."""
+        super().skipped(job)
         self._bars.advance(self._files)
 
     def finished(self, result: FileResult) -> None:
@@ -102,11 +123,15 @@ class BarPrinter(ResultPrinter):
 
 @contextmanager
 def printer(
-    description: Description, *, as_json: bool, failures: FailureList | None = None
+    description: Description,
+    *,
+    as_json: bool,
+    failures: FailureList | None = None,
+    shard: Shard | None = None,
 ) -> Iterator[ResultPrinter]:
     """Yield what prints a run, with bars if stderr is a terminal; what fails goes into a list too."""
     if not draws_bars():
-        yield ResultPrinter(description, as_json=as_json, failures=failures)
+        yield ResultPrinter(description, as_json=as_json, failures=failures, shard=shard)
         return
     from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
     from rich.table import Column
@@ -120,7 +145,7 @@ def printer(
         TimeRemainingColumn(),
     )
     with terminal.bars(*columns) as bars:
-        yield BarPrinter(bars, description, as_json=as_json, failures=failures)
+        yield BarPrinter(bars, description, as_json=as_json, failures=failures, shard=shard)
 
 
 def print_worklist(worklist: Worklist, *, as_json: bool) -> bool:
@@ -179,6 +204,7 @@ def print_summary(
             "too_many_failed": summary.too_many_failed,
             "output_megapixels": round(output, 4),
             "seconds": round(summary.seconds, 4),
+            "host": gethostname(),
         }
         terminal.result(json.dumps({"summary": totals | _counts(worklist, summary.skipped)}))
     elif not ended:
@@ -208,8 +234,14 @@ def pictures(number: int) -> str:
     return f"{number:,} picture" if number == 1 else f"{number:,} pictures"
 
 
-def json_line(result: FileResult, description: Description) -> str:
-    """Return a result as JSON, in ASCII: file names need not be valid in any encoding."""
+def json_line(result: FileResult, description: Description, run: Mapping[str, object] | None = None) -> str:
+    """Return a result as JSON, in ASCII: file names need not be valid in any encoding.
+
+    Args:
+        result: of a picture.
+        description: of what upscaled it.
+        run: what is known of the run besides.
+    """
     width, height = result.size or (None, None)
     output_width, output_height = result.output_size or (None, None)
     record = {
@@ -226,10 +258,12 @@ def json_line(result: FileResult, description: Description) -> str:
         "seconds": round(result.seconds, 4),
         "frames": result.frames,
         "notes": result.notes,
+        "stages": {name: round(seconds, 4) for name, seconds in result.stages.items()},
         "backend": description.backend,
-        "device": description.device,
+        "device": result.device or description.device,
+        "host": result.host or gethostname(),
     }
-    return json.dumps(record)
+    return json.dumps(record | dict(run or {}))
 
 
 def _counts(worklist: Worklist, skipped: int = 0) -> dict[str, object]:

@@ -189,7 +189,9 @@ def _upscale(request: UpscaleRequest, planned: PlannedRun, opener: Opener | None
         with open_planned(planned, opener) as setup:
             with (
                 written_failures(request.failures, folder=request.folder) as failures,
-                printer(setup.description, as_json=request.as_json, failures=failures) as listener,
+                printer(
+                    setup.description, as_json=request.as_json, failures=failures, shard=request.shard
+                ) as listener,
             ):
                 summary = run_worklist(
                     planned.worklist,

@@ -23,7 +23,9 @@ def upscale_on_ray(request: UpscaleRequest, planned: PlannedRun, opener: Opener 
     with ray_cluster(request.ray, worker_plan(planned, opener)) as cluster:
         with (
             written_failures(request.failures, folder=request.folder) as failures,
-            printer(cluster.description, as_json=request.as_json, failures=failures) as listener,
+            printer(
+                cluster.description, as_json=request.as_json, failures=failures, shard=request.shard
+            ) as listener,
         ):
             summary = run_jobs(
                 planned.worklist,

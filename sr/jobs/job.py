@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO
 
@@ -41,6 +41,10 @@ class FileResult:
         seconds: of inference.
         frames: frames of an animation or pages, else 1.
         notes: sentences for the user about what was reduced or converted.
+        stages: seconds of "decode", "infer" and "write"; without those that overlap others of one file, as
+            in animations and in bands.
+        host: where it was upscaled, and
+        device: by what; both empty for this process.
     """
 
     job: FileJob
@@ -51,3 +55,6 @@ class FileResult:
     seconds: float = 0.0
     frames: int = 1
     notes: tuple[str, ...] = ()
+    stages: dict[str, float] = field(default_factory=dict)
+    host: str = ""
+    device: str = ""

@@ -124,6 +124,7 @@ class _Pipeline:
         self._admission = Admission(upscaler, capabilities, settings.limits)
         self._room = int(min(WAITING_BYTES, available_memory() * _WAITING_SHARE))
         self._writings: deque[_Writing] = deque()
+        self._decode_seconds: dict[FileJob, float] = {}
         self._written = count(1)
 
     def run(self, jobs: Iterable[FileJob]) -> Generator[FileResult, None, None]:
@@ -133,7 +134,7 @@ class _Pipeline:
         with threads(decoders, "decode") as decoder, threads(cores + 1, "encode") as encoder:
             decodings = ahead(
                 jobs,
-                lambda job: decoder.submit(self._decode, job),
+                lambda job: decoder.submit(self._decode_timed, job),
                 is_full=lambda number, decoded: (
                     number > decoders or sum(map(_pixel_bytes, decoded)) > self._room
                 ),
@@ -211,6 +212,13 @@ class _Pipeline:
             coming += each.bytes * height * width // (each.height * each.width)
         return coming + sum(each.pixel_bytes for each in self._writings if each.waiting) > self._room
 
+    def _decode_timed(self, job: FileJob) -> _Decoded:
+        started = time.perf_counter()
+        try:
+            return self._decode(job)
+        finally:
+            self._decode_seconds[job] = time.perf_counter() - started
+
     def _decode(self, job: FileJob, header: Header | None = None) -> _Decoded:
         """Decode a picture, unless it will be upscaled in bands.
 
@@ -275,6 +283,8 @@ class _Pipeline:
                 return self._upscaled(job, picture, decoder, encoder)
         except SrupError as error:
             return _Writing(FileResult(job, error=_naming(job, error)))
+        finally:
+            self._decode_seconds.pop(job, None)
 
     def _upscaled(
         self, job: FileJob, picture: _Decoded, decoder: ThreadPoolExecutor, encoder: ThreadPoolExecutor
@@ -302,18 +312,22 @@ class _Pipeline:
         self, job: FileJob, picture: Picture, upscaled: Picture, seconds: float, encoder: ThreadPoolExecutor
     ) -> _Writing:
         """Start to write a picture."""
+        stages = {"decode": self._decode_seconds.pop(job, 0.0), "infer": seconds}
         result = FileResult(
             job,
             size=(picture.width, picture.height),
             output_size=(upscaled.width, upscaled.height),
             tiles=self._upscaler.tile_count(picture.height, picture.width),
             seconds=seconds,
+            stages=stages,
         )
-        return _Writing(result, encoder.submit(self._encode, job, upscaled), _pixel_bytes(upscaled))
+        return _Writing(result, encoder.submit(self._encode, job, upscaled, stages), _pixel_bytes(upscaled))
 
-    def _encode(self, job: FileJob, picture: Picture) -> tuple[str, ...]:
+    def _encode(self, job: FileJob, picture: Picture, stages: dict[str, float]) -> tuple[str, ...]:
+        started = time.perf_counter()
         _make_folder(job)
         written = write_picture(job.target, picture, options=self._options, stream=job.stdout)
+        stages["write"] = time.perf_counter() - started
         return picture.notes + written
 
     def _upscale_large(self, job: FileJob, picture: LargePicture, report: Progress | None) -> FileResult:

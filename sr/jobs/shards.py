@@ -41,6 +41,9 @@ class Shard:
         """A short name for files, e.g. "3-of-16"."""
         return f"{self.index}-of-{self.count}"
 
+    def __str__(self) -> str:
+        return f"{self.index}/{self.count}"
+
     def holds(self, path: PurePath) -> bool:
         """Say whether a file, named relative to the folder of all, belongs to this part."""
         name = os.fsencode(path.as_posix())

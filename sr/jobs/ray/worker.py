@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from queue import Empty, SimpleQueue
+from socket import gethostname
 
 from sr.errors import SrupError
 from sr.jobs.job import FileJob, FileResult
@@ -116,7 +117,8 @@ class Worker:
         )
         with suppress(KeyboardInterrupt):  # `stop`
             for result in files:
-                yield _row(result)
+                device = setup.description.device
+                yield _row(replace(result, host=gethostname(), device=device))
 
     def stop(self) -> None:
         """Finish what is being written, and nothing more."""
