@@ -1,5 +1,6 @@
 """The files for several machines in docs/cluster: they parse, and what they start does its part."""
 
+import json
 import os
 import re
 import shlex
@@ -153,3 +154,44 @@ def test_the_image_installs_and_is_healthy(tmp_path, package_index, source_tree,
     assert installed <= set(pinned), "each version is pinned"
     subprocess.run(health_check("Dockerfile"), check=True, env=programs, cwd=tmp_path)
     subprocess.run(["srup", "--version"], check=True, env=programs, cwd=tmp_path)
+
+
+def ray_commands(config: dict) -> list[list[str]]:
+    """Return the arguments of each `ray start`, of the head node first."""
+    lines = [*config["head_start_ray_commands"], *config["worker_start_ray_commands"]]
+    return [line.partition(" start ")[2].split() for line in lines if " start " in line]
+
+
+def test_the_ray_cluster_file_is_valid_and_asks_for_a_token():
+    """Against Ray's own schema, its checks, and its command line."""
+    ray = pytest.importorskip("ray")
+    jsonschema = pytest.importorskip("jsonschema")
+    from ray.autoscaler._private.util import prepare_config, validate_config
+    from ray.scripts.scripts import start
+
+    text = (FOLDER / "ray.yaml").read_text(encoding="utf-8")
+    config = yaml.safe_load(text)
+    schema = Path(ray.__file__).parent / "autoscaler" / "ray-schema.json"
+    jsonschema.validate(config, json.loads(schema.read_text(encoding="utf-8")))
+    prepared = prepare_config(config)
+    validate_config(prepared)
+    (nodes,) = prepared["available_node_types"].values()
+    assert nodes["min_workers"] == len(config["provider"]["worker_ips"]), "all nodes are started"
+    starts = [start.make_context("start", arguments).params for arguments in ray_commands(config)]
+    assert [params["head"] for params in starts] == [True, False]
+    assert starts[1]["address"] == f"$RAY_HEAD_IP:{starts[0]['port']}"
+    assert all("RAY_AUTH_MODE=token" in line for line in text.splitlines() if " start " in line)
+    assert "~/.ray/auth_token" in config["file_mounts"]
+    (command,) = re.findall(r"ray exec ray.yaml '(.*)'", text)
+    assert command.startswith("RAY_AUTH_MODE=token ")
+    assert f"ray[default]=={ray.__version__}" in text
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="a shell")
+def test_what_the_ray_cluster_file_runs_upscales(shared):
+    """Its command, but for the cluster."""
+    text = (FOLDER / "ray.yaml").read_text(encoding="utf-8")
+    (command,) = re.findall(r"ray exec ray.yaml 'RAY_AUTH_MODE=token (.*) --ray auto'", text)
+    words = shlex.split(command.replace("~/srup/bin/srup", "srup").replace("/shared", str(shared)))
+    subprocess.run([*words, "--backend", "onnx"], check=True, env=environment(shared))
+    assert outputs(shared) == ALL
