@@ -1,8 +1,8 @@
 """Two Ray workers against two plain processes, in turn: output megapixels a second while both are at work.
 
 The plain processes are two shards. Ray has a cluster of two nodes on this machine, with a core each, on the
-loopback interface. A rate leaves out the first and the last fifth of the pictures, so that neither the start of
-processes nor the end, when one of two has nothing to do, counts.
+loopback interface. A rate leaves out the first and the last fifth of the pictures, so that neither the start
+of processes nor the end, when one of two has nothing to do, counts.
 
     python -m benchmarks.ray_rate --pictures 24 --rounds 3
 """

@@ -23,6 +23,7 @@ from sr.image import DEFAULT_MAX_PIXELS
 from sr.network.descriptor import ModelDescriptor
 from sr.network.modelfile import shipped_onnx, shipped_scales
 from sr.version import __version__
+from tests.foreign import Convention, write_network
 from tests.plans import write_plan
 
 NUMPY_TYPES = {"tensor(uint8)": model_config_pb2.TYPE_UINT8, "tensor(float)": model_config_pb2.TYPE_FP32}
@@ -211,6 +212,13 @@ def test_only_fp32_files_with_uint8_ends_are_served(tmp_path):
     for file in (shipped_onnx(scale=2, precision="fp16"), shipped_onnx(scale=2, io="float32")):
         with pytest.raises(ModelError, match=re.escape(str(file))):
             list(write_repository(RepositorySpec(str(file)), tmp_path / "repo"))
+
+
+def test_networks_of_other_programs_are_refused(tmp_path):
+    path = write_network(tmp_path / "other.onnx", Convention())
+    with pytest.raises(ModelError, match="srup upscale --model"):
+        list(write_repository(RepositorySpec(str(path)), tmp_path / "repo"))
+    assert not (tmp_path / "repo").exists()
 
 
 def test_models_of_other_weights_have_the_name_of_their_file(tmp_path):
