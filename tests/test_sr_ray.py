@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from socket import gethostname
 
 import numpy as np
 import pytest
@@ -296,6 +297,8 @@ def test_a_picture_that_ends_its_process_fails_alone_on_a_cluster_that_only_this
     failed = [record for record in (first, *rest) if not record["ok"]]
     assert [Path(str(record["source"])).name for record in failed] == ["deadly.png"]
     assert last["summary"]["done"] == len(expected)  # type: ignore[index]
+    assert rest[0]["host"] == gethostname()
+    assert "Ray" not in str(rest[0]["device"]), "the worker's own"
 
 
 @pytest.mark.slow
