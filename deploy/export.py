@@ -26,6 +26,7 @@ from sr.files import atomic_write
 from sr.network.checkpoint import Weights, descriptor_from_weights, load_weights
 from sr.network.colour import upscale_rgb
 from sr.network.config import PRESETS
+from sr.network.deployed import restored_weights
 from sr.network.descriptor import ENDS, IO, ModelDescriptor, Precision
 from sr.network.ends import FINITE_NAME, INPUT_NAME, OUTPUT_NAME
 from sr.network.model import SRNet, frozen_attention
@@ -57,6 +58,7 @@ class ExportSpec:
         calibration: for int8, a folder of lr pictures on which ranges are measured.
         licence: of the weights, for the metadata; None keeps what the weights say, which may be nothing.
         data_note: what the training data are, for the metadata; None keeps what the weights say.
+        restore: strength of restoration; above 0 the weights have a partner, see `sr.network.pair`.
     """
 
     precision: Precision = "fp32"
@@ -65,6 +67,7 @@ class ExportSpec:
     calibration: Path | None = None
     licence: str | None = None
     data_note: str | None = None
+    restore: float = 0.0
 
 
 class ExportedNet(nn.Module):
@@ -146,7 +149,7 @@ def export_onnx(weights_path: Path, out_dir: Path, spec: ExportSpec, *, note: No
         ModelError: the weights cannot be read, or do not allow `spec`.
         OSError: the file cannot be written.
     """
-    weights = load_weights(weights_path)
+    weights = restored_weights(weights_path, spec.restore)
     model = onnx_from_weights(weights, spec)
     if spec.attention == "frozen" and weights.config.attention == "dynamic":
         cost = freezing_cost(weights.build())

@@ -7,7 +7,7 @@ anything is opened: opening may build an engine, for minutes.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -22,6 +22,7 @@ from sr.network.ends import Conventions
 from sr.network.modelfile import files_digest, shipped_scales, shipped_weights
 from sr.objects import ImageUpscaler
 from sr.resample import resample
+from sr.restoring import Restore, pair_for
 from sr.sizing import SizeRequest, chain
 from sr.streaming import Progress
 from sr.upscale import Upscaler
@@ -47,6 +48,7 @@ class UpscalerSettings(TypedDict, total=False):
     precision: Precision | None
     conventions: Conventions | None
     work: Workload | None
+    restore: Restore | None
 
 
 class SizedUpscaler(ImageUpscaler):
@@ -237,6 +239,7 @@ class Upscaling:
         linear: resample in linear light, where networks alone do not reach the size.
         model: model file in place of the shipped ones.
         conventions: of a model file that is not ours, as the user states them.
+        restore: strength of restoration, as of `Upscaler`.
     """
 
     scale: float | None = None
@@ -245,6 +248,7 @@ class Upscaling:
     linear: bool = False
     model: Path | None = None
     conventions: Conventions | None = None
+    restore: Restore | None = None
 
     @property
     def request(self) -> SizeRequest | None:
@@ -283,7 +287,19 @@ class Upscaling:
         files = [self.model] if self.model is not None else [shipped_weights(scale=each) for each in used]
         light = " linear" if self.request is not None and self.linear else ""
         stated = "" if self.conventions is None else f" {self.conventions}"
-        return f"{self.label}{light} {files_digest(files)[:16]}{stated}"
+        return f"{self.label}{light} {files_digest(files)[:16]}{stated}{self._restoring(files)}"
+
+    def _restoring(self, files: Sequence[Path]) -> str:
+        """Say what restores, in the words of `identity`; empty if nothing does.
+
+        Raises:
+            ModelError: restoration is asked for, and a file has no partner.
+        """
+        pairs = [pair for file in files if (pair := pair_for(file, self.restore)) is not None]
+        if not pairs:
+            return ""
+        digest = files_digest([pair.path for pair in pairs])[:16]
+        return f" restore {'auto' if self.restore is None else self.restore} {digest}"
 
 
 def _after(before: int, total: int, progress: Progress | None) -> Callable[[int, int], None] | None:

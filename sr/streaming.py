@@ -37,8 +37,8 @@ class Tiler(Protocol):
     def scale(self) -> int:
         """Upscaling factor."""
 
-    def backend_for(self, samples: Pixels) -> Writer:
-        """Return the backend for this sample type."""
+    def backend_for(self, samples: Pixels, strength: float | None = None) -> Writer:
+        """Return the backend for this sample type and strength of restoration."""
 
     def batching(self) -> Batching:
         """Return how many tiles run together."""
@@ -54,9 +54,14 @@ class Work(Generic[T]):
     """A picture to be upscaled: arrays (H, W, 3) or (H, W) that run together, and what becomes of them."""
 
     def __init__(
-        self, items: list[Pixels], finish: Callable[[list[Pixels]], T], progress: Progress | None
+        self,
+        items: list[Pixels],
+        finish: Callable[[list[Pixels]], T],
+        progress: Progress | None,
+        strength: float | None = None,
     ) -> None:
         self.items, self.finish, self._progress = items, finish, progress
+        self.strength = strength  # of restoration; None is that of the first backend
         self._outputs: list[Pixels] = []
         self._done = self._tiles = 0
 
@@ -117,13 +122,13 @@ def _on_one_backend(
     if first is None:
         return
     waiting.put_back([first])
-    backend = tiler.backend_for(first.items[0])
+    backend = tiler.backend_for(first.items[0], first.strength)
 
     def of_all() -> Iterator[Cut | None]:
         for work in waiting:
             if work is None:
                 yield None
-            elif tiler.backend_for(work.items[0]) is backend:
+            elif tiler.backend_for(work.items[0], work.strength) is backend:
                 under_way.append(work)
                 grid = tiler.grid(*work.items[0].shape[:2])
                 yield from work.cuts(grid, backend, scale=tiler.scale)
@@ -139,10 +144,16 @@ def _on_one_backend(
 
 
 def finished_rows(
-    grid: TileGrid, like: Pixels, rows_of: RowsOf, tiler: Tiler, *, first: int = 0
+    grid: TileGrid,
+    like: Pixels,
+    rows_of: RowsOf,
+    tiler: Tiler,
+    *,
+    first: int = 0,
+    strength: float | None = None,
 ) -> Generator[list[tuple[Tile, int, Pixels]], None, None]:
     """Upscale rows of tiles; see `sr.upscale.Upscaler.upscale_rows`."""
-    backend, scale = tiler.backend_for(like), tiler.scale
+    backend, scale = tiler.backend_for(like, strength), tiler.scale
 
     def pixels_at(tile: Tile, _: int, channels: tuple[int, ...]) -> Pixels:
         return np.empty((*owned_shape(tile, scale), *channels), like.dtype)

@@ -14,14 +14,16 @@ import numpy as np
 
 from sr.backends import open_backend, open_sixteen_bit_backend
 from sr.backends.base import Backend, BackendRequest, Workload, tile_memory
-from sr.errors import BackendError, TilingError
+from sr.errors import BackendError, ModelError, TilingError
 from sr.fitting import fitted, fitted_grid
-from sr.image.picture import Pixels
+from sr.image.picture import Pixels, Restoration
 from sr.memory import available_memory
 from sr.network.descriptor import Precision
 from sr.network.ends import Conventions
-from sr.network.modelfile import DEFAULT_SCALE
+from sr.network.modelfile import DEFAULT_SCALE, shipped_onnx, shipped_scales
+from sr.network.pair import Partner
 from sr.objects import ImageUpscaler
+from sr.restoring import Restore, chosen, pair_for
 from sr.stitching import Batching, RowsOf
 from sr.streaming import Progress, Work, finished, finished_rows
 from sr.tiling import MIN_HALOS_PER_TILE, Tile, TileGrid, TileSpec, constant_grid
@@ -32,6 +34,10 @@ if TYPE_CHECKING:
 
 # Share of available memory that inference on a whole picture may take.
 WHOLE_PICTURE_MEMORY_SHARE = 0.5
+
+# Backends besides the first that stay open on a CPU, where opening one takes tens of milliseconds. At least
+# 2: one may be in use while the next is opened.
+_MOST_OTHERS = 2
 
 
 class Upscaler(ImageUpscaler):
@@ -64,6 +70,7 @@ class Upscaler(ImageUpscaler):
         builder: EngineBuilder | None = None,
         conventions: Conventions | None = None,
         work: Workload | None = None,
+        restore: Restore | None = None,
     ) -> None:
         """Open the backend.
 
@@ -82,6 +89,8 @@ class Upscaler(ImageUpscaler):
                 without one a missing engine is an error that says how to build it.
             conventions: of a model file that is not ours, where its small runs do not tell them.
             work: pictures to come, if known; on a CPU, backend "auto" counts its start-up against them.
+            restore: how strongly damage such as JPEG's is undone, 0 to 1, with a model that has a partner for
+                it (`sr.network.pair`); "auto" tells by each picture; None is "auto" with such a model or 0.
 
         Raises:
             BackendError: the backend or device is not available.
@@ -102,19 +111,31 @@ class Upscaler(ImageUpscaler):
             builder=builder,
             conventions=conventions,
             work=work,
+            restore=restore if isinstance(restore, float | int) else 0.0,
         )
-        self._request = request
+        self._pair = self._pair_of(request, backend, restore)
+        self._request, self._auto = request, restore in (None, "auto")
         # One picture at a time: a device is no faster with two, engines run batches one after the other, and
         # tiling changes where memory runs out. Reentrant, because `progress` may call the upscaler.
         self._lock, self._closed = RLock(), False
         self._named = backend if isinstance(backend, str) else backend.info.name
-        self._sixteen_bit_backend: Backend | None = None
+        self._others: dict[tuple[bool, float], Backend] = {}  # for 16 bits, and for other strengths
         self.backend = open_backend(backend, request) if isinstance(backend, str) else backend
         try:
             self._plan(scale, tile, halo, batch)
         except BaseException:
             self.backend.close()
             raise
+
+    @staticmethod
+    def _pair_of(request: BackendRequest, backend: str | Backend, restore: Restore | None) -> Partner | None:
+        if isinstance(backend, Backend):  # which model it runs, only its opener knows
+            if restore:
+                raise ModelError("restore goes with the name of a backend, not with an open one")
+            return None
+        if request.model is None and request.scale not in shipped_scales():
+            return None  # opening will say so
+        return pair_for(request.model or shipped_onnx(scale=request.scale), restore)
 
     def _plan(self, scale: int | None, tile: int | None, halo: int | None, batch: int | None) -> None:
         info = self.backend.info
@@ -134,12 +155,12 @@ class Upscaler(ImageUpscaler):
 
     def shrink_to_limits(self) -> bool:
         """Lower tile and batch to what the opened backends take; return whether that changed them."""
-        before = self.spec, self.batch
-        for backend in filter(None, (self.backend, self._sixteen_bit_backend)):
-            if backend.info.max_tile is not None:
-                self.spec = replace(self.spec, tile=min(self.spec.tile, backend.info.max_tile))
-            if backend.info.max_batch is not None:
-                self.batch = min(self.batch, backend.info.max_batch)
+        before = (self.spec, self.batch)
+        for info in (backend.info for backend in self.backends):
+            if info.max_tile is not None:
+                self.spec = replace(self.spec, tile=min(self.spec.tile, info.max_tile))
+            if info.max_batch is not None:
+                self.batch = min(self.batch, info.max_batch)
         return (self.spec, self.batch) != before
 
     @property
@@ -163,11 +184,7 @@ class Upscaler(ImageUpscaler):
     @property
     def backends(self) -> tuple[Backend, ...]:
         """The open backends; the first one computes 8 bits per channel."""
-        return (
-            (self.backend,)
-            if self._sixteen_bit_backend is None
-            else (self.backend, self._sixteen_bit_backend)
-        )
+        return (self.backend, *self._others.values())
 
     def picture(self, picture: Picture, *, progress: Progress | None = None) -> Picture:
         """Upscale a picture with its alpha.
@@ -194,17 +211,29 @@ class Upscaler(ImageUpscaler):
                 yield work.result()
 
     def _picture_work(self, picture: Picture, progress: Progress | None) -> Work[Picture]:
-        info, used = self.backend.info, self.backend_for(picture.pixels).info
+        restored = self.restoration(picture)
+        strength = None if restored is None else restored.strength
+        info, used = self.backend.info, self.backend_for(picture.pixels, strength).info
         if used.name != info.name:
             note = f"16 bits per channel: computed by {used.name} on {used.device}, not by {info.name}"
             picture = replace(picture, notes=(*picture.notes, note))
-        work = self._work(picture.pixels, picture.alpha, progress)
+        work = self._work(picture.pixels, picture.alpha, progress, strength)
 
         def finish(outputs: list[Pixels]) -> Picture:
             pixels, alpha = work.finish(outputs)
-            return replace(picture, pixels=pixels, alpha=alpha)
+            return replace(picture, pixels=pixels, alpha=alpha, restored=picture.restored or restored)
 
-        return Work(work.items, finish, progress)
+        return Work(work.items, finish, progress, strength)
+
+    def restoration(self, picture: Picture) -> Restoration | None:
+        """Return how strongly a picture will be restored; None if the model has no partner for that."""
+        if self._pair is None:
+            return None
+        if picture.restored is not None:
+            return Restoration(0.0, "restored before")
+        if not self._auto:
+            return Restoration(self._request.restore, "asked for")
+        return chosen(self._pair.restores, picture.compression, picture.pixels)
 
     def upscale(
         self, pixels: Pixels, alpha: Pixels | None = None, *, progress: Progress | None = None
@@ -216,12 +245,16 @@ class Upscaler(ImageUpscaler):
         Raises:
             BackendError: as `picture`, or the upscaler is closed.
         """
+        from sr.image import Picture
+
+        restored = self.restoration(Picture(pixels, alpha))
+        strength = None if restored is None else restored.strength
         with self._lock:
-            (work,) = finished([self._work(pixels, alpha, progress)], self)
+            (work,) = finished([self._work(pixels, alpha, progress, strength)], self)
         return work.result()
 
     def _work(
-        self, pixels: Pixels, alpha: Pixels | None, progress: Progress | None
+        self, pixels: Pixels, alpha: Pixels | None, progress: Progress | None, strength: float | None
     ) -> Work[tuple[Pixels, Pixels | None]]:
         from sr.image import bleed_under_transparency, within_neighbours
 
@@ -236,7 +269,7 @@ class Upscaler(ImageUpscaler):
             return upscaled, None if alpha is None else np.full((height, width), opaque, pixels.dtype)
 
         items = [pixels] if covered is None else [bleed_under_transparency(pixels, covered), covered]
-        return Work([fitted(item, model) for item in items], finish, progress)
+        return Work([fitted(item, model) for item in items], finish, progress, strength)
 
     def output_size(self, height: int, width: int) -> tuple[int, int]:
         """Return height and width of the output for a picture of this size."""
@@ -268,20 +301,46 @@ class Upscaler(ImageUpscaler):
         needed = tile_memory(self.backend.info.model, height * width)
         return needed <= WHOLE_PICTURE_MEMORY_SHARE * available_memory()
 
-    def backend_for(self, samples: Pixels) -> Backend:
-        """Return the backend for this sample type; one for 16 bits is opened when first needed."""
+    def backend_for(self, samples: Pixels, strength: float | None = None) -> Backend:
+        """Return the backend for this sample type and strength (None: of the first), opened when needed."""
         with self._lock:
             if self._closed:
                 raise BackendError("this upscaler is closed; open a new one")
-            if samples.dtype == np.uint8 or self.backend.info.sixteen_bit:
+            sixteen = samples.dtype != np.uint8 and not self.backend.info.sixteen_bit
+            key = (sixteen, self._request.restore if strength is None else strength)
+            if key == (False, self._request.restore):
                 return self.backend
-            if self._sixteen_bit_backend is None:
-                request = replace(self._request, scale=self.scale)
-                self._sixteen_bit_backend = open_sixteen_bit_backend(self._named, request)
-            return self._sixteen_bit_backend
+            if key not in self._others:
+                self._make_room()
+                self._others[key] = self._opened(*key)
+            self._others[key] = other = self._others.pop(key)  # the one that was used last stands last
+            return other
+
+    def _make_room(self) -> None:
+        """Close what was not used for longest, so that not the memory of five networks is held on a CPU."""
+        if self._on_cpu:
+            while len(self._others) >= _MOST_OTHERS:
+                self._others.pop(next(iter(self._others))).close()
+
+    @property
+    def _on_cpu(self) -> bool:
+        return self.backend.info.device.startswith("CPU")
+
+    def _opened(self, sixteen: bool, strength: float) -> Backend:
+        request = replace(self._request, scale=self.scale, restore=strength)
+        if sixteen:
+            return open_sixteen_bit_backend(self._named, request)
+        device = "cpu" if self._on_cpu else request.device
+        return open_backend(self.backend.info.name, replace(request, device=device))
 
     def upscale_rows(
-        self, grid: TileGrid, like: Pixels, rows_of: RowsOf, *, first: int = 0
+        self,
+        grid: TileGrid,
+        like: Pixels,
+        rows_of: RowsOf,
+        *,
+        first: int = 0,
+        restore: float | None = None,
     ) -> Generator[list[tuple[Tile, int, Pixels]], None, None]:
         """Upscale a picture that is read row of tiles by row of tiles; the pixels are those of `upscale`.
 
@@ -291,6 +350,7 @@ class Upscaler(ImageUpscaler):
             rows_of: called for each row of tiles in turn; returns arrays (length, W, 3) or (length, W),
                 which are upscaled together.
             first: row of tiles to begin with.
+            restore: strength, as `restoration` gives it; None is that of the first backend.
 
         Yields:
             For each batch a list of (tile, index of its array, its part of the output, (h, w, 3) or (h, w)).
@@ -299,7 +359,10 @@ class Upscaler(ImageUpscaler):
             OutOfDeviceMemoryError: start again with a new grid if `shrink_to_limits` returns True.
             BackendError: as `picture`.
         """
-        with self._lock, closing(finished_rows(grid, like, rows_of, self, first=first)) as parts:
+        with (
+            self._lock,
+            closing(finished_rows(grid, like, rows_of, self, first=first, strength=restore)) as parts,
+        ):
             yield from parts
 
     def close(self) -> None:
@@ -308,8 +371,8 @@ class Upscaler(ImageUpscaler):
             if self._closed:
                 return
             self._closed = True
-            if self._sixteen_bit_backend is not None:
-                self._sixteen_bit_backend.close()
+            for other in self._others.values():
+                other.close()
             self.backend.close()
 
     def __enter__(self) -> Self:

@@ -25,7 +25,7 @@ _LIBRARY = (
     _GROUND
     | _PLAIN
     | {"sr.image", "sr.network", "sr.backends", "sr.resample", "sr.objects", "sr.fitting", "sr.stitching"}
-    | {"sr.streaming", "sr.upscale"}
+    | {"sr.restoring", "sr.streaming", "sr.upscale"}
 )
 _PROGRAM = _LIBRARY | {"sr.sized", "sr.jobs"}
 ROOMS: dict[str, set[str]] = {
@@ -43,13 +43,15 @@ ROOMS: dict[str, set[str]] = {
     "sr.network": _GROUND | {"sr.metrics", "sr.tiling"},
     "sr.resample": {"sr.errors", "sr.image"},
     "sr.objects": {"sr.errors", "sr.image"},
+    "sr.restoring": {"sr.errors", "sr.image", "sr.network"},
     "sr.backends": _GROUND | {"sr.network", "sr.stitching", "sr.tiling"},
     "sr.fitting": {"sr.image", "sr.network", "sr.tiling"},
     "sr.stitching": {"sr.tiling"},
     "sr.streaming": {"sr.errors", "sr.stitching", "sr.tiling"},
     "sr.upscale": _GROUND
     | _PLAIN
-    | {"sr.backends", "sr.fitting", "sr.image", "sr.network", "sr.objects", "sr.stitching", "sr.streaming"},
+    | {"sr.backends", "sr.fitting", "sr.image", "sr.network", "sr.objects", "sr.restoring", "sr.stitching"}
+    | {"sr.streaming"},
     "sr.sized": _LIBRARY,
     "sr.jobs": _LIBRARY | {"sr.sized"},
     "sr": {"sr.upscale", "sr.version"},

@@ -9,10 +9,11 @@ from sr.backends.ort import read_metadata
 from sr.errors import ModelError, require_extra
 from sr.network.descriptor import Precision
 from sr.network.modelfile import shipped_onnx, shipped_scales
+from sr.network.pair import RESTORED_FOLDER, restored_file, stepped
 
 
 def engine_models(
-    name: str, scales: Sequence[int], precision: Precision, folder: Path
+    name: str, scales: Sequence[int], precision: Precision, folder: Path, *, restore: float = 0.0
 ) -> list[tuple[int, Path]]:
     """Return scale and path of each ONNX file for `name`.
 
@@ -22,6 +23,7 @@ def engine_models(
         scales: empty means all that exist.
         precision: of the files.
         folder: made if need be.
+        restore: strength of restoration; rounded to the nearest of `sr.network.pair.STRENGTHS`.
 
     Raises:
         ModelError: there is no such file or preset, or not at this scale.
@@ -32,12 +34,22 @@ def engine_models(
         has = read_metadata(path).scale
         if any(scale != has for scale in scales):
             raise ModelError(f"{name}: is for scale {has}, not {', '.join(map(str, scales))}")
-        return [(has, path)]
+        return [(has, _restored(path, restore, folder))]
     if not path.suffix:
         wanted = scales or shipped_scales(name) or [2]  # a preset without files is refused at any scale
-        return [(scale, shipped_onnx(scale=scale, preset=name, precision=precision)) for scale in wanted]
+        shipped = [shipped_onnx(scale=scale, preset=name, precision=precision) for scale in wanted]
+        return [
+            (scale, _restored(path, restore, folder)) for scale, path in zip(wanted, shipped, strict=True)
+        ]
     require_extra("torch", "torch", "safetensors", "onnx", "onnxscript", purpose=f"an engine of {name}")
     from deploy.export import ExportSpec, export_files
 
-    files = list(export_files(name, scales, folder, ExportSpec(precision=precision)))
+    files = list(
+        export_files(name, scales, folder, ExportSpec(precision=precision, restore=stepped(restore)))
+    )
     return [(engine_models(str(file), (), precision, folder)[0][0], file) for file in files]
+
+
+def _restored(onnx: Path, restore: float, folder: Path) -> Path:
+    """Return the file to build from: where `--backend trt` finds or writes it, too."""
+    return restored_file(onnx, stepped(restore), folder / RESTORED_FOLDER)

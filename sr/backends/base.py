@@ -120,6 +120,7 @@ class BackendRequest:
         precision: to compute in; None leaves it to the backend and the model.
         builder: builds TensorRT engines that the folder lacks; without one they are an error.
         conventions: of a model file that is not ours, as the user states them.
+        restore: strength of restoration, from 0 to 1; above 0 the model has a partner, see `sr.network.pair`.
         work: pictures to come, from which "auto" tells whether a slower start pays; None if unknown.
     """
 
@@ -133,6 +134,7 @@ class BackendRequest:
     precision: Precision | None = None
     builder: EngineBuilder | None = None
     conventions: Conventions | None = None
+    restore: float = 0.0
     work: Workload | None = None
 
 

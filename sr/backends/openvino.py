@@ -21,6 +21,7 @@ from sr.errors import BackendError, ModelError, one_line
 from sr.memory import available_memory
 from sr.network.descriptor import ModelDescriptor, Precision
 from sr.network.modelfile import shipped_onnx
+from sr.network.pair import restored_descriptor, restored_onnx
 
 # While all threads compute one tile, the next one waits with its memory ready, so that cutting and
 # stitching do not stop the cores. More tiles in flight gain nothing (benchmarks/levers.py).
@@ -35,7 +36,7 @@ def open_openvino(spec: BackendSpec, request: BackendRequest) -> Backend:
     """Open the requested model, or the shipped one from which the requested precision is computed."""
     file: Precision = "int8" if request.precision == "int8" else "fp32"
     model = request.model or shipped_onnx(scale=request.scale, precision=file)
-    return OpenVinoBackend(model, precision=request.precision)
+    return OpenVinoBackend(model, precision=request.precision, restore=request.restore)
 
 
 class OpenVinoBackend(Backend):
@@ -46,11 +47,11 @@ class OpenVinoBackend(Backend):
     picture bit by bit, because OpenVINO's kernels compute a pixel the same way in any tile.
     """
 
-    def __init__(self, model: Path, *, precision: Precision | None = None) -> None:
+    def __init__(self, model: Path, *, precision: Precision | None = None, restore: float = 0.0) -> None:
         """Open `model` to compute in `precision`; None takes the file's own.
 
         A file in fp32 can be computed in bf16. The float parts of an int8 file are computed in bf16 if the
-        processor has it, otherwise in float32.
+        processor has it, otherwise in float32. With `restore` above 0 the file has a partner.
 
         Raises:
             ModelError: the file is missing, damaged or not ours.
@@ -59,7 +60,7 @@ class OpenVinoBackend(Backend):
         import openvino
 
         core = openvino.Core()
-        network, metadata = _read(core, model)
+        network, metadata = _read(core, model, restore)
         precision = precision or metadata.precision
         has_bf16 = "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
         _check_precision(precision, model, metadata, has_bf16=has_bf16)
@@ -141,19 +142,20 @@ class _Started:
         return self._ends.batch_from_tensor(self._output, self._batch.dtype)
 
 
-def _read(core: Any, model: Path) -> tuple[Any, ModelDescriptor]:
+def _read(core: Any, model: Path, restore: float) -> tuple[Any, ModelDescriptor]:
     if not model.is_file():
         raise ModelError(f"{model}: no such model file")
     if model.suffix != ".onnx":  # OpenVINO's readers of other formats print messages
         raise ModelError(f"{model}: backend openvino runs ONNX files; export it, or use --backend torch")
     try:
-        network = core.read_model(model)
+        network = core.read_model(restored_onnx(model, restore))
     except RuntimeError as error:
         raise ModelError(f"{model}: OpenVINO cannot load it ({one_line(error)})") from error
     notes = network.rt_info
     said = notes["framework"] if "framework" in notes else {}  # noqa: SIM401  not a dict; ONNX metadata
     properties = {name: value.astype(str) for name, value in said.items()}
-    return network, ModelDescriptor.from_properties(properties, source=str(model))
+    described = ModelDescriptor.from_properties(properties, source=str(model))
+    return network, restored_descriptor(described, model, restore)
 
 
 def _check_precision(precision: Precision, model: Path, metadata: ModelDescriptor, *, has_bf16: bool) -> None:

@@ -29,6 +29,7 @@ from sr.network.descriptor import ModelDescriptor
 from sr.network.ends import FINITE_NAME, Conventions
 from sr.network.foreign.describe import foreign_descriptor, is_foreign
 from sr.network.modelfile import shipped_onnx, shipped_scales
+from sr.network.pair import restored_descriptor, restored_onnx
 from sr.processor import available_cores
 
 PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
@@ -45,7 +46,11 @@ def open_ort(spec: BackendSpec, request: BackendRequest) -> Backend:
     precision = request.precision or spec.precisions[0]
     model = request.model or shipped_onnx(scale=request.scale, precision=precision)
     return OrtBackend(
-        model, device=request.device, stated=request.conventions, progress=request.build_progress
+        model,
+        device=request.device,
+        stated=request.conventions,
+        progress=request.build_progress,
+        restore=request.restore,
     )
 
 
@@ -90,6 +95,7 @@ class OrtBackend(Backend):
         device: str,
         stated: Conventions | None = None,
         progress: Callable[[str, float], None] | None = None,
+        restore: float = 0.0,
     ) -> None:
         """Open `model` on `device`: "cpu", "cuda", or a GPU by its number.
 
@@ -98,6 +104,7 @@ class OrtBackend(Backend):
             device: as above.
             stated: conventions of a file that is not ours, where they are not to be found out.
             progress: called with phase and share done while a file that is not ours is probed.
+            restore: strength of restoration, from 0 to 1; above 0 the file has a partner.
 
         Raises:
             ModelError: the file is missing or damaged, or does not upscale pictures.
@@ -106,10 +113,10 @@ class OrtBackend(Backend):
         metadata = None
         if is_foreign(model):  # before it is loaded: what must not be run is refused
             metadata = foreign_descriptor(model, stated=stated, progress=progress)
-        self._session = _open_session(model, device)
+        self._session = _open_session(model, device, restore=restore)
         self._gpu = next(iter(gpu_indices(device)), None)
         if metadata is None:
-            metadata = _own_descriptor(self._session, model)
+            metadata = restored_descriptor(_own_descriptor(self._session, model), model, restore)
         self._ends = metadata.ends
         outputs = [output.name for output in self._session.get_outputs()]
         self._outputs = outputs if metadata.ours else [self._ends.output_name]
@@ -186,7 +193,7 @@ def _own_descriptor(session: onnxruntime.InferenceSession, model: Path) -> Model
     return ModelDescriptor.from_properties(session.get_modelmeta().custom_metadata_map, source=str(model))
 
 
-def _open_session(model: Path, device: str) -> onnxruntime.InferenceSession:
+def _open_session(model: Path, device: str, *, restore: float = 0.0) -> onnxruntime.InferenceSession:
     gpus = gpu_indices(device)
     provider = PROVIDERS["cuda" if gpus else "cpu"]
     if provider not in onnxruntime.get_available_providers():
@@ -195,6 +202,7 @@ def _open_session(model: Path, device: str) -> onnxruntime.InferenceSession:
         )
     if not model.is_file():
         raise ModelError(f"{model}: no such model file")
+    content = restored_onnx(model, restore)
     options = onnxruntime.SessionOptions()
     options.log_severity_level = ERRORS_ONLY if gpus else FATAL_ONLY
     options.enable_mem_pattern = False  # one is kept for each shape ever run: 1 MiB for a hundred pictures
@@ -205,7 +213,9 @@ def _open_session(model: Path, device: str) -> onnxruntime.InferenceSession:
         chosen = (provider, {"device_id": gpus[0], **CUDA_OPTIONS} if gpus else {})
         # ONNX Runtime prints why a provider fails; standard output may be a picture.
         with contextlib.redirect_stdout(printed) if gpus else contextlib.nullcontext():
-            session = onnxruntime.InferenceSession(str(model), options, providers=[chosen])
+            session = onnxruntime.InferenceSession(
+                content if isinstance(content, bytes) else str(content), options, providers=[chosen]
+            )
     except Exception as error:  # onnxruntime raises its own, unexported exception classes
         raise ModelError(f"{model}: ONNX Runtime cannot load it ({one_line(error)})") from error
     if (used := session.get_providers()[0]) != provider:

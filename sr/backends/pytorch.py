@@ -20,15 +20,16 @@ from sr.backends.base import (
 from sr.backends.specs import BackendSpec
 from sr.errors import BackendError, OutOfDeviceMemoryError
 from sr.memory import available_memory
-from sr.network.checkpoint import descriptor_from_weights, load_weights
+from sr.network.checkpoint import descriptor_from_weights
 from sr.network.colour import RGBNet
-from sr.network.deployed import fold
+from sr.network.deployed import fold, restored_weights
 from sr.network.modelfile import shipped_weights
 
 
 def open_torch(spec: BackendSpec, request: BackendRequest) -> Backend:
     """Open the requested weights, or the shipped ones."""
-    return TorchBackend(request.model or shipped_weights(scale=request.scale), device=request.device)
+    weights = request.model or shipped_weights(scale=request.scale)
+    return TorchBackend(weights, device=request.device, restore=request.restore)
 
 
 def gpu_problem() -> str:
@@ -41,8 +42,10 @@ def gpu_problem() -> str:
 class TorchBackend(Backend):
     """Trained weights on PyTorch, folded, float32, channels last."""
 
-    def __init__(self, weights: Path, *, device: str) -> None:
+    def __init__(self, weights: Path, *, device: str, restore: float = 0.0) -> None:
         """Load `weights` (safetensors) onto `device`: "cpu", "cuda", or a GPU by its number.
+
+        With `restore` above 0 the file has a partner, and the network is that between the two.
 
         Raises:
             ModelError: the weights are missing, damaged or not ours.
@@ -53,7 +56,7 @@ class TorchBackend(Backend):
             raise BackendError("PyTorch sees no CUDA device; use --device cpu, or see srup info")
         if gpus and gpus[0] >= torch.cuda.device_count():
             raise BackendError(f"there is no GPU {gpus[0]}; PyTorch sees {torch.cuda.device_count()}")
-        loaded = load_weights(weights)
+        loaded = restored_weights(weights, restore)
         self._device = torch.device(f"cuda:{gpus[0]}" if gpus else "cpu")
         self._model = RGBNet(fold(loaded.build())).to(self._device)
         self._model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stubs lack it

@@ -11,7 +11,7 @@ import hashlib
 import re
 import tempfile
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from html import escape
 from importlib.resources import files
@@ -46,6 +46,11 @@ _MOST_NAMED = 50  # pictures that are not shown, by name
 _ENCODER = {"lossless": True, "exact": True, "method": 4, "quality": 50}
 
 _DETAIL_SIDE_PX = 1024  # at which detail is searched for
+
+
+# Upscale a picture, by name.
+Variants = Mapping[str, Callable[[Picture], Picture]]
+_RIVALS = ("nearest", "bicubic")
 
 
 class Compared(NamedTuple):
@@ -121,7 +126,12 @@ def check_page(path: Path, *, overwrite: bool) -> None:
 
 
 def write_page(
-    path: Path, compared: Sequence[Compared], *, about: str, max_pixels: int = DEFAULT_MAX_PIXELS
+    path: Path,
+    compared: Sequence[Compared],
+    *,
+    about: str,
+    max_pixels: int = DEFAULT_MAX_PIXELS,
+    variants: Variants | None = None,
 ) -> PageSummary:
     """Write the page whole or not at all; nothing if no picture can be shown.
 
@@ -133,6 +143,7 @@ def write_page(
         compared: the pictures, of which the first `MOST_PICTURES` that can be read are shown.
         about: which network made the outputs, in words.
         max_pixels: an input with more is not read, nor an output with more than this and the default.
+        variants: what else upscales inputs to the size of the outputs, by the name that the page shows.
 
     Raises:
         ImageError: the page cannot be written.
@@ -148,7 +159,7 @@ def write_page(
             break
         share = room // min(MOST_PICTURES - len(figures), len(compared) - index)
         try:
-            figure = _figure(one, name, share=share, max_pixels=max_pixels)
+            figure = _figure(one, name, share=share, max_pixels=max_pixels, variants=variants or {})
         except SrupError as error:
             why = str(error)
             for file in one[:2]:
@@ -158,7 +169,8 @@ def write_page(
         room -= len(figure.pair)
         figures.append(figure)
     if figures:
-        page = _page(figures, about, summary.left_out).encode("utf-8", "replace")
+        kinds = [*_RIVALS, *(variants or {}), "srup"]
+        page = _page(figures, about, summary.left_out, kinds).encode("utf-8", "replace")
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             with atomic_write(path) as temporary:
@@ -188,11 +200,12 @@ def _names(paths: Sequence[Path]) -> list[str]:
 # --- pixels -------------------------------------------------------------------------------------
 
 
-def _figure(one: Compared, name: str, *, share: int, max_pixels: int) -> _Figure:
+def _figure(one: Compared, name: str, *, share: int, max_pixels: int, variants: Variants) -> _Figure:
     """Read a picture and its output, and cut them until their encoded form takes `share` bytes at most."""
     source, several = _first(one.source, max_pixels=max_pixels)
     target, _ = _first(one.target, max_pixels=max(max_pixels, DEFAULT_MAX_PIXELS))
     lr, sr = _image(source), _image(target)
+    others = {kind: upscale(source) for kind, upscale in variants.items()}
     notes = [note for note in (several, one.note) if note]
     area = LARGEST_CROP_PX
     while True:
@@ -202,7 +215,8 @@ def _figure(one: Compared, name: str, *, share: int, max_pixels: int) -> _Figure
             for kind, image, picture in (
                 ("nearest", _enlarged(lr, sr.size, box, Image.Resampling.NEAREST), source),
                 ("bicubic", _enlarged(lr, sr.size, box, Image.Resampling.BICUBIC), source),
-                ("srup", sr.crop((box.left, box.top, box.left + box.width, box.top + box.height)), target),
+                *((kind, _cut(_image(other), box), other) for kind, other in others.items()),
+                ("srup", _cut(sr, box), target),
             )
         }
         pair = _pair(name, box, images, alpha=source.transparent or target.transparent)
@@ -276,6 +290,10 @@ def _most_detail(image: Image.Image, width: float, height: float) -> tuple[float
     return best[nearest, 1] / luma.shape[1], best[nearest, 0] / luma.shape[0]
 
 
+def _cut(image: Image.Image, box: _Box) -> Image.Image:
+    return image.crop((box.left, box.top, box.left + box.width, box.top + box.height))
+
+
 def _enlarged(lr: Image.Image, size: tuple[int, int], box: _Box, method: Image.Resampling) -> Image.Image:
     """Return the part `box` of `lr` resized to `size`; the filter sees what lies around it."""
     across, down = lr.width / size[0], lr.height / size[1]
@@ -339,7 +357,7 @@ def _facts(name: str, lr: tuple[int, int], sr: tuple[int, int], box: _Box, notes
     return f'  <p class="facts" hidden><b><bdi>{escape(name)}</bdi></b> &ensp;{"; ".join(words)}</p>'
 
 
-def _page(figures: Sequence[_Figure], about: str, left_out: Sequence[str]) -> str:
+def _page(figures: Sequence[_Figure], about: str, left_out: Sequence[str], kinds: Sequence[str]) -> str:
     several = len(figures) > 1
     script = "\n" + _resource("compare.js")
     digest = base64.b64encode(hashlib.sha256(script.encode("utf-8")).digest()).decode("ascii")
@@ -358,8 +376,15 @@ def _page(figures: Sequence[_Figure], about: str, left_out: Sequence[str]) -> st
             "pairs": "\n".join(figure.pair for figure in figures),
             "facts": "\n".join(figure.facts for figure in figures),
             "left-out": _left_out(left_out),
+            "left-kinds": _buttons("left", kinds),
+            "right-kinds": _buttons("right", kinds),
         },
     )
+
+
+def _buttons(side: str, kinds: Sequence[str]) -> str:
+    lines = [f'<button data-side="{side}" data-kind="{kind}">{kind}</button>' for kind in kinds]
+    return "\n".join(f"        {line}" for line in lines)
 
 
 def _left_out(lines: Sequence[str]) -> str:

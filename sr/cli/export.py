@@ -14,7 +14,17 @@ from sr.errors import require_extra
 
 GROUPS = {
     "Output": ("onnx", "trt", "trt_rtx", "triton", "output"),
-    "Network": ("weights", "scales", "precision", "attention", "io", "calibrate", "licence", "data_note"),
+    "Network": (
+        "weights",
+        "scales",
+        "precision",
+        "attention",
+        "io",
+        "calibrate",
+        "restore",
+        "licence",
+        "data_note",
+    ),
     "Engines": ("targets", "tile", "batch", "builder_level", "tiling_level", "static", "compatible"),
     "Triton": ("plans", "halo"),
 }
@@ -59,6 +69,14 @@ EXAMPLES = (
     default="frozen",
     show_default=True,
     help="frozen: constant gates, folded away; tiles match. dynamic: gates from the picture.",
+)
+@click.option(
+    "--restore",
+    type=click.FloatRange(0, 1),
+    default=0.0,
+    metavar="0..1",
+    help="Strength of restoration, of weights that have a partner for it; engines take steps of 0.25.  "
+    "[default: 0]",
 )
 @click.option(
     "--licence",
@@ -109,6 +127,7 @@ def _export_onnx(request: ExportRequest) -> None:
         request.calibrate,
         request.licence,
         request.data_note,
+        request.restore,
     )
     folder = request.output or Path()
     for path in export_files(request.weights, request.scales, folder, spec, note=_note, cards=True):

@@ -26,6 +26,7 @@ class ExportRequest:
     precision: Literal["fp32", "fp16", "int8"] | None
     attention: str
     calibrate: Path | None
+    restore: float
     licence: str | None
     data_note: str | None
     output: Path | None
@@ -79,6 +80,10 @@ class ExportRequest:
             raise click.UsageError("--precision int8 and --calibrate need each other")
         if not self.onnx and (self.licence, self.data_note) != (None, None):
             raise click.UsageError("--licence and --data-note need --onnx")
+        if self.triton and self.restore:
+            raise click.UsageError(
+                "--restore is not for --triton; export an ONNX file with it, and give that to --weights"
+            )
         if self.precision == "int8" and (self.backends or self.io != "uint8"):
             raise click.UsageError("int8 is for ONNX files with uint8 IO")
 

@@ -13,6 +13,7 @@ from sr.errors import require_extra
 from sr.network.descriptor import ModelDescriptor
 from sr.network.modelfile import shipped_onnx, shipped_scales
 from sr.network.modelkind import check_model_file
+from sr.restoring import pair_for
 
 _LABEL_WIDTH, _WIDTH = 30, 80
 _NO_LICENCE = "none stated"
@@ -25,8 +26,7 @@ def model_lines(name: str, *, scale: int | None) -> Iterator[str]:
     Raises:
         ModelError: there is no such preset or file.
     """
-    models = list(_described(name, scale))
-    columns = [dict(_rows(model)) for model in models]
+    columns = [dict(_rows(model)) | dict(_partner_rows(path)) for model, path in _described(name, scale)]
     for label in dict.fromkeys(label for column in columns for label in column):
         yield from _row(label, [str(column.get(label, "")) for column in columns])
 
@@ -86,7 +86,18 @@ def _rows(model: ModelDescriptor) -> Iterator[tuple[str, Any]]:
         yield "attention", model.attention
         yield "licence of the weights", model.licence or _NO_LICENCE
         yield "sha256 of the weights", model.weights_sha256[:12]
+    if model.restores:
+        yield "restores, sha256 of the base", str(model.restores.get("base_sha256"))[:12]
     yield from _training_rows(model.training)
+
+
+def _partner_rows(path: Path | None) -> Iterator[tuple[str, Any]]:
+    """Yield the partner with which a model file restores, if it has one."""
+    partner = None if path is None else pair_for(path, None)
+    if partner is not None:
+        yield "restores with", partner.path.name
+        for kind, rows in partner.restores.strengths.items():
+            yield f"strength: {kind}", ", ".join(f"{quality:g}: {strength:g}" for quality, strength in rows)
 
 
 def _training_rows(training: dict[str, Any]) -> Iterator[tuple[str, Any]]:
@@ -102,18 +113,20 @@ def _training_rows(training: dict[str, Any]) -> Iterator[tuple[str, Any]]:
         yield "training: runs, steps, hours", f"{len(runs)}, {steps:,}, {hours:.1f}"
 
 
-def _described(name: str, scale: int | None) -> Iterator[ModelDescriptor]:
+def _described(name: str, scale: int | None) -> Iterator[tuple[ModelDescriptor, Path | None]]:
+    """Yield the description of each model, and its file if it has one."""
     path = Path(name)
     if path.suffix == ".onnx":
-        yield _onnx_metadata(path)
+        yield _onnx_metadata(path), path
     elif path.suffix in (".safetensors", ".pt"):
         require_extra("torch", "torch", "safetensors", purpose=f"describing {name}")
         from sr.network.checkpoint import descriptor_from_weights, load_weights
 
-        yield descriptor_from_weights(load_weights(path))
+        yield descriptor_from_weights(load_weights(path)), path
     elif shipped := [s for s in shipped_scales(name) if scale in (None, s)]:
         for one in shipped:
-            yield _onnx_metadata(shipped_onnx(scale=one, preset=name))
+            file = shipped_onnx(scale=one, preset=name)
+            yield _onnx_metadata(file), file
     else:
         if path.suffix or path.exists():  # the name of a file, not of a preset
             check_model_file(path, model_suffixes())
@@ -123,7 +136,8 @@ def _described(name: str, scale: int | None) -> Iterator[ModelDescriptor]:
         from sr.network.checkpoint import Weights, descriptor_from_weights
         from sr.network.config import preset_config
 
-        yield descriptor_from_weights(Weights(preset_config(name, scale=scale or 2), {}, preset=name))
+        weights = Weights(preset_config(name, scale=scale or 2), {}, preset=name)
+        yield descriptor_from_weights(weights), None
 
 
 def _onnx_metadata(path: Path) -> ModelDescriptor:

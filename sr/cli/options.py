@@ -17,7 +17,7 @@ from sr.backends.specs import (
     on_several_gpus,
     precisions_help,
 )
-from sr.cli.types import DeviceName, Factor, IntOrWord, ValueRange
+from sr.cli.types import DeviceName, Factor, IntOrWord, Strength, ValueRange
 from sr.image.formats import concerned_formats, write_suffixes
 from sr.image.formats.options import (
     DEFAULT_AVIF_QUALITY,
@@ -110,6 +110,13 @@ conventions = together(
         type=click.Choice(["RGB", "BGR"]),
         help="Order of channels in another program's ONNX model.  [default: found by small runs]",
     ),
+)
+restore = click.option(
+    "--restore",
+    type=Strength(),
+    metavar="[auto|0..1]",
+    help="Undo damage such as JPEG's so strongly, with a model that has weights for it; auto reads the "
+    "strength from each file.  [default: auto with such a model]",
 )
 max_pixels = click.option(
     "--max-pixels",

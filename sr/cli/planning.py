@@ -86,6 +86,7 @@ def plan_run(request: UpscaleRequest) -> PlannedRun:
         linear=request.linear,
         model=request.model,
         conventions=_conventions(request),
+        restore=request.restore,
     )
     rules = _output_rules(request, upscaling, written_as)
     worklist = _worklist(request, rules)
@@ -190,6 +191,7 @@ def _upscaler_settings(request: UpscaleRequest) -> UpscalerSettings:
         "batch": request.batch,
         "engine_dir": request.engine_dir,
         "conventions": _conventions(request),
+        "restore": request.restore,
     }
 
 

@@ -197,7 +197,7 @@ def print_summary(
     ended = summary.interrupted or summary.too_many_failed
     output = summary.output_pixels / 1e6
     if as_json:
-        totals = {
+        totals: dict[str, object] = {
             "done": summary.done,
             "failed": summary.failures,
             "interrupted": summary.interrupted,
@@ -206,13 +206,17 @@ def print_summary(
             "seconds": round(summary.seconds, 4),
             "host": gethostname(),
         }
+        if summary.restored:
+            totals["restored"] = {
+                f"{strength:g}": count for strength, count in sorted(summary.restored.items())
+            }
         terminal.result(json.dumps({"summary": totals | _counts(worklist, summary.skipped)}))
     elif not ended:
         why = f"; {description.why}" if description.why else ""
         terminal.result(
             f"{summary.done:,} of {pictures(finished)}, {description.label}, "
             f"{output:.2f} megapixels out in {summary.seconds:.1f} s ({output / summary.seconds:.2f} MP/s) "
-            f"on {description.device} (backend {description.backend}{why})"
+            f"on {description.device} (backend {description.backend}{why}){_restored(summary)}"
             f"{_not_taken(worklist, summary.skipped)}"
         )
         if summary.failed and finished > 1:
@@ -263,7 +267,15 @@ def json_line(result: FileResult, description: Description, run: Mapping[str, ob
         "device": result.device or description.device,
         "host": result.host or gethostname(),
     }
+    if result.restored is not None:
+        record |= {"restore": result.restored.strength, "restore_why": result.restored.why}
     return json.dumps(record | dict(run or {}))
+
+
+def _restored(summary: RunSummary) -> str:
+    """Return how many pictures were restored with which strength, to be appended to a sentence."""
+    counts = [f"{count:,} at {strength:g}" for strength, count in sorted(summary.restored.items())]
+    return f"; restored {', '.join(counts)}" if counts else ""
 
 
 def _counts(worklist: Worklist, skipped: int = 0) -> dict[str, object]:
@@ -288,9 +300,11 @@ def _error_line(result: FileResult) -> str:
 
 def _result_line(result: FileResult) -> str:
     (width, height), (output_width, output_height) = result.size or (0, 0), result.output_size or (0, 0)
+    restored = result.restored
     return (
         f"{printable(result.job.source)} -> {printable(result.job.target)}  "
         f"{width}x{height} -> {output_width}x{output_height}  "
         f"{'' if result.frames == 1 else f'{result.frames} frames, '}"
         f"{result.tiles} {'tile' if result.tiles == 1 else 'tiles'}, {result.seconds:.2f} s"
+        f"{'' if restored is None else f', restored {restored.strength:g} ({restored.why})'}"
     )

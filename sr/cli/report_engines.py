@@ -30,7 +30,13 @@ def export_engines(request: ExportRequest) -> None:
     store = EngineStore(request.output, builder=build_engine)
     modules = {backend: load_module(backend) for backend in request.backends}
     kinds = _kinds(visible_gpus())
-    models = engine_models(request.weights, request.scales, request.precision or "fp16", store.folder)
+    models = engine_models(
+        request.weights,
+        request.scales,
+        request.precision or "fp16",
+        store.folder,
+        restore=request.restore,
+    )
     for backend, module in modules.items():
         for scale, onnx in models:
             spec = request.engine(backend, scale)

@@ -40,6 +40,7 @@ class UpscaleRequest:
     model: Path | None
     model_range: tuple[float, float] | None
     model_order: Literal["RGB", "BGR"] | None
+    restore: float | Literal["auto"] | None
     format_: str | None
     quality: int | None
     lossless: bool | None

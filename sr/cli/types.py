@@ -44,6 +44,26 @@ class IntOrWord(click.ParamType):
         return number
 
 
+class Strength(click.ParamType):
+    """A strength from 0 to 1, or "auto"."""
+
+    name = "auto|0..1"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float | Literal["auto"]:
+        """Return the number, or "auto"."""
+        if value == "auto":
+            return "auto"
+        try:
+            strength = float(value)
+        except ValueError:
+            strength = -1.0
+        if not 0 <= strength <= 1:
+            self.fail(f"{value!r} is neither auto nor a strength from 0 to 1", param, ctx)
+        return strength
+
+
 class InputPathOrStream(click.Path):
     """A path, or "-" for standard input."""
 

@@ -34,7 +34,7 @@ GROUPS = {
     "Folders": ("skip_existing", "suffix", "include", "exclude", "dry_run", "as_json"),
     "Very many files": ("shard", "files_from", "nul", "failures", "max_failures", "ray"),
     "Computation": (
-        *("model", "model_range", "model_order", "precision", "device", "tile", "halo", "batch"),
+        *("model", "model_range", "model_order", "restore", "precision", "device", "tile", "halo", "batch"),
         *("low_memory", "max_pixels", "engine_dir"),
     ),
 }
@@ -87,6 +87,7 @@ def _failure_limit(text: str) -> FailureLimit:
 @options.tiles
 @options.model
 @options.conventions
+@options.restore
 @options.format_
 @options.encoding
 @options.max_pixels
@@ -202,5 +203,12 @@ def _upscale(request: UpscaleRequest, planned: PlannedRun, opener: Opener | None
                 )
             print_summary(planned.worklist, summary, setup.description, as_json=request.as_json)
         if request.compare is not None and not summary.interrupted:
-            print_comparison(request.compare, planned, summary, setup.description, as_json=request.as_json)
+            print_comparison(
+                request.compare,
+                planned,
+                summary,
+                setup.description,
+                as_json=request.as_json,
+                opener=opener,
+            )
     return summary

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, cast
 
 from sr.errors import ImageError, SrupError, printable
+from sr.image.compression import LOSSLESS
 from sr.image.content import known_format, opened_file, refuse_raw
 from sr.image.formats.spec import HEAD_BYTES
 from sr.image.picture import Frame, MultiImage, Picture, to_8_bits
@@ -44,10 +45,15 @@ class PictureSequence:
             ImageError: the file is damaged, or a picture in it cannot be read.
         """
         with _opened(self.path, self.max_pixels, self.file, self.depth) as source:
+            # One strength for all frames: block edges, which only some may show, are not sought.
+            found = source.compression()
+            frames = found == LOSSLESS and self.kind == "frames"
+            compression = replace(found, detail="an animation") if frames else found
             for index in range(self.count):
                 with PILLOW_LIMITS_LIFTED:
                     frame = source.frame(index)
-                yield replace(frame, picture=_of_depth(frame.picture, self.depth))
+                picture = replace(frame.picture, compression=compression)
+                yield replace(frame, picture=_of_depth(picture, self.depth))
 
 
 def decode(
@@ -63,7 +69,8 @@ def decode(
     """
     with _opened(path, max_pixels, file, depth) as source, PILLOW_LIMITS_LIFTED:
         if source.count == 1:
-            return _of_depth(source.frame(0).picture, depth)
+            picture = replace(source.frame(0).picture, compression=source.compression())
+            return _of_depth(picture, depth)
         height, width = source.size()
         return PictureSequence(
             path,
@@ -98,7 +105,7 @@ def read_header(path: Path, file: BinaryIO | None = None, *, depth: int | None =
         ImageError: the file is missing, damaged or no picture, or of a kind that is not read.
     """
     with _opened(path, sys.maxsize, file) as source, PILLOW_LIMITS_LIFTED:
-        header = source.header()
+        header = replace(source.header(), compression=source.compression())
         return replace(header, sixteen_bit=False) if depth == 8 else header
 
 

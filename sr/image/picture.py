@@ -8,11 +8,20 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from sr.image.compression import Compression
 from sr.image.metadata import Metadata
 
 Pixels = NDArray[Any]  # uint8 or uint16
 Pixels8 = NDArray[np.uint8]
 MultiImage = Literal["", "frames", "pages"]  # what several pictures in one file are; empty if there is one
+
+
+@dataclass(frozen=True)
+class Restoration:
+    """How strongly damage was undone, from 0 to 1, and why so."""
+
+    strength: float
+    why: str
 
 
 @dataclass(frozen=True, eq=False)
@@ -23,6 +32,8 @@ class Picture:
     alpha: Pixels | None = None  # as the pixels, (H, W), 0 is transparent; not premultiplied
     metadata: Metadata = field(default_factory=Metadata)
     notes: tuple[str, ...] = ()  # what had to change on the way in, for the user to read
+    compression: Compression | None = None  # what its file says; None if it comes from no file
+    restored: Restoration | None = None  # what was done to it; None if nothing could be
 
     @property
     def height(self) -> int:

@@ -10,6 +10,7 @@ from typing import BinaryIO
 from sr.errors import ImageError, TooLargeError
 from sr.image.arrays import TURNS, turned
 from sr.image.claims import without_claims
+from sr.image.compression import LOSSLESS, Compression, compression_of
 from sr.image.metadata import Metadata, fitting_icc_profile, upright_exif, upright_xmp
 from sr.image.picture import Frame, MultiImage, Picture
 from sr.image.refusals import decoding, unsupported
@@ -51,6 +52,7 @@ class Header:
     metadata: Metadata  # as stored
     orientation: int = 0  # takes precedence over that of the metadata; 0 if there is none
     notes: tuple[str, ...] = ()  # what of the file is left out, for the user to read
+    compression: Compression = LOSSLESS
     problem: str = ""  # why its rows cannot be read one after the other; empty if they can
 
     @property
@@ -96,6 +98,14 @@ class Source(ABC):
     @abstractmethod
     def header(self) -> Header:
         """Describe the first picture."""
+
+    def compression(self) -> Compression:
+        """Return what the file says of its compression."""
+        at = self._file.tell()
+        try:
+            return compression_of(self._file, self.format)
+        finally:
+            self._file.seek(at)
 
     def decoding(self, *, by_library: bool = True) -> AbstractContextManager[None]:
         """Turn what a decoder raises in a block into an `ImageError`, see `sr.image.refusals`."""

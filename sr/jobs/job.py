@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from sr.errors import SrupError
+from sr.image.picture import Restoration
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,7 @@ class FileResult:
             in animations and in bands.
         host: where it was upscaled, and
         device: by what; both empty for this process.
+        restored: how strongly damage was undone; None if the model cannot.
     """
 
     job: FileJob
@@ -58,3 +60,4 @@ class FileResult:
     stages: dict[str, float] = field(default_factory=dict)
     host: str = ""
     device: str = ""
+    restored: Restoration | None = None

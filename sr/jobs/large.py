@@ -22,12 +22,13 @@ from sr.errors import ImageError, OutOfDeviceMemoryError, one_line, printable
 from sr.image import WriteOptions, check_output, within_neighbours
 from sr.image.alpha import BLEED_ROWS, BleedByBands
 from sr.image.bands import BandReader
+from sr.image.compression import LOSSLESS, Compression
 from sr.image.formats.bigtiff import TiledTiff, part_files
 from sr.image.formats.tiff import TIFF
 from sr.image.formats.tiles import TILE_PX, Mosaic, TiledLayout
 from sr.image.keeping import fitted_metadata
 from sr.image.metadata import Metadata, is_grey_profile
-from sr.image.picture import Pixels
+from sr.image.picture import Picture, Pixels, Restoration
 from sr.image.source import Header
 from sr.jobs.upscaler import BandUpscaler, Progress
 from sr.processor import available_cores
@@ -57,6 +58,7 @@ class LargeResult:
         tiles: tiles run.
         seconds: it took, reading and writing included.
         notes: for the user to read.
+        restored: how strongly damage was undone; None if the network cannot.
     """
 
     size: tuple[int, int]
@@ -64,6 +66,7 @@ class LargeResult:
     tiles: int
     seconds: float
     notes: tuple[str, ...]
+    restored: Restoration | None = None
 
 
 def upscale_large(
@@ -110,7 +113,7 @@ def upscale_large(
     if begun:
         notes += (f"continued an interrupted run at row {begun:,} of {layout.height:,}",)
     size, seconds = (reader.width, reader.height), time.perf_counter() - started
-    return LargeResult(size, (layout.width, layout.height), tiles, seconds, notes)
+    return LargeResult(size, (layout.width, layout.height), tiles, seconds, notes, plan.restored)
 
 
 @dataclass(frozen=True)
@@ -122,6 +125,7 @@ class _Plan:
     bleed: BleedByBands | None
     made_of: dict[str, Any]
     notes: tuple[str, ...]
+    restored: Restoration | None
 
 
 def _planned(
@@ -132,8 +136,18 @@ def _planned(
     layout = _layout(reader, output_size, options, tile)
     check_output(picture.target, height=1, width=1, alpha=reader.channels % 2 == 0)  # BigTIFF holds any size
     metadata, lost = fitted_metadata(reader.metadata, TIFF)
-    made_of = _made_of(picture.source, upscaler, layout)
-    return _Plan(layout, metadata, bleed, made_of, reader.notes + lost)
+    restored = _restoration(picture, reader, upscaler)
+    made_of = _made_of(picture.source, upscaler, layout, restored)
+    return _Plan(layout, metadata, bleed, made_of, reader.notes + lost, restored)
+
+
+def _restoration(picture: LargePicture, reader: BandReader, upscaler: BandUpscaler) -> Restoration | None:
+    """Choose the strength from what the file says; in the pixels, which come later, nothing is sought."""
+    compression = picture.header.compression
+    if compression == LOSSLESS:
+        compression = Compression(detail="in bands")
+    shape = (1, 1, 3) if reader.channels > 2 else (1, 1)
+    return upscaler.restoration(Picture(np.zeros(shape, reader.dtype), compression=compression))
 
 
 @contextmanager
@@ -157,7 +171,7 @@ def _finished(
 ) -> bool:
     """Compute and write what is missing; return False where memory ran out and smaller tiles may do."""
     try:
-        _upscale(reader, plan.bleed, upscaler, file, plan.layout, progress)
+        _upscale(reader, plan, upscaler, file, progress)
         file.finish(plan.metadata)
     except ImageError:
         file.discard()
@@ -180,7 +194,9 @@ def _layout(
     return TiledLayout(height, width, channels, reader.dtype, options.tiff_compression, tile)
 
 
-def _made_of(source: Path, upscaler: BandUpscaler, layout: TiledLayout) -> dict[str, Any]:
+def _made_of(
+    source: Path, upscaler: BandUpscaler, layout: TiledLayout, restored: Restoration | None
+) -> dict[str, Any]:
     """Return what the file's bytes depend on, but for the device."""
     state, model = source.stat(), upscaler.backend.info.model
     return {
@@ -195,7 +211,7 @@ def _made_of(source: Path, upscaler: BandUpscaler, layout: TiledLayout) -> dict[
         "halo": upscaler.spec.halo,
         "version": __version__,
         "layout": vars(layout),
-    }
+    } | ({} if restored is None else {"restore": restored.strength})
 
 
 def _refuse_full_disk(target: Path, layout: TiledLayout) -> None:
@@ -284,13 +300,13 @@ class _Bands:
 
 def _upscale(
     reader: BandReader,
-    bleed: BleedByBands | None,
+    plan: _Plan,
     upscaler: BandUpscaler,
     file: TiledTiff,
-    layout: TiledLayout,
     progress: Progress | None,
 ) -> None:
     """Compute and add all tiles that the file does not have yet."""
+    bleed, layout = plan.bleed, plan.layout
     grid, scale, begun = upscaler.grid(reader.height, reader.width), upscaler.scale, file.rows
     first = sum(rows.keep_stop * scale <= begun for rows in grid.rows)
     if first == len(grid.rows):
@@ -299,7 +315,9 @@ def _upscale(
     done, total = first * len(grid.columns) * items, len(grid) * items
     bands, mosaic = _Bands(reader, bleed, grid.rows[first:]), Mosaic(layout)
     like = np.empty(0, layout.dtype)
-    with closing(bands), closing(upscaler.upscale_rows(grid, like, bands, first=first)) as batches:
+    strength = None if plan.restored is None else plan.restored.strength
+    rows = upscaler.upscale_rows(grid, like, bands, first=first, restore=strength)
+    with closing(bands), closing(rows) as batches:
         for part, tile, results in _joined(batches, bands, layout, scale):
             row = tile.rows.keep_start * scale
             part = part[max(0, begun - row) :]

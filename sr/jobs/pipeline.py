@@ -320,6 +320,7 @@ class _Pipeline:
             tiles=self._upscaler.tile_count(picture.height, picture.width),
             seconds=seconds,
             stages=stages,
+            restored=upscaled.restored,
         )
         return _Writing(result, encoder.submit(self._encode, job, upscaled, stages), _pixel_bytes(upscaled))
 
@@ -341,6 +342,7 @@ class _Pipeline:
             tiles=made.tiles,
             seconds=made.seconds,
             notes=made.notes,
+            restored=made.restored,
         )
 
     def _reporter(self, job: FileJob) -> Progress | None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 import time
+from collections import Counter
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
@@ -70,6 +71,7 @@ class RunSummary:
         skipped: pictures that another run made meanwhile.
         interrupted: Ctrl-C ended it.
         too_many_failed: more pictures failed than allowed, which ended it.
+        restored: how many pictures were restored with each strength; empty if the model cannot.
     """
 
     total: int = 0
@@ -82,6 +84,7 @@ class RunSummary:
     skipped: int = 0
     interrupted: bool = False
     too_many_failed: bool = False
+    restored: Counter[float] = field(default_factory=Counter)
 
     @property
     def finished(self) -> int:
@@ -96,6 +99,8 @@ class RunSummary:
                 self.failed.append(result)
             return
         self.done += 1
+        if result.restored is not None:
+            self.restored[result.restored.strength] += 1
         if len(self.made) < MOST_KEPT:
             self.made.append(result.job)
         if result.output_size is not None:

@@ -12,6 +12,7 @@ from typing import TypeVar
 
 from sr.errors import SrupError
 from sr.image import Frame, Picture, PictureSequence, WriteOptions, write_sequence
+from sr.image.picture import Restoration
 from sr.jobs.job import FileJob, FileResult
 from sr.jobs.upscaler import PictureUpscaler, Progress
 
@@ -104,6 +105,7 @@ class _Tally:
     tiles: int = 0
     seconds: float = 0.0
     pixel_bytes: int = 0  # of the last one's output
+    restored: Restoration | None = None  # of the first one
 
     def upscaled(self, frame: Frame, upscaler: PictureUpscaler, progress: Progress | None) -> Frame:
         """Return the upscaled frame, and count it."""
@@ -111,7 +113,7 @@ class _Tally:
         started = time.perf_counter()
         larger = upscaler.picture(frame.picture, progress=progress)
         self.seconds += time.perf_counter() - started
-        self.pixel_bytes = larger.bytes
+        self.pixel_bytes, self.restored = larger.bytes, self.restored or larger.restored
         return replace(frame, picture=larger)
 
     def result(self, job: FileJob, sequence: PictureSequence, upscaler: PictureUpscaler) -> FileResult:
@@ -124,6 +126,7 @@ class _Tally:
             tiles=self.tiles,
             seconds=self.seconds,
             frames=sequence.count,
+            restored=self.restored,
         )
 
 

@@ -8,6 +8,7 @@ from typing import Protocol
 
 from sr.backends.base import Backend
 from sr.image import Picture, Pixels
+from sr.image.picture import Restoration
 from sr.tiling import Span, Tile, TileGrid, TileSpec
 
 Progress = Callable[[int, int], None]  # tiles done, tiles in all
@@ -45,8 +46,17 @@ class BandUpscaler(Protocol):
     def grid(self, height: int, width: int) -> TileGrid:
         """Return how a picture of this size will be cut into tiles."""
 
+    def restoration(self, picture: Picture) -> Restoration | None:
+        """Return how strongly a picture will be restored; None if the network cannot."""
+
     def upscale_rows(
-        self, grid: TileGrid, like: Pixels, rows_of: Callable[[Span], Sequence[Pixels]], *, first: int = 0
+        self,
+        grid: TileGrid,
+        like: Pixels,
+        rows_of: Callable[[Span], Sequence[Pixels]],
+        *,
+        first: int = 0,
+        restore: float | None = None,
     ) -> Generator[list[tuple[Tile, int, Pixels]], None, None]:
         """Upscale one row of tiles after the other; see `sr.upscale.Upscaler.upscale_rows`."""
 

@@ -40,6 +40,7 @@ class Weights:
         preset: name of the preset, or "custom".
         halo: smallest halo in lr pixels with which tiles were measured to match; None if not measured.
         licence: of the weights; empty if nobody stated one.
+        restores: as `ModelDescriptor.restores`.
         sha256: of the file that was read; empty before writing.
         source: path of the file that was read, for messages; empty before writing.
     """
@@ -50,6 +51,7 @@ class Weights:
     preset: str = "custom"
     halo: int | None = None
     licence: str = ""
+    restores: dict[str, Any] = field(default_factory=dict)
     sha256: str = ""
     source: str = field(default="", compare=False)
 
@@ -77,7 +79,7 @@ class Weights:
             "preset": self.preset,
             "halo": json.dumps(self.halo),
             "licence": self.licence,
-        }
+        } | ({"restores": json.dumps(self.restores)} if self.restores else {})
         tensors = {name: value.detach().cpu().contiguous() for name, value in self.state.items()}
         return {"metadata": metadata, "tensors": tensors}
 
@@ -102,6 +104,7 @@ def descriptor_from_weights(weights: Weights, **changes: Any) -> ModelDescriptor
         "weights_sha256": weights.sha256,
         "training": weights.training,
         "licence": weights.licence,
+        "restores": weights.restores,
     } | changes
     return ModelDescriptor(tiles_exact=values["attention"] != "dynamic", **values)
 
@@ -133,6 +136,7 @@ def load_weights(path: str | os.PathLike[str]) -> Weights:
             preset=metadata["preset"],
             halo=json.loads(metadata["halo"]),
             licence=metadata["licence"],
+            restores=json.loads(metadata.get("restores", "{}")),
             sha256=hashlib.sha256(path.read_bytes()).hexdigest(),
             source=str(path),
         )

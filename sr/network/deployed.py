@@ -9,12 +9,16 @@ but for rounding.
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import cast
 
 import torch
 from torch import Tensor, nn
 
+from sr.errors import ModelError
+from sr.network.checkpoint import Weights, load_weights
 from sr.network.model import ChannelAttention, ResidualBlock, SRNet
+from sr.network.pair import between_sha256, partner_of, restored_name
 
 
 @torch.no_grad()
@@ -36,6 +40,50 @@ def fold(model: SRNet) -> SRNet:
     for block, plain_block in zip(_blocks(model), _blocks(plain), strict=True):
         _fold_block(block, plain_block)
     return plain.eval()
+
+
+def restored_weights(base: Path, strength: float) -> Weights:
+    """Return the weights in a file, or those between it and its partner, folded.
+
+    Args:
+        base: the file of strength 0, safetensors.
+        strength: of restoration, from 0 to 1.
+
+    Raises:
+        ModelError: a file is damaged or not ours, there is no partner, or it has another structure.
+    """
+    weights = load_weights(base)
+    return weights if strength == 0 else between(weights, load_weights(partner_of(base).path), strength)
+
+
+def between(base: Weights, partner: Weights, strength: float) -> Weights:
+    """Return the weights between two networks, folded, because products such as gates are not linear.
+
+    Raises:
+        ModelError: they have another structure, or gates that depend on the picture.
+    """
+    if base.config.attention == "dynamic" or partner.config.attention == "dynamic":
+        raise ModelError(
+            f"{base.source}: live gates cannot be interpolated; freeze them in a stage of srup train"
+        )
+    low, high = fold(base.build()), fold(partner.build())
+    if low.config != high.config:
+        raise ModelError(f"{partner.source}: has another structure than {base.source}")
+    other = high.state_dict()
+    halos = [base.halo, partner.halo]
+    return replace(
+        base,
+        config=low.config,
+        state={
+            name: ((1 - strength) * value.double() + strength * other[name].double()).float()
+            for name, value in low.state_dict().items()
+        },
+        preset=restored_name(base.preset, strength),
+        training=partner.training,
+        restores=partner.restores if strength == 1 else {},
+        halo=None if None in halos else max(halo for halo in halos if halo is not None),
+        sha256=between_sha256(base.sha256, partner.sha256, strength),
+    )
 
 
 def _fold_block(block: ResidualBlock, plain: ResidualBlock) -> None:

@@ -53,6 +53,7 @@ class ModelDescriptor:
         weights_sha256: of the trained weights, or of the file where the weights are not ours.
         training: summary of the training.
         licence: of the weights; empty where nobody stated one.
+        restores: what the partner of another network says, see `sr.network.pair.Restores`; else {}.
         ours: whether the file has our metadata and our names of tensors.
         notes: what the user should know before using the network, a sentence each.
     """
@@ -75,6 +76,7 @@ class ModelDescriptor:
     macs_per_lr_px: int = 0
     training: dict[str, Any] = field(default_factory=dict)
     licence: str = ""
+    restores: dict[str, Any] = field(default_factory=dict)
     ours: bool = True
     notes: tuple[str, ...] = ()
 
@@ -95,7 +97,11 @@ class ModelDescriptor:
 
     def to_properties(self) -> dict[str, str]:
         """Return ONNX metadata properties of a file of ours: each value is JSON."""
-        properties = {key: json.dumps(getattr(self, name)) for key, name in _PROPERTIES.items()}
+        properties = {
+            key: json.dumps(getattr(self, name))
+            for key, name in _PROPERTIES.items()
+            if key != "restores" or self.restores
+        }
         properties["format"] = json.dumps(FORMAT)
         return {KEY_PREFIX + key: value for key, value in properties.items()}
 
@@ -111,7 +117,7 @@ class ModelDescriptor:
             values = {
                 name: json.loads(properties[KEY_PREFIX + key])
                 for key, name in _PROPERTIES.items()
-                if key != "colour" or KEY_PREFIX + key in properties
+                if key not in _OPTIONAL or KEY_PREFIX + key in properties
             }
             known = json.loads(properties[KEY_PREFIX + "format"])
         except (KeyError, json.JSONDecodeError) as error:
@@ -126,7 +132,10 @@ class ModelDescriptor:
         return ModelDescriptor(ends=ENDS[io], tiles_exact=values["attention"] != "dynamic", **values)
 
 
-# Key in our ONNX files -> attribute, in the order in which files hold them. Older files have no colour.
+# Older files have no colour; only the partner of another network restores.
+_OPTIONAL = ("colour", "restores")
+
+# Key in our ONNX files -> attribute, in the order in which files hold them.
 _PROPERTIES = {
     "preset": "name",
     "scale": "scale",
@@ -143,6 +152,7 @@ _PROPERTIES = {
     "training": "training",
     "licence": "licence",
     "colour": "colour",
+    "restores": "restores",
 }
 
 

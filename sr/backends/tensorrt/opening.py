@@ -13,10 +13,11 @@ from sr.backends.tensorrt.gpus import Gpu, visible_gpus
 from sr.backends.tensorrt.kernels import KernelFile
 from sr.backends.tensorrt.modules import is_rtx, load_module
 from sr.backends.tensorrt.spec import EngineSpec
-from sr.backends.tensorrt.store import EngineStore
+from sr.backends.tensorrt.store import EngineStore, default_folder
 from sr.errors import BackendError, ModelError
 from sr.network.descriptor import ModelDescriptor
 from sr.network.modelfile import shipped_onnx
+from sr.network.pair import RESTORED_FOLDER, restored_descriptor, restored_file, stepped
 
 
 def open_trt(spec: BackendSpec, request: BackendRequest) -> TrtBackend:
@@ -38,6 +39,10 @@ def open_trt(spec: BackendSpec, request: BackendRequest) -> TrtBackend:
         scale=request.scale, precision=request.precision or spec.precisions[0]
     )
     model = read_metadata(onnx)
+    base, strength = onnx, stepped(request.restore)
+    if strength:
+        onnx = restored_file(base, strength, (request.engine_dir or default_folder()) / RESTORED_FOLDER)
+        model = restored_descriptor(model, base, strength)
     if not model.ours:
         raise BackendError(f"{onnx}: engines are built only from files of srup export; use --backend onnx")
     if model.precision not in spec.precisions:
@@ -59,7 +64,7 @@ def open_trt(spec: BackendSpec, request: BackendRequest) -> TrtBackend:
         batch=request.batch,
         gpu_names={gpu.index: gpu.name for gpu in gpus},
         host_code=any(engine.manifest.identity.spec.compatible for engine in engines.values()),
-        fallback=fallback_of(onnx, model),
+        fallback=fallback_of(base, model, restore=strength),
         kernel_files={
             gpu.index: KernelFile.beside(engine.path, gpu=gpu, version=module.__version__)
             for gpu, engine in engines.items()
@@ -95,10 +100,11 @@ def _gpus(device: str) -> list[Gpu]:
     return [gpus[index] for index in wanted]
 
 
-def fallback_of(onnx: Path, model: ModelDescriptor) -> Callable[[], Backend] | None:
+def fallback_of(onnx: Path, model: ModelDescriptor, *, restore: float = 0.0) -> Callable[[], Backend] | None:
     """Return a function that opens the fp32 file of the same weights beside an fp16 file, on the CPU.
 
     None if there is no such file. Names of files that were exported together differ only in the precision.
+    `restore` is the strength of restoration.
     """
     if model.precision != "fp16":
         return None
@@ -107,7 +113,7 @@ def fallback_of(onnx: Path, model: ModelDescriptor) -> Callable[[], Backend] | N
         return None
 
     def open_sibling() -> Backend:
-        backend = OrtBackend(sibling, device="cpu")
+        backend = OrtBackend(sibling, device="cpu", restore=restore)
         if backend.info.model.weights_sha256 != model.weights_sha256:
             backend.close()
             raise ModelError(f"{sibling}: of other weights than {onnx.name}, whose fp16 output is not finite")

@@ -30,7 +30,7 @@ def iptc_segment(iptc: bytes) -> bytes:
 def left_out(file: BinaryIO) -> tuple[str, ...]:
     """Say what a file holds beside its first picture and is not upscaled."""
     notes: dict[str, None] = {}
-    for marker, data in _segments(file):
+    for marker, data in segments(file):
         if marker == _APP1 and data.startswith(_EXTENDED_XMP):
             notes["extended XMP data are left out"] = None
         elif marker == _APP2 and data.startswith(_MPF) and (further := _pictures(data) - 1) > 0:
@@ -47,7 +47,7 @@ def _pictures(data: bytes) -> int:
         return 1
 
 
-def _segments(file: BinaryIO) -> Iterator[tuple[int, bytes]]:
+def segments(file: BinaryIO) -> Iterator[tuple[int, bytes]]:
     """Yield marker and content of the segments before the pixels, as far as the file is whole."""
     file.seek(2)
     while len(head := file.read(4)) == 4 and head[0] == 0xFF and head[1] != _START_OF_SCAN:

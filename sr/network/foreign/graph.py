@@ -6,6 +6,7 @@ needs no `onnx` package; tensors are skipped, not copied.
 
 from __future__ import annotations
 
+import hashlib
 import math
 import mmap
 import struct
@@ -13,6 +14,7 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 from sr.errors import ModelError
 
@@ -103,6 +105,58 @@ def read_graph(path: Path) -> Graph:
     if not graph.operators or not graph.outputs:
         raise ModelError(f"{path}: not an ONNX file, or one without operators")
     return graph
+
+
+class Constant(NamedTuple):
+    """A constant of the main graph: name, element type as in onnx.proto3, and its bytes within the file."""
+
+    name: str
+    element: int
+    raw: memoryview
+
+
+@dataclass
+class Constants:
+    """The constants of a file, apart from all else.
+
+    Attributes:
+        constants: those with raw bytes, in their order.
+        structure: digest of the rest of the main graph.
+    """
+
+    constants: list[Constant] = field(default_factory=list)
+    structure: bytes = b""
+
+    @property
+    def layout(self) -> list[tuple[str, int, int]]:
+        """Name, element type and number of bytes of each."""
+        return [(each.name, each.element, len(each.raw)) for each in self.constants]
+
+
+def constants_of(content: memoryview, path: Path) -> Constants:
+    """Return the constants in the content of an ONNX file, as views into it; `path` is what messages name.
+
+    Raises:
+        ModelError: it is no ONNX file.
+    """
+    found, structure = Constants(), hashlib.sha256()
+    try:
+        graphs = [_view(value) for number, _, value in _fields(content) if number == 7]
+        for number, _, value in (part for graph in graphs for part in _fields(graph)):
+            if number != 5:
+                structure.update(f"{number} {value}".encode() if isinstance(value, int) else value)
+                continue
+            parts = list(_fields(_view(value)))
+            said = {key: part for key, _, part in parts if key in (2, 8, 9)}
+            structure.update(
+                repr([(k, bytes(p) if not isinstance(p, int) else p) for k, _, p in parts if k != 9]).encode()
+            )
+            if 9 in said:
+                found.constants.append(Constant(_text(said[8]), _number(said[2]), _view(said[9])))
+    except (ValueError, IndexError, KeyError, struct.error) as error:
+        raise ModelError(f"{path}: not an ONNX file, or a damaged one") from error
+    found.structure = structure.digest()
+    return found
 
 
 def check_graph(graph: Graph, path: Path) -> None:

@@ -1,0 +1,96 @@
+"""Damage that lr pictures have in practice, one kind and one size at a time, drawn from fixed seeds."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable
+from dataclasses import dataclass
+from fractions import Fraction
+from functools import partial
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from sr.image.compression import LOSSLESS, Compression, compression_of
+from sr.resize import bicubic_resize
+from train.data.shrink import shrink
+
+Pixels = NDArray[np.uint8]
+
+JPEG_QUALITIES = (95, 90, 85, 75, 60, 50, 40, 30)
+_SHIFT = 4  # px, half a block: as far from the first grid as can be
+_SUBSAMPLED = 2  # 4:2:0 in Pillow
+_SEED = 14
+
+
+@dataclass(frozen=True)
+class Damaged:
+    """An lr picture, and what a file with it would say of its compression."""
+
+    pixels: Pixels
+    compression: Compression = LOSSLESS
+
+
+Damage = Callable[[Pixels, int], Damaged]  # hr (H, W, 3), its sides multiples of the scale, and the scale
+
+
+def bicubic_lr(hr: Pixels, scale: int) -> Pixels:
+    """Shrink as MATLAB does: the protocol of record."""
+    lr: Pixels = bicubic_resize(hr, scale=Fraction(1, scale))
+    return lr
+
+
+def coded(pixels: Pixels, kind: str, **settings: int) -> Damaged:
+    """Return what is left of a picture after a lossy format of Pillow."""
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, kind, **settings)
+    said = compression_of(buffer, {"JPEG": "JPEG", "WEBP": "WebP"}[kind])
+    buffer.seek(0)
+    return Damaged(np.asarray(Image.open(buffer).convert("RGB")), said)
+
+
+def jpeg(pixels: Pixels, quality: int) -> Damaged:
+    """Return what is left of a picture after a JPEG with subsampled chroma."""
+    return coded(pixels, "JPEG", quality=quality, subsampling=_SUBSAMPLED)
+
+
+def _twice(hr: Pixels, scale: int, *, quality: int) -> Damaged:
+    once = jpeg(bicubic_lr(hr, scale), quality).pixels
+    margin = ((_SHIFT, 0), (_SHIFT, 0), (0, 0))
+    again = jpeg(np.pad(once, margin, mode="edge"), quality)
+    return Damaged(again.pixels[_SHIFT:, _SHIFT:], again.compression)
+
+
+def _noisy(hr: Pixels, scale: int, *, sigma: float) -> Damaged:
+    lr = bicubic_lr(hr, scale)
+    noise = np.random.default_rng(_SEED).standard_normal(lr.shape) * sigma
+    return Damaged(_rounded(lr + noise))
+
+
+def _filtered(hr: Pixels, scale: int, *, name: str, sigma: float = 0.0) -> Damaged:
+    return Damaged(_rounded(shrink(hr, name, scale=scale, sigma=sigma)))
+
+
+def _rounded(pixels: NDArray) -> Pixels:
+    return np.clip(np.floor(pixels + 0.5), 0, 255).astype(np.uint8)
+
+
+def _jpeg(hr: Pixels, scale: int, *, quality: int) -> Damaged:
+    return jpeg(bicubic_lr(hr, scale), quality)
+
+
+def _webp(hr: Pixels, scale: int, *, quality: int) -> Damaged:
+    return coded(bicubic_lr(hr, scale), "WEBP", quality=quality)
+
+
+CONDITIONS: dict[str, Damage] = {
+    "clean": lambda hr, scale: Damaged(bicubic_lr(hr, scale)),
+    **{f"JPEG {quality}": partial(_jpeg, quality=quality) for quality in JPEG_QUALITIES},
+    "JPEG 75 twice": partial(_twice, quality=75),
+    "WebP 75": partial(_webp, quality=75),
+    **{f"noise {sigma}": partial(_noisy, sigma=sigma) for sigma in (3, 5, 10)},
+    "blur 0.7": partial(_filtered, name="bicubic", sigma=0.7),
+    "area": partial(_filtered, name="area"),
+    "Lanczos": partial(_filtered, name="lanczos"),
+}

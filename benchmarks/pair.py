@@ -1,0 +1,140 @@
+"""Make a pair: measure which strength suits which damage, and write the partner with that table in it.
+
+BASE and TRAINED are weights of the same network, TRAINED went on from BASE with degraded pictures. PICTURES
+are hr pictures that neither is measured on afterwards: of training or validation. The partner is written as
+NAME-restore beside a copy of the base, both as weights and as ONNX files; with --calibrate also in int8.
+
+    python -m benchmarks.pair base_x2.safetensors trained_x2.safetensors PICTURES -o models
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import click
+import numpy as np
+from numpy.typing import NDArray
+
+from benchmarks.lib.damage import Damaged, bicubic_lr, coded, jpeg
+from benchmarks.lib.options import Script
+from benchmarks.real import Pixels, cut
+from deploy.export import ExportSpec, export_onnx
+from sr.image import is_picture, read_picture
+from sr.metrics import psnr_y
+from sr.network.checkpoint import Weights, load_weights, save_weights
+from sr.network.pair import STRENGTHS, Restores, blended, restored_name, weights_sha256
+from sr.restoring import BLOCK_EDGES
+from sr.upscale import Upscaler
+
+QUALITIES = (20, 30, 40, 50, 60, 70, 75, 80, 85, 90, 93, 95, 97, 99, 100)
+# What libjpeg and libwebp take where nothing is said; tools that hide the tables hardly take better ones.
+USUAL_QUALITY = 75
+_MOST_SIDE = 480  # hr px of a picture, from its middle: more pictures tell more than larger ones
+
+
+def derived(files: Sequence[Path], pictures: Sequence[Pixels], *, scale: int, base: str) -> Restores:
+    """Measure the table of a pair.
+
+    Args:
+        files: one ONNX file for each of `STRENGTHS`.
+        pictures: hr, their sides multiples of the scale.
+        scale: upscaling factor.
+        base: sha256 of the weights of the base.
+    """
+
+    def best(damage: Callable[[Pixels], Damaged]) -> tuple[float, float]:
+        """Return the mean quality that the files state, and the strength with the highest mean PSNR."""
+        damaged = [damage(bicubic_lr(hr, scale)) for hr in pictures]
+        gains = [
+            [psnr_y(upscale(lr.pixels), hr, scale=scale) for lr, hr in zip(damaged, pictures, strict=True)]
+            for upscale in networks
+        ]
+        stated = [lr.compression.quality or 0.0 for lr in damaged]
+        return round(float(np.mean(stated)), 1), STRENGTHS[int(np.argmax(np.mean(gains, axis=1)))]
+
+    networks = [Upscaler(model=file, backend="onnx") for file in files]
+    try:
+        jpegs = [best(lambda lr, quality=quality: jpeg(lr, quality)) for quality in QUALITIES]
+        webps = [
+            best(lambda lr, quality=quality: coded(lr, "WEBP", quality=quality)) for quality in QUALITIES
+        ]
+    finally:
+        for network in networks:
+            network.close()
+    unknown = dict(jpegs)[float(USUAL_QUALITY)]
+    return Restores(
+        base,
+        {
+            "jpeg": tuple(sorted(jpegs)),
+            "webp": tuple(sorted(dict(webps).items())),
+            "blocks": ((0.0, unknown),),
+        },
+        {"jpeg": float(USUAL_QUALITY), "webp": webps[QUALITIES.index(USUAL_QUALITY)][0]},
+    )
+
+
+def make_pair(base: Path, trained: Path, pictures: Sequence[Path], output: Path) -> Path:
+    """Write the pair into a folder; return the partner's weights."""
+    output.mkdir(parents=True, exist_ok=True)
+    low, high = load_weights(base), load_weights(trained)
+    kept = output / f"{low.preset}_x{low.config.scale}.safetensors"
+    if kept.resolve() != base.resolve():
+        shutil.copyfile(base, kept)
+    partner = kept.with_name(f"{restored_name(low.preset)}_x{low.config.scale}.safetensors")
+    high = replace(high, preset=restored_name(low.preset), halo=high.halo or low.halo, licence=low.licence)
+    files = _strengths(kept, high, output / "between")
+    images = [_middle(path, low.config.scale) for path in pictures]
+    restores = derived(files, images, scale=low.config.scale, base=weights_sha256(kept))
+    shutil.rmtree(output / "between")
+    save_weights(partner, replace(high, restores=restores.to_dict()))
+    return partner
+
+
+def _strengths(base: Path, partner: Weights, folder: Path) -> list[Path]:
+    """Write an ONNX file for each strength into a folder."""
+    folder.mkdir(exist_ok=True)
+    save_weights(folder / "partner.safetensors", partner)
+    low, high = (
+        export_onnx(base, folder, ExportSpec()),
+        export_onnx(folder / "partner.safetensors", folder, ExportSpec()),
+    )
+    files = []
+    for strength in STRENGTHS:
+        files.append(folder / f"{strength:g}.onnx")
+        files[-1].write_bytes(blended(low, high, strength))
+    return files
+
+
+def _middle(path: Path, scale: int) -> NDArray[np.uint8]:
+    pixels = read_picture(path).pixels
+    top, left = (max(0, (side - _MOST_SIDE) // 2) for side in pixels.shape[:2])
+    return cut(pixels[top : top + _MOST_SIDE, left : left + _MOST_SIDE], scale)
+
+
+@click.command(cls=Script, help=__doc__)
+@click.argument("base", type=click.Path(path_type=Path, exists=True, dir_okay=False))
+@click.argument("trained", type=click.Path(path_type=Path, exists=True, dir_okay=False))
+@click.argument("pictures", nargs=-1, required=True, type=click.Path(path_type=Path, exists=True))
+@click.option("--calibrate", type=click.Path(path_type=Path, exists=True, file_okay=False), help="For int8.")
+@click.option("-o", "--output", required=True, type=click.Path(path_type=Path, file_okay=False))
+def main(base: Path, trained: Path, pictures: tuple[Path, ...], calibrate: Path | None, output: Path) -> None:
+    found = [file for path in pictures for file in (sorted(path.iterdir()) if path.is_dir() else [path])]
+    partner = make_pair(base, trained, [file for file in found if is_picture(file)], output)
+    kept = partner.with_name(partner.name.replace("-restore", ""))
+    for kind, rows in load_weights(partner).restores["strengths"].items():
+        click.echo(f"{kind}: " + ", ".join(f"{quality:g}: {strength:g}" for quality, strength in rows))
+    click.echo(f"block edges above {BLOCK_EDGES:g} count as a JPEG of unknown quality")
+    for spec in (ExportSpec(), ExportSpec(io="float32"), ExportSpec(precision="fp16")):
+        click.echo("\n".join(str(export_onnx(weights, output, spec)) for weights in (kept, partner)))
+    if calibrate is not None:
+        for strength in STRENGTHS[:-1]:
+            spec = ExportSpec(precision="int8", calibration=calibrate, restore=strength)
+            click.echo(export_onnx(kept, output, spec))
+        click.echo(export_onnx(partner, output, ExportSpec(precision="int8", calibration=calibrate)))
+
+
+if __name__ == "__main__":
+    main()

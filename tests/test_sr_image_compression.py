@@ -1,0 +1,152 @@
+"""What a file says of its compression, and the block edges that a JPEG leaves in pixels."""
+
+import io
+import struct
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from benchmarks.lib.paths import EXAMPLES
+from sr.image import open_picture
+from sr.image.compression import LOSSLESS, Compression, block_edges, compression_of
+from sr.network.pair import Restores
+from sr.restoring import BLOCK_EDGES, chosen
+from tests.pairs import STRENGTHS
+
+RESTORES = Restores("", STRENGTHS, {"jpeg": 75.0})
+
+
+@pytest.fixture(scope="module")
+def photograph() -> Image.Image:
+    with Image.open(EXAMPLES[0]) as opened:
+        return opened.convert("RGB")
+
+
+def encoded(image: Image.Image, kind: str, **settings) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, kind, **settings)
+    return buffer.getvalue()
+
+
+def said(data: bytes, name: str) -> Compression:
+    return compression_of(io.BytesIO(data), name)
+
+
+# --- JPEG ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("subsampling", ["4:4:4", "4:2:2", "4:2:0"])
+def test_a_jpeg_states_quality_and_subsampling(photograph, subsampling):
+    small = photograph.resize((48, 32))
+    for quality in (1, 5, 20, 49, 50, 51, 75, 90, 99, 100):
+        for progressive in (False, True):
+            data = encoded(small, "JPEG", quality=quality, subsampling=subsampling, progressive=progressive)
+            assert said(data, "JPEG") == Compression("jpeg", quality, subsampling)
+
+
+def test_a_grey_jpeg_has_no_subsampling(photograph):
+    assert said(encoded(photograph.convert("L"), "JPEG", quality=60), "JPEG") == Compression("jpeg", 60)
+
+
+@pytest.mark.parametrize("quality", [30, 60, 80, 95])
+def test_scaled_tables_of_others_are_near_and_odd_ones_are_named(photograph, quality):
+    known = Image.open(io.BytesIO(encoded(photograph, "JPEG", quality=quality))).quantization
+    near = {
+        number: [max(1, value + (at % 2)) for at, value in enumerate(table)]
+        for number, table in known.items()
+    }
+    found = said(encoded(photograph, "JPEG", qtables=near), "JPEG")
+    assert abs(found.quality - quality) <= 3
+    flat = said(encoded(photograph, "JPEG", qtables=[[20] * 64, [20] * 64]), "JPEG")
+    assert "not libjpeg's" in str(flat)
+    assert flat.quality is not None
+
+
+def test_tables_of_16_bits_are_read(photograph):
+    data = encoded(photograph.convert("L"), "JPEG", quality=50)
+    at = data.index(b"\xff\xdb")
+    (length,) = struct.unpack_from(">H", data, at + 2)
+    table = data[at + 5 : at + 2 + length]
+    wide = b"\xff\xdb" + struct.pack(">HB", 2 + 1 + 128, 0x10) + b"".join(bytes((0, each)) for each in table)
+    assert said(data[:at] + wide + data[at + 2 + length :], "JPEG").quality == 50
+
+
+def test_a_jpeg_without_tables_is_taken_as_a_usual_one():
+    found = said(b"\xff\xd8\xff\xda", "JPEG")
+    assert found == Compression("jpeg")
+    choice = chosen(RESTORES, found, np.zeros((8, 8, 3), np.uint8))
+    assert choice.strength == RESTORES.strength("jpeg", 75)
+    assert "unknown" in choice.why
+    assert "75" in choice.why
+
+
+# --- WebP ---------------------------------------------------------------------------------------
+
+
+def test_a_lossy_webp_states_its_quantiser(photograph):
+    small = photograph.resize((200, 120))
+    for other in ({}, {"method": 0}, {"exif": b"Exif\0\0MM\0*\0\0\0\x08\0\0\0\0\0\0"}):
+        found = [
+            said(encoded(small, "WEBP", quality=q, **other), "WebP").quality for q in (100, 90, 60, 30, 0)
+        ]
+        assert found == sorted(found)
+        assert found[0] == 0
+        assert found[-1] == 127
+    with_alpha = said(encoded(small.convert("RGBA"), "WEBP", quality=60), "WebP")
+    assert with_alpha.kind == "webp"
+
+
+def test_lossless_files_say_so(photograph):
+    assert said(encoded(photograph, "WEBP", lossless=True, method=0), "WebP") == LOSSLESS
+    assert said(encoded(photograph, "PNG"), "PNG") == LOSSLESS
+
+
+def test_an_avif_is_lossy_of_unknown_quality():
+    assert said(b"", "AVIF") == Compression("avif")
+
+
+# --- damage -------------------------------------------------------------------------------------
+
+
+@given(data=st.data())
+def test_damaged_headers_never_raise(data):
+    image = Image.new("RGB", (24, 16), (9, 99, 200))
+    kind, name = data.draw(st.sampled_from([("JPEG", "JPEG"), ("WEBP", "WebP")]))
+    content = bytearray(encoded(image, kind, quality=60))
+    for _ in range(data.draw(st.integers(0, 8))):
+        content[data.draw(st.integers(0, min(len(content), 400) - 1))] = data.draw(st.integers(0, 255))
+    cut = data.draw(st.integers(0, len(content)))
+    assert isinstance(str(said(bytes(content[:cut]), name)), str)
+
+
+# --- block edges --------------------------------------------------------------------------------
+
+
+def test_a_photograph_has_no_block_edges_and_its_jpeg_does(photograph):
+    clean = np.asarray(photograph)
+    assert block_edges(clean) < BLOCK_EDGES / 2
+    for left in (0, 3):  # a crop moves the blocks
+        with Image.open(io.BytesIO(encoded(photograph, "JPEG", quality=30))) as opened:
+            damaged = np.asarray(opened.convert("RGB"))[left + 1 :, left:]
+        assert block_edges(damaged) > BLOCK_EDGES
+        deep = damaged.astype(np.uint16) * 257
+        assert block_edges(deep) == pytest.approx(block_edges(damaged), abs=1e-3)
+        assert chosen(RESTORES, LOSSLESS, damaged).strength == 0.75
+    assert chosen(RESTORES, LOSSLESS, clean).strength == 0
+
+
+@pytest.mark.parametrize("size", [(1, 1), (8, 8), (300, 5)])
+def test_small_and_flat_pictures_have_none(size):
+    assert block_edges(np.full((*size, 3), 77, np.uint8)) == 0
+    assert block_edges(np.full((200, 200), 77, np.uint8)) == 0
+
+
+def test_frames_of_an_animation_are_not_searched(photograph, tmp_path):
+    frames = [photograph.crop((at, 0, at + 80, 60)).quantize(64) for at in (0, 8)]
+    frames[0].save(tmp_path / "a.gif", save_all=True, append_images=frames[1:])
+    for frame in open_picture(tmp_path / "a.gif").frames():
+        assert frame.picture.compression != LOSSLESS
+        assert chosen(RESTORES, frame.picture.compression, frame.picture.pixels).strength == 0
