@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 import select
+import signal
 import struct
 import subprocess
 import sys
@@ -37,6 +38,7 @@ class Terminal:
             stdout=terminal if stdout is None else stdout,
             stderr=terminal,
             start_new_session=True,
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # ignored below some shells
         )
         os.close(terminal)
 

@@ -8,7 +8,7 @@ import pytest
 pytest.importorskip("openvino")
 
 from sr.backends import BackendRequest, open_backend
-from sr.backends.openvino import IN_FLIGHT, OpenVinoBackend
+from sr.backends.openvino import IN_FLIGHT, OpenVinoBackend, load_openvino
 from sr.backends.ort import OrtBackend
 from sr.errors import BackendError, MissingExtraError, ModelError
 from sr.image import read_picture
@@ -22,9 +22,7 @@ PRECISIONS: tuple[Precision, ...] = ("fp32", "bf16", "int8")
 
 
 def has_bf16() -> bool:
-    import openvino
-
-    return "BF16" in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    return "BF16" in load_openvino().Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
 
 
 @pytest.fixture(scope="module")

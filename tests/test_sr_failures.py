@@ -165,6 +165,7 @@ def test_what_may_not_be_read_is_counted_for_training_too(folder):
     assert result.stdout.strip() == f"3 { ({UNREADABLE: 1, UNLISTED: 1}) }", result.stderr
 
 
+@pytest.mark.slow
 @linux
 def test_results_that_cannot_be_printed(folder):
     for option in ((), ("--json",)):
@@ -206,6 +207,7 @@ def test_files_that_are_not_pictures_are_named_and_the_others_upscaled(folder, t
         assert alone.stderr.startswith(f"Error: {folder}/{name}.png: ")
 
 
+@pytest.mark.slow
 def test_names_of_all_kinds(folder, tmp_path):
     content = (folder / "0.png").read_bytes()
     longest = "ü" * 125 + "x.png"  # 255 bytes
@@ -240,6 +242,7 @@ def test_names_of_all_kinds(folder, tmp_path):
     }
 
 
+@pytest.mark.slow
 @linux
 def test_names_that_are_not_utf_8(folder):
     strange, damaged = (folder / os.fsdecode(name) for name in (b"caf\xe9.png", b"damaged \xe9.png"))
@@ -285,6 +288,7 @@ def test_inputs_that_vanish_meanwhile(folder):
     assert len(list(folder.with_name("in_x2").glob("*.png"))) == 43 - len(failed)
 
 
+@pytest.mark.slow
 @linux
 def test_an_output_folder_that_is_deleted_meanwhile(folder):
     many(folder, 60)

@@ -269,9 +269,10 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="glibc's allocator")
 def test_kept_memory_is_not_fetched_from_the_kernel_again() -> None:
     run = [sys.executable, "-c", _FAULTS]
     default, kept = (int(subprocess.check_output([*run, how])) for how in ("default", "keep"))
-    assert default > 10 * 256  # pages of 4 KiB: at least one of the tensors anew in each step
+    assert default > 256  # pages of 4 KiB, or larger ones: tensors anew in each step
     assert kept < default / 3  # the heap still grows a little

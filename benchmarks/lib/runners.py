@@ -202,7 +202,9 @@ def openvino_runner(model: Path | bytes, *, precision: str = "fp32") -> Runner:
     """
     if importlib.util.find_spec("openvino") is None:
         raise BackendError("OpenVINO is not installed: pip install openvino")
-    import openvino
+    from sr.backends.openvino import load_openvino
+
+    openvino = load_openvino()
 
     core = openvino.Core()
     hints = {"PERFORMANCE_HINT": "LATENCY"}
