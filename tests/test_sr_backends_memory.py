@@ -35,6 +35,7 @@ with Upscaler(scale=2, backend=backend, tile=640) as upscaler:
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="needs Linux")
 @pytest.mark.parametrize(("backend", "package"), [("onnx", "onnxruntime"), ("openvino", "openvino")])
 def test_smaller_tiles_follow_where_memory_runs_out(backend: str, package: str) -> None:
