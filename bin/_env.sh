@@ -98,7 +98,9 @@ install_now() {
     if [ "$1" = dev ]; then
         # The version that the project is developed with; an installed torch is kept.
         "$venv/bin/python" -c 'import torch' 2>/dev/null || pip_install torch==2.13.0
-        pip_install --editable "${root}[dev]"
+        # spandrel needs torchvision, whose newest release would bring another torch along.
+        kept=$("$venv/bin/python" -c 'import importlib.metadata as m; print(m.version("torch"))')
+        pip_install --editable "${root}[dev]" "torch==$kept"
     else
         pip_install --editable "$root"
     fi

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from deploy.card import model_card
 from deploy.fold import fold
+from deploy.foreign import is_others, onnx_from_others
 from deploy.freezing import NOTABLE_LOSS_DB, freezing_cost
 from deploy.quantize import calibration_pictures, quantized
 from sr.errors import ModelError
@@ -101,6 +102,7 @@ def export_files(
     *,
     note: Note = _ignore,
     cards: bool = False,
+    progress: Callable[[str, float], None] | None = None,
 ) -> Iterator[Path]:
     """Export the requested scales, or all available ones; yield each path once it is written.
 
@@ -111,13 +113,14 @@ def export_files(
         spec: kind of file.
         note: called with each remark for the user.
         cards: write a model card beside each file, with the suffix `.md`.
+        progress: called with phase and share done while a network of another program is probed.
 
     Raises:
         ModelError: the weights are missing, damaged, or have another scale.
         OSError: a file cannot be written.
     """
     for weights in _weights_files(name, scales):
-        path = export_onnx(weights, out_dir, spec, note=note)
+        path = export_onnx(weights, out_dir, spec, note=note, progress=progress)
         if cards:
             properties = {entry.key: entry.value for entry in onnx.load(path).metadata_props}
             descriptor = ModelDescriptor.from_properties(properties, source=str(path))
@@ -130,13 +133,25 @@ def _weights_files(name: str, scales: Sequence[int]) -> Iterator[Path]:
     if name in PRESETS:
         yield from (shipped_weights(scale=scale, preset=name) for scale in scales or shipped_scales(name))
         return
+    if is_others(Path(name)):
+        if scales:
+            raise ModelError(f"{name}: has a scale of its own; drop --scale")
+        yield Path(name)
+        return
     has = load_weights(name).config.scale
     if any(scale != has for scale in scales):
         raise ModelError(f"{name}: holds weights for scale {has}, not {', '.join(map(str, scales))}")
     yield Path(name)
 
 
-def export_onnx(weights_path: Path, out_dir: Path, spec: ExportSpec, *, note: Note = _ignore) -> Path:
+def export_onnx(
+    weights_path: Path,
+    out_dir: Path,
+    spec: ExportSpec,
+    *,
+    note: Note = _ignore,
+    progress: Callable[[str, float], None] | None = None,
+) -> Path:
     """Export one file and check it; return its path.
 
     Args:
@@ -144,11 +159,14 @@ def export_onnx(weights_path: Path, out_dir: Path, spec: ExportSpec, *, note: No
         out_dir: folder; created if missing.
         spec: kind of file.
         note: called with each remark for the user, e.g. what freezing the attention cost.
+        progress: called with phase and share done while a network of another program is probed.
 
     Raises:
         ModelError: the weights cannot be read, or do not allow `spec`.
         OSError: the file cannot be written.
     """
+    if is_others(weights_path):
+        return _export_others(weights_path, out_dir, spec, progress)
     weights = restored_weights(weights_path, spec.restore)
     model = onnx_from_weights(weights, spec)
     if spec.attention == "frozen" and weights.config.attention == "dynamic":
@@ -169,6 +187,28 @@ def export_onnx(weights_path: Path, out_dir: Path, spec: ExportSpec, *, note: No
     with atomic_write(path) as temporary:
         temporary.write_bytes(model.SerializeToString())
     return path
+
+
+def _export_others(
+    path: Path, out_dir: Path, spec: ExportSpec, progress: Callable[[str, float], None] | None
+) -> Path:
+    """Write a network of another program as a file of ours.
+
+    Raises:
+        ModelError: the network is refused, or the file cannot have `spec`.
+    """
+    if spec.attention != "frozen" or spec.data_note is not None:
+        raise ModelError(f"{path}: --attention and --data-note are for networks that srup trained")
+    model, described = onnx_from_others(
+        path, precision=spec.precision, io=spec.io, licence=spec.licence, progress=progress
+    )
+    out_dir.mkdir(parents=True, exist_ok=True)
+    out = out_dir / onnx_name(
+        preset=path.stem, scale=described.scale, precision=described.precision, io=spec.io, attention=""
+    )
+    with atomic_write(out) as temporary:
+        temporary.write_bytes(model.SerializeToString())
+    return out
 
 
 def onnx_from_weights(weights: Weights, spec: ExportSpec) -> onnx.ModelProto:

@@ -122,6 +122,11 @@ def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         (tmp_path / name).parent.mkdir(parents=True)
         patches.save(tmp_path / name)
     write_network(tmp_path / "4x_foo.onnx", Convention(scale=4))
+    write_network(tmp_path / "1x_dejpeg.onnx", Convention(scale=1))
+    if importlib.util.find_spec("spandrel") is not None:
+        from tests.architectures import write_weights
+
+        write_weights(tmp_path / "4x_foo.pth", "Compact")
     monkeypatch.chdir(tmp_path)
     for variable in ("XDG_CACHE_HOME", "HOME", "LOCALAPPDATA"):  # for engines
         monkeypatch.setenv(variable, str(tmp_path / "cache"))
@@ -133,6 +138,8 @@ def run(command: Command) -> None:
     """Run a command line, in this process if it is one `srup` and nothing else."""
     if "--trt-rtx" in command.words and importlib.util.find_spec("tensorrt_rtx") is None:
         return  # there is none for macOS
+    if "4x_foo.pth" in command.words and not Path("4x_foo.pth").exists():
+        return  # the extra `models` is not installed
     if command.words[0] == "srup":
         result = CliRunner().invoke(main, command.srup)
         assert result.exit_code == 0, f"{line_of(command)}\n{result.output}"
@@ -148,7 +155,7 @@ MADE = {
     "docs/upscale.md": ["small.avif", "out/a_x2.webp", "large.png", "map_x4.tif", "holiday_x3/1_x3.jpg"],
     "docs/train.md": ["checkpoints/first/srup_x2_metrics.jsonl", "photographs/drawn/drawn-0011.png"],
     "docs/deploy.md": ["models/small_x3_fp16_uint8.onnx"],
-    "docs/models.md": ["photo_x4.png", "photo_bgr.png"],
+    "docs/models.md": ["photo_x4.png", "photo_bgr.png", "photo_both.png", "models/4x_foo_x4_fp32_uint8.onnx"],
     "docs/serving.md": ["repository/srup_tiled_x2/config.pbtxt"],
 }
 

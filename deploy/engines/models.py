@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from deploy.foreign import is_others
 from sr.backends.ort import read_metadata
 from sr.errors import ModelError, require_extra
 from sr.network.descriptor import Precision
@@ -30,7 +31,7 @@ def engine_models(
         MissingExtraError: weights are to be exported and torch is not installed.
     """
     path = Path(name)
-    if path.suffix == ".onnx":
+    if path.suffix == ".onnx" and not is_others(path):
         has = read_metadata(path).scale
         if any(scale != has for scale in scales):
             raise ModelError(f"{name}: is for scale {has}, not {', '.join(map(str, scales))}")
@@ -41,7 +42,8 @@ def engine_models(
         return [
             (scale, _restored(path, restore, folder)) for scale, path in zip(wanted, shipped, strict=True)
         ]
-    require_extra("torch", "torch", "safetensors", "onnx", "onnxscript", purpose=f"an engine of {name}")
+    if path.suffix != ".onnx":
+        require_extra("torch", "torch", "safetensors", "onnx", "onnxscript", purpose=f"an engine of {name}")
     from deploy.export import ExportSpec, export_files
 
     files = list(

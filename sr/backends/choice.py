@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -33,6 +33,7 @@ def open_backend(name: str, request: BackendRequest) -> Backend:
     """
     if name not in backend_choices():
         raise BackendError(f"there is no backend {name!r}; the backends are {', '.join(backend_choices())}")
+    request = replace(request, model=runnable_model(name, request.model, progress=request.build_progress))
     if name == "auto":
         backend, why = _fastest(request)
     else:
@@ -78,6 +79,24 @@ def open_sixteen_bit_backend(name: str, request: BackendRequest) -> Backend:
     return open_backend(opened, replace(request, model=model, device=device))
 
 
+def runnable_model(
+    backend: str, model: Path | None, *, progress: Callable[[str, float], None] | None = None
+) -> Path | None:
+    """Return the file that a backend runs; weights of another program are converted to ONNX, once.
+
+    Raises:
+        ModelError: they are refused, or cannot be converted.
+        MissingExtraError: the `models` extra is not installed.
+    """
+    from sr.network.foreign.statedict import is_foreign_weights
+
+    if model is None or backend == "torch" or not is_foreign_weights(model):
+        return model
+    from sr.network.foreign.convert import converted
+
+    return converted(model, progress=progress)
+
+
 def model_scale(model: Path, *, stated: Conventions | None = None) -> int:
     """Return the factor by which a model file upscales; no backend is opened.
 
@@ -89,7 +108,7 @@ def model_scale(model: Path, *, stated: Conventions | None = None) -> int:
         ModelError: the file is missing or damaged, or does not upscale pictures.
         MissingExtraError: it holds weights, and the `torch` extra is not installed.
     """
-    torch = BACKENDS["torch"]
+    torch, model = BACKENDS["torch"], runnable_model("auto", model) or model
     if model.suffix not in torch.model_suffixes:
         from sr.backends.ort import read_metadata
 

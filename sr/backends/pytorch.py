@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
+from torch import nn
 
 from sr.backends.base import (
     Backend,
@@ -23,13 +25,22 @@ from sr.memory import available_memory
 from sr.network.checkpoint import descriptor_from_weights
 from sr.network.colour import RGBNet
 from sr.network.deployed import fold, restored_weights
+from sr.network.descriptor import ModelDescriptor
+from sr.network.ends import Conventions
+from sr.network.foreign.statedict import is_foreign_weights
 from sr.network.modelfile import shipped_weights
 
 
 def open_torch(spec: BackendSpec, request: BackendRequest) -> Backend:
-    """Open the requested weights, or the shipped ones."""
+    """Open the requested weights, ours or another program's, or the shipped ones."""
     weights = request.model or shipped_weights(scale=request.scale)
-    return TorchBackend(weights, device=request.device, restore=request.restore)
+    return TorchBackend(
+        weights,
+        device=request.device,
+        restore=request.restore,
+        stated=request.conventions,
+        progress=request.build_progress,
+    )
 
 
 def gpu_problem() -> str:
@@ -40,15 +51,28 @@ def gpu_problem() -> str:
 
 
 class TorchBackend(Backend):
-    """Trained weights on PyTorch, folded, float32, channels last."""
+    """Trained weights on PyTorch, float32, channels last; networks of ours are folded."""
 
-    def __init__(self, weights: Path, *, device: str, restore: float = 0.0) -> None:
-        """Load `weights` (safetensors) onto `device`: "cpu", "cuda", or a GPU by its number.
+    def __init__(
+        self,
+        weights: Path,
+        *,
+        device: str,
+        restore: float = 0.0,
+        stated: Conventions | None = None,
+        progress: Callable[[str, float], None] | None = None,
+    ) -> None:
+        """Load `weights` onto `device`: "cpu", "cuda", or a GPU by its number.
 
-        With `restore` above 0 the file has a partner, and the network is that between the two.
+        Args:
+            weights: safetensors of ours, or a file of another program.
+            device: as above.
+            restore: above 0 the file has a partner, and the network is that between the two.
+            stated: conventions of another program's network, where they are not to be found out.
+            progress: called with phase and share done while such a network is probed.
 
         Raises:
-            ModelError: the weights are missing, damaged or not ours.
+            ModelError: the weights are missing, damaged, refused or of an unknown architecture.
             BackendError: there is no such device.
         """
         gpus = gpu_indices(device)
@@ -56,11 +80,12 @@ class TorchBackend(Backend):
             raise BackendError("PyTorch sees no CUDA device; use --device cpu, or see srup info")
         if gpus and gpus[0] >= torch.cuda.device_count():
             raise BackendError(f"there is no GPU {gpus[0]}; PyTorch sees {torch.cuda.device_count()}")
-        loaded = restored_weights(weights, restore)
         self._device = torch.device(f"cuda:{gpus[0]}" if gpus else "cpu")
-        self._model = RGBNet(fold(loaded.build())).to(self._device)
+        foreign = is_foreign_weights(weights)
+        network, model = _foreign(weights, stated, progress) if foreign else _own(weights, restore)
+        self._model = network.to(self._device)
         self._model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stubs lack it
-        model = descriptor_from_weights(loaded)
+        self._ends = model.ends
         self.info = BackendInfo(
             name="torch",
             device=_describe(self._device),
@@ -68,6 +93,7 @@ class TorchBackend(Backend):
             default_tile=default_tile(model.scale) if gpus else tile_within(available_memory(), model),
             default_batch=4 if gpus else 1,
             constant_tiles=bool(gpus),
+            max_batch=model.ends.batch,
             sixteen_bit=True,
         )
 
@@ -77,7 +103,7 @@ class TorchBackend(Backend):
             try:
                 # Inside the loop, because a generator must not leave them on. float32 is promised: no TF32.
                 with torch.inference_mode(), torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
-                    result = self._run(batch)
+                    result = self._run(batch) if self.info.model.ours else self._run_foreign(batch)
             except (RuntimeError, MemoryError) as error:
                 failure = self.failure("PyTorch", error, batch.shape)
                 if isinstance(failure, OutOfDeviceMemoryError) and self._device.type == "cuda":
@@ -95,6 +121,15 @@ class TorchBackend(Backend):
             return levels.to(torch.uint8).contiguous().cpu().numpy()
         return levels.contiguous().cpu().numpy().astype(np.uint16)
 
+    def _run_foreign(self, batch: Batch) -> Batch:
+        """Run a batch through a network with conventions of its own."""
+
+        def run(part: NDArray) -> NDArray:
+            return self._model(torch.from_numpy(part).to(self._device)).cpu().numpy()
+
+        result = self._ends.in_batches(run, self._ends.tensor_from_batch(batch))
+        return self._ends.batch_from_tensor(result, batch.dtype)
+
     def close(self) -> None:
         """Free the network."""
         del self._model
@@ -105,3 +140,20 @@ def _describe(device: torch.device) -> str:
         return f"GPU {device.index} {torch.cuda.get_device_name(device)}"
     threads = torch.get_num_threads()
     return f"CPU, {threads} thread{'s' * (threads != 1)}"
+
+
+def _own(weights: Path, restore: float) -> tuple[nn.Module, ModelDescriptor]:
+    """Load weights of ours, folded."""
+    loaded = restored_weights(weights, restore)
+    return RGBNet(fold(loaded.build())), descriptor_from_weights(loaded)
+
+
+def _foreign(
+    weights: Path, stated: Conventions | None, progress: Callable[[str, float], None] | None
+) -> tuple[nn.Module, ModelDescriptor]:
+    """Load weights of another program, after small runs of them in a process of its own."""
+    from sr.network.foreign.describe import foreign_descriptor
+    from sr.network.foreign.torchnet import load_network
+
+    model = foreign_descriptor(weights, stated=stated, progress=progress)
+    return load_network(weights).module, model

@@ -10,6 +10,7 @@ from sr.cli import options, options_engine
 from sr.cli.export_request import ExportRequest
 from sr.cli.export_triton import export_repository, serving
 from sr.cli.help import GroupedCommand
+from sr.cli.progress import phase_lines
 from sr.errors import require_extra
 
 GROUPS = {
@@ -41,8 +42,8 @@ EXAMPLES = (
     default="small",
     show_default=True,
     metavar="CKPT|PRESET",
-    help="A .safetensors file, or a preset whose shipped weights to use; for engines and Triton also an ONNX "
-    "file.",
+    help="A .safetensors file, a preset whose shipped weights to use, or another program's network (ONNX, "
+    ".pth, .safetensors); for engines and Triton also an ONNX file of srup.",
 )
 @options.scales
 @click.option(
@@ -130,7 +131,9 @@ def _export_onnx(request: ExportRequest) -> None:
         request.restore,
     )
     folder = request.output or Path()
-    for path in export_files(request.weights, request.scales, folder, spec, note=_note, cards=True):
+    for path in export_files(
+        request.weights, request.scales, folder, spec, note=_note, cards=True, progress=phase_lines()
+    ):
         click.echo(f"{path}  {path.stat().st_size / 1e6:.2f} MB")
 
 

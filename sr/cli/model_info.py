@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from sr.backends.choice import runnable_model
 from sr.backends.specs import model_suffixes
 from sr.cli.progress import phase_lines
 from sr.errors import require_extra
@@ -116,9 +117,10 @@ def _training_rows(training: dict[str, Any]) -> Iterator[tuple[str, Any]]:
 def _described(name: str, scale: int | None) -> Iterator[tuple[ModelDescriptor, Path | None]]:
     """Yield the description of each model, and its file if it has one."""
     path = Path(name)
+    path = runnable_model("auto", path, progress=phase_lines()) or path
     if path.suffix == ".onnx":
         yield _onnx_metadata(path), path
-    elif path.suffix in (".safetensors", ".pt"):
+    elif path.suffix in (".safetensors", ".pth", ".pt"):
         require_extra("torch", "torch", "safetensors", purpose=f"describing {name}")
         from sr.network.checkpoint import descriptor_from_weights, load_weights
 

@@ -97,6 +97,13 @@ model = click.option(
     type=click.Path(path_type=Path),
     help=models_help(),
 )
+models = click.option(
+    "--model",
+    "models",
+    type=click.Path(path_type=Path),
+    multiple=True,
+    help=f"{models_help()} Several are run one after the other.",
+)
 conventions = together(
     click.option(
         "--model-range",

@@ -70,11 +70,12 @@ def plan_run(request: UpscaleRequest) -> PlannedRun:
     request.check()
     check_streams(request)
     check_inputs(request.files)
-    if request.model is not None:
-        check_model_file(request.model, model_suffixes())
-        _probe(request.model, _conventions(request))
-    elif _conventions(request) is not None:
-        raise click.UsageError("--model-range and --model-order need --model")
+    if _conventions(request) is not None and len(request.models) != 1:
+        raise click.UsageError("--model-range and --model-order need one --model")
+    for model in request.models:
+        check_model_file(model, model_suffixes())
+    for model in request.models:
+        _probe(model, request.backend, _conventions(request))
     if request.compare is not None:
         check_page(request.compare, overwrite=request.overwrite)
     with image_error_is_wrong_usage():
@@ -84,7 +85,7 @@ def plan_run(request: UpscaleRequest) -> PlannedRun:
         size=request.size,
         long_side=request.long_side,
         linear=request.linear,
-        model=request.model,
+        models=request.models,
         conventions=_conventions(request),
         restore=request.restore,
     )
@@ -108,14 +109,18 @@ def _conventions(request: UpscaleRequest) -> Conventions | None:
     return Conventions(request.model_range, request.model_order)
 
 
-def _probe(model: Path, stated: Conventions | None) -> None:
-    """Probe a model of another program now, with progress, so that what follows finds the answers cached."""
+def _probe(model: Path, backend: str, stated: Conventions | None) -> None:
+    """Convert and probe a model of another program now, with progress; later the answers are cached."""
+    from sr.backends.choice import runnable_model
     from sr.network.foreign.describe import foreign_descriptor, is_foreign
+    from sr.network.foreign.statedict import is_foreign_weights
 
-    if is_foreign(model):
-        foreign_descriptor(model, stated=stated, progress=phase_lines())
+    progress = phase_lines()
+    model = runnable_model(backend, model, progress=progress) or model
+    if is_foreign(model) or is_foreign_weights(model):
+        foreign_descriptor(model, stated=stated, progress=progress)
     elif stated is not None:
-        raise click.UsageError("--model-range and --model-order are for ONNX models of other programs")
+        raise click.UsageError("--model-range and --model-order are for models of other programs")
 
 
 def open_planned(planned: PlannedRun, opener: Opener | None) -> UpscalerSetup:

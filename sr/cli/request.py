@@ -37,7 +37,7 @@ class UpscaleRequest:
     tile: int | None
     halo: int | None
     batch: int | None
-    model: Path | None
+    models: tuple[Path, ...]
     model_range: tuple[float, float] | None
     model_order: Literal["RGB", "BGR"] | None
     restore: float | Literal["auto"] | None

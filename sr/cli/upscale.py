@@ -34,7 +34,7 @@ GROUPS = {
     "Folders": ("skip_existing", "suffix", "include", "exclude", "dry_run", "as_json"),
     "Very many files": ("shard", "files_from", "nul", "failures", "max_failures", "ray"),
     "Computation": (
-        *("model", "model_range", "model_order", "restore", "precision", "device", "tile", "halo", "batch"),
+        *("models", "model_range", "model_order", "restore", "precision", "device", "tile", "halo", "batch"),
         *("low_memory", "max_pixels", "engine_dir"),
     ),
 }
@@ -85,7 +85,7 @@ def _failure_limit(text: str) -> FailureLimit:
 @options.precision
 @options.device
 @options.tiles
-@options.model
+@options.models
 @options.conventions
 @options.restore
 @options.format_

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Self, Unpack
 
 from sr.backends.base import BackendInfo
 from sr.errors import BackendError
 from sr.jobs.upscaler import Capabilities, PictureUpscaler
-from sr.sized import SizedUpscaler, UpscalerSettings, Upscaling
+from sr.sized import ChainedUpscaler, SizedUpscaler, UpscalerSettings, Upscaling, opened
 from sr.upscale import Upscaler
 
 
@@ -72,8 +72,11 @@ def open_setup(upscaling: Upscaling, **settings: Unpack[UpscalerSettings]) -> Up
     """
     if upscaling.request is None:
         scale = None if upscaling.scale is None else int(upscaling.scale)
-        return _single(Upscaler(scale=scale, model=upscaling.model, **settings))
-    sized = SizedUpscaler(upscaling.request, linear_light=upscaling.linear, model=upscaling.model, **settings)
+        upscaler = opened(upscaling.models, scale=scale, **settings)
+        return _chained(upscaler) if isinstance(upscaler, ChainedUpscaler) else _single(upscaler)
+    sized = SizedUpscaler(
+        upscaling.request, linear_light=upscaling.linear, models=upscaling.models, **settings
+    )
     remedy = "exact sizes are made in memory; use a factor that one network has (--scale 2, 3 or 4)"
     return UpscalerSetup(
         sized,
@@ -97,6 +100,22 @@ def _single(upscaler: Upscaler) -> UpscalerSetup:
             without_bands="this model looks at whole pictures; use another (--model)",
         ),
         _description(upscaler.label, upscaler.backend.info),
+        warning=upscaler.warning,
+        notes=lambda: [note for backend in upscaler.backends for note in backend.notes],
+        close=upscaler.close,
+    )
+
+
+def _chained(upscaler: ChainedUpscaler) -> UpscalerSetup:
+    """Describe networks that run one after the other."""
+    models = [backend.info.model.name for backend in upscaler.backends]
+    return UpscalerSetup(
+        upscaler,
+        Capabilities(
+            without_bands="several models are run in memory; use one after the other, with --low-memory",
+            working_bytes=upscaler.working_bytes,
+        ),
+        replace(_description(upscaler.label, upscaler.backend.info), model=", then ".join(models)),
         warning=upscaler.warning,
         notes=lambda: [note for backend in upscaler.backends for note in backend.notes],
         close=upscaler.close,

@@ -40,7 +40,7 @@ def check_model_file(path: Path, suffixes: Sequence[str]) -> None:
         )
     if head.startswith((_ZIP, _PICKLE)):
         raise ModelError(
-            f"{name}: a PyTorch checkpoint of another program; export its network to ONNX "
-            "(torch.onnx.export) and give that file"
+            f"{name}: a PyTorch checkpoint by its content, but not by its name; rename it to .pth, or export "
+            "its network to ONNX (torch.onnx.export) and give that file"
         )
     raise ModelError(f"{name}: not a model file; give one of {', '.join(suffixes)}")

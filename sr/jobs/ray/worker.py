@@ -45,7 +45,7 @@ class WorkerPlan:
 
     def portable(self) -> WorkerPlan:
         """Return a plan with absolute paths, and without callbacks of this process."""
-        model, engine_dir = self.upscaling.model, self.settings.get("engine_dir")
+        models, engine_dir = self.upscaling.models, self.settings.get("engine_dir")
         settings: UpscalerSettings = {
             **self.settings,
             "engine_dir": engine_dir and engine_dir.absolute(),
@@ -53,7 +53,7 @@ class WorkerPlan:
         }
         return replace(
             self,
-            upscaling=replace(self.upscaling, model=model and model.absolute()),
+            upscaling=replace(self.upscaling, models=tuple(model.absolute() for model in models)),
             settings=settings,
         )
 

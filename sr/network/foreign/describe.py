@@ -8,32 +8,26 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import os
-import subprocess
-import sys
-import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from sr.errors import ModelError
 from sr.files import atomic_write
-from sr.memory import available_memory
 from sr.network.descriptor import ModelDescriptor, Precision, is_ours
 from sr.network.ends import Conventions, Ends
+from sr.network.foreign.apart import CrashError, Progress, found_apart
+from sr.network.foreign.cache import cache_folder
 from sr.network.foreign.graph import Graph, check_graph, read_graph
+from sr.network.foreign.statedict import is_foreign_weights
 from sr.network.modelfile import files_digest
 
-Progress = Callable[[str, float], None]
-
 # Of what is cached; a new number makes all files be probed again.
-CACHE_FORMAT = 1
+CACHE_FORMAT = 2
 
 # How long finding the conventions may take, and then each step of measuring the halo.
 _PROBE_SECONDS, _HALO_SECONDS = 600.0, 3600.0
-# ONNX Runtime reserves address space that it does not use.
-_RESERVED_BYTES = 2 * 2**30
 
 # Float32 bytes for each lr pixel where the system does not say how much memory a run took: 64 channels of hr
 # pixels at x4, twice.
@@ -69,7 +63,7 @@ def foreign_descriptor(
     """Describe a file, by small runs unless an earlier description is cached.
 
     Args:
-        path: of an ONNX file.
+        path: of an ONNX file, or of weights, which are run by PyTorch.
         stated: conventions that are not to be found out.
         progress: called with phase and share done.
         cache: folder; None is one in the user's cache folder.
@@ -77,14 +71,19 @@ def foreign_descriptor(
     Raises:
         ModelError: the file is missing, damaged, must not be run, or does not upscale pictures.
     """
-    graph, stated = read_graph(path), stated or Conventions()
-    check_graph(graph, path)
+    graph = Graph() if is_foreign_weights(path) else read_graph(path)
+    if graph.operators:
+        check_graph(graph, path)
+    stated = stated or Conventions()
     digest = files_digest([path, *(path.parent / name for name in graph.external)])
     key = hashlib.sha256(json.dumps([CACHE_FORMAT, digest, asdict(stated)]).encode()).hexdigest()
-    file = (cache or _cache_folder()) / f"{key[:32]}.json"
+    file = (cache or cache_folder()) / f"{key[:32]}.json"
     found = _cached(file)
     if found is None:
-        found = _probe_apart(path, stated, progress)
+        try:
+            found = _probe(path, stated, progress, small=True)
+        except CrashError:  # runtimes divide by the number of windows, which is 0 in tiny pictures
+            found = _probe(path, stated, progress, small=False)
         with contextlib.suppress(OSError):  # without a cache it is probed again next time
             file.parent.mkdir(parents=True, exist_ok=True)
             with atomic_write(file) as temporary:
@@ -92,10 +91,15 @@ def foreign_descriptor(
     return _descriptor(path, graph, digest, found)
 
 
-def _cache_folder() -> Path:
-    import platformdirs
-
-    return Path(platformdirs.user_cache_path("srup")) / "models"
+def _probe(path: Path, stated: Conventions, progress: Progress | None, *, small: bool) -> dict[str, Any]:
+    """Probe a file in a process of its own, also with pictures of a few pixels if `small`."""
+    return found_apart(
+        "sr.network.foreign.child",
+        [json.dumps(asdict(stated) | {"small": small})],
+        path,
+        seconds=(_PROBE_SECONDS, _HALO_SECONDS),
+        progress=progress,
+    )
 
 
 def _cached(file: Path) -> dict[str, Any] | None:
@@ -107,7 +111,7 @@ def _cached(file: Path) -> dict[str, Any] | None:
 
 
 def _descriptor(path: Path, graph: Graph, digest: str, found: dict[str, Any]) -> ModelDescriptor:
-    size, halo = found["ends"]["size"], found["halo"]
+    size, halo, said = found["ends"]["size"], found["halo"], found["metadata"]
     ends = Ends(**{**found["ends"], "size": None if size is None else tuple(size)})
     precision: Precision = "fp16" if ends.dtype == "float16" else "fp32"
     taken = found["bytes_per_px"] or _ASSUMED_BYTES_PER_PX
@@ -124,7 +128,7 @@ def _descriptor(path: Path, graph: Graph, digest: str, found: dict[str, Any]) ->
         tiles_exact=halo["exact"],
         minimum=found["minimum"],
         multiple=max(found["multiple"], halo["multiple"]),
-        licence=graph.metadata.get("license", graph.metadata.get("licence", "")),
+        licence=said.get("license", said.get("licence", "")),
         ours=False,
         notes=tuple(_notes(graph, found)),
     )
@@ -138,71 +142,8 @@ def _notes(graph: Graph, found: dict[str, Any]) -> Iterator[str]:
             f"tiles differ from the whole picture by up to {halo['levels']} of 255 levels: an output pixel "
             f"depends on more of the picture than fits into a tile{names and f' (operators {names})'}"
         )
-    if found["likeness_db"] < _UNLIKE_DB:
+    if found["likeness_db"] < _UNLIKE_DB and "architecture" not in found["metadata"]:  # else they are known
         yield (
             f"the output hardly resembles the input ({found['likeness_db']:.0f} dB): if pictures look wrong, "
             "state the convention (--model-range, --model-order)"
         )
-
-
-def _probe_apart(path: Path, stated: Conventions, progress: Progress | None) -> dict[str, Any]:
-    """Probe in a process of its own; return what it found.
-
-    Raises:
-        ModelError: it found that the file does not upscale pictures, took too long, or died.
-    """
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(each or os.curdir for each in sys.path)}
-    memory = available_memory() + _RESERVED_BYTES
-    command = [
-        sys.executable,
-        "-m",
-        "sr.network.foreign.child",
-        str(path),
-        str(memory),
-        json.dumps(asdict(stated)),
-    ]
-    with subprocess.Popen(
-        command,
-        env=environment,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        text=True,
-    ) as child:
-        assert child.stdout is not None
-        late = threading.Event()
-        timer = _killer(child, late, _PROBE_SECONDS)
-        try:
-            for line in child.stdout:
-                record = json.loads(line)
-                if "probed" in record:
-                    found: dict[str, Any] = record["probed"]
-                    return found
-                if "error" in record:
-                    where = "" if str(path) in record["error"] else f"{path}: "
-                    raise ModelError(f"{where}{record['error']}")
-                timer.cancel()
-                timer = _killer(child, late, _HALO_SECONDS)
-                if progress is not None:
-                    progress(f"{path.name}: {record['phase']}", record["share"])
-        finally:
-            timer.cancel()
-            if child.poll() is None:
-                child.kill()
-    if late.is_set():
-        raise ModelError(f"{path}: refused, small pictures take it too long")
-    raise ModelError(
-        f"{path}: refused, it crashes ONNX Runtime or needs more memory than is available "
-        f"({available_memory() / 2**20:,.0f} MiB) for small pictures"
-    )
-
-
-def _killer(child: subprocess.Popen[str], late: threading.Event, seconds: float) -> threading.Timer:
-    def kill() -> None:
-        late.set()
-        child.kill()
-
-    timer = threading.Timer(seconds, kill)
-    timer.daemon = True
-    timer.start()
-    return timer

@@ -6,6 +6,7 @@ A crop differs from the whole picture near its edges, where context is missing. 
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -15,7 +16,7 @@ from numpy.typing import NDArray
 from sr.errors import ModelError
 from sr.network.content import contents
 from sr.network.foreign.probe import Probed
-from sr.network.foreign.session import ForeignSession
+from sr.network.foreign.session import PictureSession
 from sr.tiling import MIN_HALOS_PER_TILE
 
 # The tiling contract: no value is off by more than a level, and at most this share of them is off at all.
@@ -33,6 +34,9 @@ _COARSEST = 16
 _MARGIN = 1.25
 # Where no halo makes tiles exact: what other tools overlap by at most.
 _WITHOUT_HALO = 32
+
+# What all stages may take with a picture for each kind of content, by the time of a picture of this side.
+_PATIENCE_SECONDS, _TIMED_PX = 60.0, 32
 
 Progress = Callable[[str, float], None]
 
@@ -76,7 +80,7 @@ class Depth:
         return self.levels <= MAX_LEVELS and self.differing <= max(1, MAX_SHARE * self.values)
 
 
-def measure_halo(session: ForeignSession, probed: Probed, progress: Progress) -> Halo:
+def measure_halo(session: PictureSession, probed: Probed, progress: Progress) -> Halo:
     """Measure the halo of a network.
 
     Raises:
@@ -85,21 +89,44 @@ def measure_halo(session: ForeignSession, probed: Probed, progress: Progress) ->
     if probed.ends.size is not None:
         return _of_fixed_size(session, probed, progress)
     levels, largest = 0, 0
+    costly = _costly(session, probed)
     for stage, (side, crop) in enumerate(_STAGES):
         if crop < probed.minimum:
             continue
-        progress(f"measuring how far tiles must overlap, pictures of {side} px", stage / len(_STAGES))
-        pictures = _Pictures(session, probed, side=side, crop=crop)
-        profile, largest = pictures.profile(_COARSEST), side**2
-        halo = _smallest(profile)
-        if halo is not None and halo <= crop // 2 - _INNERMOST:
-            multiple, profile = _finest(pictures, probed.multiple, profile)
-            halo = _smallest(profile) or 0
-            return Halo(_rounded(halo, multiple), True, multiple, profile[halo].levels, largest)
-        levels = profile[min(_WITHOUT_HALO, len(profile) - 1)].levels
+
+        def shown(part: float, phase: str = f"pictures of {side} px", stage: int = stage) -> None:
+            progress(f"measuring how far tiles must overlap, {phase}", (stage + part) / len(_STAGES))
+
+        pictures = _Pictures(session, probed, side=side, crop=crop, joined=costly, progress=shown)
+        largest = side**2
+        for multiple in _multiples(probed.multiple):
+            profile = pictures.profile(multiple)
+            halo = _smallest(profile)
+            if halo is not None and halo <= crop // 2 - _INNERMOST:
+                if multiple == _COARSEST and multiple != probed.multiple:
+                    multiple, profile = _finest(pictures, probed.multiple, profile)
+                    halo = _smallest(profile) or 0
+                return Halo(_rounded(halo, multiple), True, multiple, profile[halo].levels, largest)
+            levels = profile[min(_WITHOUT_HALO, len(profile) - 1)].levels
     if not largest:
         raise ModelError(f"needs pictures of {probed.minimum} px and more, which are too large to measure it")
     return Halo(_WITHOUT_HALO, False, probed.multiple, levels, largest)
+
+
+def _multiples(least: int) -> list[int]:
+    """Return at which positions crops begin: anywhere, and, if tiles do not match there, on a coarse grid."""
+    return list(dict.fromkeys([least, max(_COARSEST, least)]))
+
+
+def _costly(session: PictureSession, probed: Probed) -> bool:
+    """Say whether four pictures of each size would take too long: then one has a quarter of each kind."""
+    side = -(-max(_TIMED_PX, probed.minimum) // probed.multiple) * probed.multiple
+    picture = np.zeros((side, side, 3), np.uint8)
+    session.upscaled(probed.ends, picture)  # the first run of a shape takes longer
+    start = time.perf_counter()
+    session.upscaled(probed.ends, picture)
+    px = sum(len(contents(height=8, width=8)) * (whole**2 + crop**2) for whole, crop in _STAGES)
+    return (time.perf_counter() - start) / side**2 * px > _PATIENCE_SECONDS
 
 
 def _finest(pictures: _Pictures, least: int, coarse: list[Depth]) -> tuple[int, list[Depth]]:
@@ -107,8 +134,8 @@ def _finest(pictures: _Pictures, least: int, coarse: list[Depth]) -> tuple[int, 
 
     Where a network takes pixels of its input in groups, tiles must begin where a group begins.
     """
-    for multiple in (1, 2, 4, 8):
-        if multiple < least:
+    for multiple in (2, 4, 8):
+        if multiple <= least:
             continue
         profile = pictures.profile(multiple)
         halo = _smallest(profile)
@@ -125,10 +152,24 @@ def _rounded(halo: int, multiple: int) -> int:
 class _Pictures:
     """Pictures of each kind of content, and what the network makes of them as a whole."""
 
-    def __init__(self, session: ForeignSession, probed: Probed, *, side: int, crop: int) -> None:
+    def __init__(
+        self,
+        session: PictureSession,
+        probed: Probed,
+        *,
+        side: int,
+        crop: int,
+        joined: bool,
+        progress: Callable[[float], None],
+    ) -> None:
         self._session, self._probed, self.crop = session, probed, crop
-        self._pictures = list(contents(height=side, width=side).values())
-        self._wholes = [session.upscaled(probed.ends, picture) for picture in self._pictures]
+        kinds = list(contents(height=side, width=side).values())
+        self._pictures = [_quarters(kinds)] if joined else kinds
+        self._wholes = []
+        for done, picture in enumerate(self._pictures):
+            progress(done / (len(self._pictures) + 1))
+            self._wholes.append(session.upscaled(probed.ends, picture))
+        progress(len(self._pictures) / (len(self._pictures) + 1))
 
     def profile(self, multiple: int) -> list[Depth]:
         """Compare crops that begin at an odd number of multiples, or at a multiple of 16, with the whole."""
@@ -142,7 +183,17 @@ class _Pictures:
         return _by_depth(found, scale)
 
 
-def _of_fixed_size(session: ForeignSession, probed: Probed, progress: Progress) -> Halo:
+def _quarters(pictures: list[NDArray[np.uint8]]) -> NDArray[np.uint8]:
+    """Return one picture, each quarter of which is from another one."""
+    height, width = (side // 2 for side in pictures[0].shape[:2])
+    joined = pictures[0].copy()
+    joined[:height, width:] = pictures[1][:height, width:]
+    joined[height:, :width] = pictures[2][height:, :width]
+    joined[height:, width:] = pictures[3][height:, width:]
+    return joined
+
+
+def _of_fixed_size(session: PictureSession, probed: Probed, progress: Progress) -> Halo:
     """Compare two crops that overlap: the network takes no larger picture."""
     assert probed.ends.size is not None
     height, width = probed.ends.size

@@ -6,7 +6,7 @@ Nothing is taken from names. What a run cannot tell apart counts as the usual co
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -17,7 +17,7 @@ from sr.errors import ModelError
 from sr.network.content import contents
 from sr.network.ends import Conventions, Ends, Order, TensorType
 from sr.network.foreign.graph import Graph
-from sr.network.foreign.session import ForeignSession
+from sr.network.foreign.session import PictureSession
 
 _TYPES: dict[int, TensorType] = {1: "float32", 2: "uint8", 10: "float16"}  # onnx.proto3, TensorProto.DataType
 _LARGEST_SCALE = 16
@@ -28,9 +28,13 @@ _BASE = 32  # side of pictures; small ones keep large networks quick
 # Sides tried in turn for networks that need larger pictures.
 _BASES = (32, 64, 128, 256)
 
+ORDERS: tuple[Order, ...] = ("RGB", "BGR")
 RANGES = ((0.0, 1.0), (0.0, 255.0), (-1.0, 1.0))  # the usual one first
-# A less usual convention must leave less than this part of the error that a more usual one leaves.
-_MUCH_BETTER = 0.5
+# A less usual convention must leave less than this part of the error that a more usual one leaves. Strokes
+# on white tell ranges apart: over Real-ESRGAN's networks a wrong -1 to 1 leaves 1.5 times the error or more,
+# the right one at most 0.52 of it. The order shows only in networks that treat colours very differently.
+_BETTER_RANGE, _BETTER_ORDER = 0.7, 0.5
+_WARM = (1.0, 0.8, 0.5)  # factors of red, green and blue
 # Flat pictures far outside all ranges show where a network clips.
 _FAR_BELOW, _FAR_ABOVE = -300.0, 600.0
 _CLIPPED_WITHIN = 0.05  # of a range
@@ -55,17 +59,50 @@ class Probed:
     likeness_db: float
 
 
-def probe(session: ForeignSession, graph: Graph, path: Path, stated: Conventions) -> Probed:
+@dataclass(frozen=True)
+class Said:
+    """What the metadata of a file say; `sr.network.foreign.torchnet` writes them into what it converts."""
+
+    value_range: tuple[float, float] | None = None
+    order: Order | None = None
+    minimum: int = 1
+    multiple: int = 1
+
+    @staticmethod
+    def of(metadata: Mapping[str, str]) -> Said:
+        """Read metadata; what does not read is as if it were not there."""
+        order: Order | None = next((each for each in ORDERS if metadata.get("order") == each), None)
+        counts = {
+            name: int(text)
+            for name in ("minimum", "multiple")
+            if (text := metadata.get(name, "")).isdecimal() and 0 < int(text) <= _BASES[-1]
+        }
+        known = metadata.get("range") == "0..1"
+        return Said(value_range=RANGES[0] if known else None, order=order, **counts)
+
+
+def probe(session: PictureSession, path: Path, stated: Conventions, *, small: bool = True) -> Probed:
     """Find the conventions of a file.
+
+    Args:
+        session: of the file.
+        path: of the file, for messages.
+        stated: conventions that are not to be found out.
+        small: find the smallest picture that the network takes; else pictures are as large as in other runs.
 
     Raises:
         ModelError: it does not map one image to one larger one.
     """
-    fitting = None
+    fitting, said = None, Said.of(session.graph.metadata)
+    stated = Conventions(stated.value_range or said.value_range, stated.order or said.order)
     reason = ""
-    for ends in _layouts(graph, path):
+    for ends in _layouts(session.graph, path):
         try:
-            fitting = _sizes(session, ends)
+            fitting = _sizes(session, ends, said.multiple)
+            if fitting.minimum == 1 and ends.size is None:
+                least = max(said.minimum, fitting.multiple)
+                smallest = _smallest(session, fitting, least) if small else _BASE
+                fitting = replace(fitting, minimum=smallest)
             break
         except ModelError as error:
             reason = reason or str(error)
@@ -73,7 +110,7 @@ def probe(session: ForeignSession, graph: Graph, path: Path, stated: Conventions
         raise ModelError(f"{path}: does not upscale a picture when run: {reason}")
     fitting = replace(fitting, ends=_with_batches(session, fitting))
     fitting = replace(fitting, ends=_with_colours(session, fitting, stated))
-    off = _error(session, fitting, fitting.ends)
+    off = _error(session, fitting.ends, fitting.scale, _picture(fitting))
     return replace(fitting, likeness_db=round(-20 * math.log10(max(off, 1e-5)), 1))
 
 
@@ -104,7 +141,7 @@ def _layouts(graph: Graph, path: Path) -> Iterator[Ends]:
         raise ModelError(f"{path}: takes four channels (RGBA), need three or one")
 
 
-def _run_sides(session: ForeignSession, ends: Ends, height: int, width: int) -> tuple[int, int]:
+def _run_sides(session: PictureSession, ends: Ends, height: int, width: int) -> tuple[int, int]:
     """Return height and width of the output for a picture of this size."""
     shape = (height, width, ends.channels) if ends.layout == "NHWC" else (ends.channels, height, width)
     flat = np.full((ends.batch or 1, *shape), (ends.black + ends.white) / 2, ends.dtype)
@@ -115,8 +152,8 @@ def _run_sides(session: ForeignSession, ends: Ends, height: int, width: int) -> 
     return result.shape[sides[0]], result.shape[sides[1]]
 
 
-def _sizes(session: ForeignSession, ends: Ends) -> Probed:
-    """Find scale, cropped border and allowed sizes."""
+def _sizes(session: PictureSession, ends: Ends, unit: int) -> Probed:
+    """Find scale, cropped border and allowed sizes, which are multiples of `unit`."""
     if ends.size is not None:
         return _fixed(session, ends)
     reason = "no size works"
@@ -126,7 +163,7 @@ def _sizes(session: ForeignSession, ends: Ends) -> Probed:
         except ModelError as error:
             reason = str(error)
             continue
-        for multiple in (each for each in _MULTIPLES if each <= base):
+        for multiple in (each for each in _MULTIPLES if each <= base and each % unit == 0):
             height, width = base + multiple, base + 3 * multiple
             try:
                 second = _run_sides(session, ends, height, width)
@@ -137,24 +174,22 @@ def _sizes(session: ForeignSession, ends: Ends) -> Probed:
             lost = scale * base - first[0]
             even = rest == 0 and 1 <= scale <= _LARGEST_SCALE and lost >= 0 and lost % 2 == 0
             if even and second == (scale * height - lost, scale * width - lost) and first[0] == first[1]:
-                return _with_border(session, ends, scale, lost, 1 if base == _BASE else base, multiple)
+                least = 1 if base == _BASE else base
+                return _with_border(ends, scale, lost, least, multiple)
             reason = f"{height}x{width} becomes {second[0]}x{second[1]}, which is no whole factor"
     raise ModelError(reason)
 
 
-def _with_border(
-    session: ForeignSession, ends: Ends, scale: int, lost: int, minimum: int, multiple: int
-) -> Probed:
+def _with_border(ends: Ends, scale: int, lost: int, minimum: int, multiple: int) -> Probed:
     border = -(-lost // (2 * scale))
     border += -border % multiple
     ends = replace(ends, border=border, crop=border * scale - lost // 2)
-    small = _smallest(session, ends, multiple) if minimum == 1 else minimum
-    return Probed(ends, scale, small, multiple, 0.0)
+    return Probed(ends, scale, minimum, multiple, 0.0)
 
 
-def _smallest(session: ForeignSession, ends: Ends, multiple: int) -> int:
-    """Return the smallest side that the network takes, by powers of two."""
-    side = multiple
+def _smallest(session: PictureSession, probed: Probed, least: int) -> int:
+    """Return the smallest side that the network takes, from `least` on by powers of two."""
+    ends, side = probed.ends, least
     while side < _BASE:
         try:
             _run_sides(session, ends, side + 2 * ends.border, side + 2 * ends.border)
@@ -164,7 +199,7 @@ def _smallest(session: ForeignSession, ends: Ends, multiple: int) -> int:
     return _BASE
 
 
-def _fixed(session: ForeignSession, ends: Ends) -> Probed:
+def _fixed(session: PictureSession, ends: Ends) -> Probed:
     """Find the scale of a network that takes one size: the smallest factor that covers the picture."""
     assert ends.size is not None
     height, width = ends.size
@@ -181,7 +216,7 @@ def _fixed(session: ForeignSession, ends: Ends) -> Probed:
     return Probed(ends, scale, 1, 1, 0.0)
 
 
-def _with_batches(session: ForeignSession, probed: Probed) -> Ends:
+def _with_batches(session: PictureSession, probed: Probed) -> Ends:
     """Let batches be of any size only if two images at once give what one at a time gives."""
     if probed.ends.batch is not None:
         return probed.ends
@@ -196,44 +231,52 @@ def _with_batches(session: ForeignSession, probed: Probed) -> Ends:
     return probed.ends if same else single
 
 
-def _picture(probed: Probed) -> NDArray[np.uint8]:
-    """Return a picture of a size that the network takes: shapes in warm colours, as of most photographs."""
+def _picture(probed: Probed, kind: str = "shapes") -> NDArray[np.uint8]:
+    """Return a picture of a size that the network takes, in warm colours, as of most photographs."""
     height, width = probed.ends.size or (max(_BASE, probed.minimum),) * 2
-    picture = contents(height=height, width=width)["shapes"].astype(np.float32)
-    warm: NDArray[np.uint8] = (picture * (1.0, 0.8, 0.5)).astype(np.uint8)
+    picture = contents(height=height, width=width)[kind].astype(np.float32)
+    warm: NDArray[np.uint8] = (picture * _WARM).astype(np.uint8)
     return warm
 
 
-def _error(session: ForeignSession, probed: Probed, ends: Ends) -> float:
+def _error(session: PictureSession, ends: Ends, scale: int, picture: NDArray[np.uint8]) -> float:
     """Return the root mean square by which the output differs from repeated pixels, in shares of the range.
 
     Values beyond the range are not clipped, so that a wrong range cannot pass for a right one.
     """
-    picture = _picture(probed)
     made = ends.shares_from_tensor(session.pictures(ends, picture[None]))[0]
-    expected = picture.repeat(probed.scale, 0).repeat(probed.scale, 1) / np.float32(255)
+    expected = picture.repeat(scale, 0).repeat(scale, 1) / np.float32(255)
     error = float(np.sqrt(((made - expected).astype(np.float64) ** 2).mean()))
     return error if np.isfinite(error) else np.inf
 
 
-def _with_colours(session: ForeignSession, probed: Probed, stated: Conventions) -> Ends:
+def _with_colours(session: PictureSession, probed: Probed, stated: Conventions) -> Ends:
     """Find range and order of channels: where the network clips, else with which a picture stays itself."""
     ends = probed.ends
-    ranges = _ranges(session, probed, stated)
-    orders: tuple[Order, ...] = ("RGB", "BGR") if ends.channels == 3 else ("RGB",)
+    orders = ORDERS if ends.channels == 3 else ORDERS[:1]
     if stated.order is not None:
         orders = (stated.order,)
-    candidates = [
-        replace(ends, black=black, white=white, order=order) for order in orders for black, white in ranges
+    ranges = [
+        [replace(ends, black=black, white=white, order=order) for order in orders]
+        for black, white in _ranges(session, probed, stated)
     ]
+    in_range = _best(session, probed, ranges, "text", _BETTER_RANGE)
+    return _best(session, probed, [[each] for each in in_range], "shapes", _BETTER_ORDER)[0]
+
+
+def _best(
+    session: PictureSession, probed: Probed, candidates: Sequence[list[Ends]], kind: str, much_better: float
+) -> list[Ends]:
+    """Return the most usual of the candidates that a less usual one does not beat clearly."""
     if len(candidates) == 1:
         return candidates[0]
-    errors = [_error(session, probed, each) for each in candidates]
+    picture = _picture(probed, kind)
+    errors = [min(_error(session, ends, probed.scale, picture) for ends in each) for each in candidates]
     best = min(errors)
-    return next(each for each, off in zip(candidates, errors, strict=True) if off * _MUCH_BETTER <= best)
+    return next(each for each, off in zip(candidates, errors, strict=True) if off * much_better <= best)
 
 
-def _ranges(session: ForeignSession, probed: Probed, stated: Conventions) -> Sequence[tuple[float, float]]:
+def _ranges(session: PictureSession, probed: Probed, stated: Conventions) -> Sequence[tuple[float, float]]:
     """Return the ranges that the network may have, the most usual first."""
     if stated.value_range is not None:
         return [stated.value_range]
@@ -247,7 +290,7 @@ def _ranges(session: ForeignSession, probed: Probed, stated: Conventions) -> Seq
     return RANGES
 
 
-def _flat(session: ForeignSession, probed: Probed, value: float) -> float:
+def _flat(session: PictureSession, probed: Probed, value: float) -> float:
     """Return the median of the output for an input in which all values are equal."""
     tensor = probed.ends.tensor_from_batch(_picture(probed)[None])
     full = np.full((probed.ends.batch or 1, *tensor.shape[1:]), value, tensor.dtype)

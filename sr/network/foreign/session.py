@@ -1,7 +1,8 @@
-"""A foreign network on ONNX Runtime, as a function from pictures to pictures."""
+"""A foreign network as a function from pictures to pictures; on ONNX Runtime, or whatever runs tensors."""
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +12,50 @@ from numpy.typing import NDArray
 
 from sr.errors import ModelError, one_line
 from sr.network.ends import Ends
+from sr.network.foreign.graph import Graph, read_graph
 
 _ERRORS_ONLY = 3  # log severity of ONNX Runtime
 
 
-class ForeignSession:
-    """Runs a file on the CPU."""
+class PictureSession(ABC):
+    """Runs tensors on the CPU, and so pictures.
+
+    Attributes:
+        graph: inputs, outputs and metadata of the network.
+    """
+
+    graph: Graph
+
+    @abstractmethod
+    def tensor(self, ends: Ends, tensor: NDArray[Any]) -> NDArray[Any]:
+        """Run a tensor as the network takes it; return its first output.
+
+        Raises:
+            ModelError: the network failed.
+            MemoryError: it needs more memory than the process may have.
+        """
+
+    def pictures(self, ends: Ends, batch: NDArray[np.uint8]) -> NDArray[Any]:
+        """Run pictures (N, H, W, 3); return the output as the network gives it.
+
+        Raises:
+            ModelError: as `tensor`.
+        """
+        return ends.in_batches(lambda part: self.tensor(ends, part), ends.tensor_from_batch(batch))
+
+    def upscaled(self, ends: Ends, picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """Upscale a picture (H, W, 3).
+
+        Raises:
+            ModelError: as `tensor`.
+        """
+        output = self.pictures(ends, picture[None])
+        upscaled: NDArray[np.uint8] = ends.batch_from_tensor(output, np.dtype(np.uint8))[0]
+        return upscaled
+
+
+class ForeignSession(PictureSession):
+    """An ONNX file on ONNX Runtime."""
 
     def __init__(self, path: Path) -> None:
         """Load the file.
@@ -24,6 +63,7 @@ class ForeignSession:
         Raises:
             ModelError: ONNX Runtime does not take it.
         """
+        self.graph = read_graph(path)
         options = onnxruntime.SessionOptions()
         options.log_severity_level = _ERRORS_ONLY
         options.enable_mem_pattern = False
@@ -48,21 +88,3 @@ class ForeignSession:
                 raise MemoryError from error
             raise ModelError(one_line(error)) from error
         return np.asarray(result)
-
-    def pictures(self, ends: Ends, batch: NDArray[np.uint8]) -> NDArray[Any]:
-        """Run pictures (N, H, W, 3); return the output as the network gives it.
-
-        Raises:
-            ModelError: as `tensor`.
-        """
-        return ends.in_batches(lambda part: self.tensor(ends, part), ends.tensor_from_batch(batch))
-
-    def upscaled(self, ends: Ends, picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """Upscale a picture (H, W, 3).
-
-        Raises:
-            ModelError: as `tensor`.
-        """
-        output = self.pictures(ends, picture[None])
-        upscaled: NDArray[np.uint8] = ends.batch_from_tensor(output, np.dtype(np.uint8))[0]
-        return upscaled

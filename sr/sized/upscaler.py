@@ -1,54 +1,28 @@
-"""Upscaling to any size: networks one after the other, then one resampling.
-
-Owns the request, `Upscaling`, which says how outputs are named and what they depend on before
-anything is opened: opening may build an engine, for minutes.
-"""
+"""Upscaling to any size: networks one after the other, then one resampling."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from threading import Condition, get_ident
-from typing import TYPE_CHECKING, Self, TypedDict, Unpack
+from typing import Self, Unpack
 
-from sr.backends import Backend, Workload, model_scale
+from sr.backends import Backend
 from sr.errors import BackendError, TilingError
 from sr.image import Picture, Pixels
-from sr.network.descriptor import Precision
-from sr.network.ends import Conventions
-from sr.network.modelfile import files_digest, shipped_scales, shipped_weights
+from sr.network.modelfile import shipped_scales
 from sr.objects import ImageUpscaler
 from sr.resample import resample
-from sr.restoring import Restore, pair_for
+from sr.sized.chained import ChainedUpscaler, UpscalerSettings, later_tiles, opened
 from sr.sizing import SizeRequest, chain
 from sr.streaming import Progress
 from sr.upscale import Upscaler
 
 # `resample` works channel by channel in float32: in bytes per pixel of its input and of its output.
 _RESAMPLED_IN_BYTES, _RESAMPLED_OUT_BYTES = 12, 8
-
-if TYPE_CHECKING:
-    from sr.backends.tensorrt.request import EngineBuilder
-
-
-class UpscalerSettings(TypedDict, total=False):
-    """Settings of `sr.upscale.Upscaler` but for scale and model."""
-
-    backend: str
-    device: str
-    tile: int | None
-    halo: int | None
-    batch: int | None
-    build_progress: Callable[[str, float], None] | None
-    engine_dir: Path | None
-    builder: EngineBuilder | None
-    precision: Precision | None
-    conventions: Conventions | None
-    work: Workload | None
-    restore: Restore | None
 
 
 class SizedUpscaler(ImageUpscaler):
@@ -68,7 +42,7 @@ class SizedUpscaler(ImageUpscaler):
         request: SizeRequest,
         *,
         linear_light: bool = False,
-        model: Path | None = None,
+        models: Sequence[Path] = (),
         **settings: Unpack[UpscalerSettings],
     ) -> None:
         """Open the first network.
@@ -76,20 +50,22 @@ class SizedUpscaler(ImageUpscaler):
         Args:
             request: the size.
             linear_light: resample in linear light.
-            model: model file in place of the shipped ones; its scale is the only one.
+            models: model files in place of the shipped networks, one after the other; the scale of all of
+                them together is the only one.
             settings: of each `Upscaler`.
 
         Raises:
             BackendError, ModelError, TilingError: as `Upscaler`.
         """
         self._request, self._linear_light, self._settings = request, linear_light, settings
-        self._upscalers: dict[int, Upscaler] = {}
+        self._upscalers: dict[int, Upscaler | ChainedUpscaler] = {}
         self._open, self._closed = ExitStack(), False
         self._change = Condition()  # guards the upscalers, and tells of pictures that are finished
         self._in_hand: Counter[int] = Counter()  # pictures by thread
-        first = self._open.enter_context(Upscaler(model=model, **settings))
+        first = opened(models, **settings)
+        self._open.callback(first.close)
         self._upscalers[first.scale] = first
-        self._scales = (first.scale,) if model is not None else tuple(shipped_scales())
+        self._scales = (first.scale,) if models else tuple(shipped_scales())
         if max(self._scales) < 2:
             self.close()
             raise TilingError(f"a model that upscales by {first.scale} reaches no larger size")
@@ -167,7 +143,7 @@ class SizedUpscaler(ImageUpscaler):
             for scale in self._chain(picture.height, picture.width):
                 upscaler = self._upscaler(scale)
                 tiles = upscaler.tile_count(picture.height, picture.width)
-                picture = upscaler.picture(picture, progress=_after(before, total, progress))
+                picture = upscaler.picture(picture, progress=later_tiles(before, tiles, total, progress))
                 before += tiles
         pixels = resample(picture.pixels, height=height, width=width, linear_light=self._linear_light)
         alpha = None if picture.alpha is None else resample(picture.alpha, height=height, width=width)
@@ -207,7 +183,7 @@ class SizedUpscaler(ImageUpscaler):
                     del self._in_hand[thread]
                 self._change.notify_all()
 
-    def _upscaler(self, scale: int) -> Upscaler:
+    def _upscaler(self, scale: int) -> Upscaler | ChainedUpscaler:
         with self._change:
             if scale not in self._upscalers:
                 upscaler = Upscaler(scale=scale, **self._settings)
@@ -226,84 +202,3 @@ class SizedUpscaler(ImageUpscaler):
 
     def __exit__(self, *_: object) -> None:
         self.close()
-
-
-@dataclass(frozen=True)
-class Upscaling:
-    """Which size pictures are upscaled to: at most one of `scale`, `size` and `long_side`.
-
-    Attributes:
-        scale: a factor; None is the model's own, or 2.
-        size: exact size of the output.
-        long_side: of the output in pixels.
-        linear: resample in linear light, where networks alone do not reach the size.
-        model: model file in place of the shipped ones.
-        conventions: of a model file that is not ours, as the user states them.
-        restore: strength of restoration, as of `Upscaler`.
-    """
-
-    scale: float | None = None
-    size: SizeRequest | None = None
-    long_side: int | None = None
-    linear: bool = False
-    model: Path | None = None
-    conventions: Conventions | None = None
-    restore: Restore | None = None
-
-    @property
-    def request(self) -> SizeRequest | None:
-        """The size, if one network alone does not make it; else None."""
-        one = self.scale is None or (
-            isinstance(self.scale, int) and (self.model is not None or self.scale in shipped_scales())
-        )
-        if self.size is None and self.long_side is None and one:
-            return None
-        return self.size or SizeRequest(factor=self.scale, long_side=self.long_side)
-
-    @property
-    def label(self) -> str:
-        """What is done, in a word that goes into file names: "x3", "3840x2160".
-
-        Raises:
-            ModelError: the scale is that of the model file, and it does not say.
-        """
-        if self.request is not None:
-            return self.request.label
-        if self.scale is None and self.model is not None:
-            return f"x{model_scale(self.model, stated=self.conventions)}"
-        return f"x{2 if self.scale is None else self.scale}"
-
-    @property
-    def identity(self) -> str:
-        """What the pixels of an output depend on besides the input: size and weights.
-
-        Not the backend: what has been upscaled on one machine need not be done again on another.
-
-        Raises:
-            ModelError: the model file cannot be read, or no weights ship for the scale.
-        """
-        scale = 2 if self.scale is None else self.scale
-        used = [int(scale)] if self.request is None else shipped_scales()
-        files = [self.model] if self.model is not None else [shipped_weights(scale=each) for each in used]
-        light = " linear" if self.request is not None and self.linear else ""
-        stated = "" if self.conventions is None else f" {self.conventions}"
-        return f"{self.label}{light} {files_digest(files)[:16]}{stated}{self._restoring(files)}"
-
-    def _restoring(self, files: Sequence[Path]) -> str:
-        """Say what restores, in the words of `identity`; empty if nothing does.
-
-        Raises:
-            ModelError: restoration is asked for, and a file has no partner.
-        """
-        pairs = [pair for file in files if (pair := pair_for(file, self.restore)) is not None]
-        if not pairs:
-            return ""
-        digest = files_digest([pair.path for pair in pairs])[:16]
-        return f" restore {'auto' if self.restore is None else self.restore} {digest}"
-
-
-def _after(before: int, total: int, progress: Progress | None) -> Callable[[int, int], None] | None:
-    """Count the tiles of one network among those of all."""
-    if progress is None:
-        return None
-    return lambda done, _: progress(before + done, total)

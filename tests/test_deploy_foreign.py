@@ -1,0 +1,136 @@
+"""Networks of other programs as files of ours: the same pixels, our ends; fp16 only where it is close."""
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from click.testing import CliRunner
+from onnx import TensorProto, numpy_helper
+
+from deploy.foreign import is_others, onnx_from_others
+from deploy.verify import difference, tiles_match
+from sr.backends.ort import read_metadata
+from sr.cli import main
+from sr.errors import ModelError
+from sr.image import read_picture
+from sr.network.modelfile import shipped_onnx
+from sr.upscale import Upscaler
+from tests.foreign import Convention, foreign_network, write_network
+
+EXAMPLES = Path(__file__).resolve().parent.parent / "examples"
+CPU = {"backend": "onnx", "device": "cpu"}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def cache(tmp_path_factory):
+    """Keep what is probed out of the user's cache folder."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
+@pytest.fixture(scope="module")
+def photograph() -> np.ndarray:
+    """Return part of a photograph, (90, 110, 3)."""
+    return read_picture(EXAMPLES / "kitten.png").pixels[100:190, 200:310]
+
+
+@pytest.mark.parametrize(
+    ("convention", "precision", "io"),
+    [
+        (Convention(), "fp32", "uint8"),
+        (Convention(low=-1.0, order="BGR", layout="NHWC", clipped=True), "fp32", "uint8"),
+        (Convention(high=255.0, scale=3), "fp32", "float32"),
+        (Convention(), "fp16", "uint8"),
+        (Convention(dtype=TensorProto.FLOAT16), "fp16", "uint8"),
+    ],
+    ids=["usual", "unusual", "float32 ends", "fp16 made", "fp16 given"],
+)
+def test_an_exported_file_gives_the_same_picture(tmp_path, photograph, convention, precision, io):
+    source = write_network(tmp_path / "4x_foo.onnx", convention)
+    model, _ = onnx_from_others(source, precision=precision, io=io, licence="CC0-1.0")
+    exported = tmp_path / "exported.onnx"
+    exported.write_bytes(model.SerializeToString())
+    found = read_metadata(exported)
+    assert found.ours
+    assert (found.io, found.precision, found.scale) == (io, precision, convention.scale)
+    assert (found.name, found.licence) == ("4x_foo", "CC0-1.0")
+    assert found.halo == read_metadata(source).halo
+    with Upscaler(model=source, **CPU) as upscaler:
+        expected = upscaler(photograph)
+    with Upscaler(model=exported, **CPU, tile=4 * found.halo) as upscaler:
+        made = upscaler(photograph)
+        assert upscaler.tile_count(90, 110) > 1
+    if precision == "fp32":
+        assert tiles_match(difference(made, expected))
+    else:
+        assert difference(made, expected).psnr > 50
+
+
+def test_fp16_is_refused_where_it_is_not_close(tmp_path):
+    """The same network, whose input goes through factors that half precision does not have."""
+    model = foreign_network(Convention())
+    (image,) = (info.name for info in model.graph.input)
+    for name, value in (("tiny", 1e-9), ("huge", 1e9)):
+        model.graph.initializer.append(numpy_helper.from_array(np.float32(value), name))
+    for node in model.graph.node:
+        node.input[:] = ["back" if name == image else name for name in node.input]
+    there = onnx.helper.make_node("Mul", [image, "tiny"], ["there"])
+    nodes = [there, onnx.helper.make_node("Mul", ["there", "huge"], ["back"]), *model.graph.node]
+    del model.graph.node[:]
+    model.graph.node.extend(nodes)
+    path = tmp_path / "far.onnx"
+    onnx.save(model, path)
+    with pytest.raises(ModelError, match=r"far\.onnx.*dB.*--precision fp32"):
+        onnx_from_others(path, precision="fp16")
+
+
+def test_fp16_is_refused_where_the_architecture_is_not_known_to_work(tmp_path):
+    model = foreign_network(Convention())
+    onnx.helper.set_model_props(model, {"half": "no"})
+    onnx.save(model, tmp_path / "net.onnx")
+    with pytest.raises(ModelError, match=r"net\.onnx.*architecture.*--precision fp32"):
+        onnx_from_others(tmp_path / "net.onnx", precision="fp16")
+
+
+@pytest.mark.parametrize(
+    ("convention", "fact"),
+    [
+        (Convention(channels=1), "one channel"),
+        (Convention(size=(64, 80), batch=1), "one size"),
+        (Convention(group=4), "multiples of 4"),
+    ],
+)
+def test_what_a_file_of_ours_cannot_say_is_refused(tmp_path, convention, fact):
+    with pytest.raises(ModelError, match=rf"net\.onnx.*{fact}.*--model"):
+        onnx_from_others(write_network(tmp_path / "net.onnx", convention))
+
+
+def test_our_own_files_are_no_others():
+    assert not is_others(shipped_onnx(scale=2))
+
+
+def test_the_command_writes_file_and_card(tmp_path):
+    source = write_network(tmp_path / "4x_foo.onnx", Convention(scale=4))
+    command = ["export", "--onnx", "--weights", str(source), "-o", str(tmp_path / "out")]
+    run = CliRunner().invoke(main, command)
+    assert run.exit_code == 0, run.output
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
+        "4x_foo_x4_fp32_uint8.md",
+        "4x_foo_x4_fp32_uint8.onnx",
+    ]
+    assert "4x_foo.onnx" in (tmp_path / "out" / "4x_foo_x4_fp32_uint8.md").read_text()
+    refused = CliRunner().invoke(main, [*command, "--scale", "2"])
+    assert refused.exit_code == 1
+    assert "--scale" in refused.output
+
+
+@pytest.mark.slow
+def test_an_engine_is_built_from_it(tmp_path):
+    pytest.importorskip("tensorrt_rtx")
+    source = write_network(tmp_path / "2x_foo.onnx", Convention())
+    command = ["export", "--trt-rtx", "--gpu", "rtx4090", "--weights", str(source), "-o", str(tmp_path)]
+    run = CliRunner().invoke(main, command)
+    assert run.exit_code == 0, run.output
+    assert [path for path in tmp_path.rglob("*") if path.suffix == ".plan"], run.output
