@@ -343,4 +343,4 @@ def test_the_doctests_hold(name: str):
 
 
 def test_upscalers_have_doctests():
-    assert {"sr.upscale", "sr.sized"} <= set(WITH_DOCTESTS)
+    assert {"sr.upscale", "sr.sized.upscaler"} <= set(WITH_DOCTESTS)
