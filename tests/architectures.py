@@ -49,7 +49,7 @@ SETTINGS: dict[str, tuple[str, dict[str, Any]]] = {
     ),
     "SAFMN": ("SAFMN", {"dim": 16, "n_blocks": 2, "upscaling_factor": 2}),
     "Real-CUGAN": ("UpCunet2x", {}),
-    "FBCNN": ("FBCNN", {"nc": [8, 16, 24, 512], "nb": 1}),
+    "FBCNN": ("FBCNN", {"nc": [8, 16, 24, 512], "nb": 2}),
 }
 _MODULES = {
     "ESRGAN": ("ESRGAN", "RRDBNet"),
