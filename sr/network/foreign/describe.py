@@ -24,7 +24,7 @@ from sr.network.foreign.statedict import is_foreign_weights
 from sr.network.modelfile import files_digest
 
 # Of what is cached; a new number makes all files be probed again.
-CACHE_FORMAT = 2
+CACHE_FORMAT = 3
 
 # How long finding the conventions may take, and then each step of measuring the halo.
 _PROBE_SECONDS, _HALO_SECONDS = 600.0, 3600.0

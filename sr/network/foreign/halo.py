@@ -88,7 +88,7 @@ def measure_halo(session: PictureSession, probed: Probed, progress: Progress) ->
     """
     if probed.ends.size is not None:
         return _of_fixed_size(session, probed, progress)
-    levels, largest = 0, 0
+    depth, levels, largest = _WITHOUT_HALO, 0, 0
     costly = _costly(session, probed)
     for stage, (side, crop) in enumerate(_STAGES):
         if crop < probed.minimum:
@@ -107,10 +107,16 @@ def measure_halo(session: PictureSession, probed: Probed, progress: Progress) ->
                     multiple, profile = _finest(pictures, probed.multiple, profile)
                     halo = _smallest(profile) or 0
                 return Halo(_rounded(halo, multiple), True, multiple, profile[halo].levels, largest)
-            levels = profile[min(_WITHOUT_HALO, len(profile) - 1)].levels
+            depth = _least_seen(profile[: crop // 2 - _INNERMOST])
+            levels = profile[min(depth, len(profile) - 1)].levels
     if not largest:
         raise ModelError(f"needs pictures of {probed.minimum} px and more, which are too large to measure it")
-    return Halo(_WITHOUT_HALO, False, probed.multiple, levels, largest)
+    return Halo(-(-depth // probed.multiple) * probed.multiple, False, probed.multiple, levels, largest)
+
+
+def _least_seen(profile: list[Depth]) -> int:
+    """Return the smallest depth, from the usual overlap on, that leaves the least difference."""
+    return max(_WITHOUT_HALO, min(range(len(profile)), key=lambda depth: profile[depth].levels))
 
 
 def _multiples(least: int) -> list[int]:
