@@ -200,7 +200,9 @@ def test_an_architecture_works(tmp_path, photograph, architecture):
     with torch.no_grad():
         lr = torch.from_numpy(photograph.copy()).permute(2, 0, 1)[None] / 255
         expected = load_network(path).module(lr)[0].permute(1, 2, 0).mul(255).round().to(torch.uint8)
-    assert tiles_match(difference(whole, expected.numpy()))
+    against = difference(whole, expected.numpy())  # 1e-4 of the range turns some roundings
+    assert against.max_levels <= 1
+    assert against.psnr > 65
     if model.tiles_exact:
         with Upscaler(model=path, backend="onnx", device="cpu", tile=4 * model.halo) as upscaler:
             assert tiles_match(difference(upscaler(photograph), whole))
