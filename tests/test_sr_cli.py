@@ -78,7 +78,7 @@ def test_info_says_what_a_file_is_that_is_no_model(tmp_path):
     (tmp_path / "notes.txt").write_text("hello")
     (tmp_path / "other.pth").write_bytes(b"PK\x03\x04" + bytes(20))
     assert_refused(srup("info", "--model", tmp_path / "notes.txt"), "notes.txt", ".onnx")
-    assert_refused(srup("info", "--model", tmp_path / "other.pth"), "other.pth", "PyTorch")
+    assert_refused(srup("info", "--model", tmp_path / "other.pth"), "other.pth", "state dict")
     assert_refused(srup("info", "--model", tmp_path / "none.pth"), "none.pth", "no such")
 
 
@@ -492,8 +492,8 @@ def test_damaged_and_missing_models(photo, tmp_path):
 @pytest.mark.parametrize(
     ("name", "content", "remedy"),
     [
-        ("net.pth", b"PK\x03\x04 as torch.save writes it", "ONNX"),
-        ("old.pth", b"\x80\x02}q\x00", "ONNX"),
+        ("net.pth", b"PK\x03\x04 as torch.save writes it", "state dict"),
+        ("old.pth", b"\x80\x02}q\x00", "state dict"),
         ("x2.engine", b"anything", "--backend trt"),
         ("x2.bin", b"ftrt and so on", "--backend trt"),
         ("notes.txt", b"hello", ".safetensors"),
