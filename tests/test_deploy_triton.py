@@ -16,12 +16,14 @@ from tritonclient.grpc import model_config_pb2
 
 from deploy.triton.plans import CONTAINERS, SUPPORT_MATRIX, served_plans
 from deploy.triton.repository import RepositorySpec, write_repository
+from deploy.verify import difference
 from sr.backends.ort import read_metadata
 from sr.cli import main
 from sr.errors import EngineError, ModelError, TilingError
 from sr.image import DEFAULT_MAX_PIXELS
 from sr.network.descriptor import ModelDescriptor
 from sr.network.modelfile import shipped_onnx, shipped_scales
+from sr.upscale import Upscaler
 from sr.version import __version__
 from tests.foreign import Convention, write_network
 from tests.plans import write_plan
@@ -214,11 +216,14 @@ def test_only_fp32_files_with_uint8_ends_are_served(tmp_path):
             list(write_repository(RepositorySpec(str(file)), tmp_path / "repo"))
 
 
-def test_networks_of_other_programs_are_refused(tmp_path):
+def test_networks_of_other_programs_get_ends_of_ours(tmp_path):
     path = write_network(tmp_path / "other.onnx", Convention())
-    with pytest.raises(ModelError, match="srup upscale --model"):
-        list(write_repository(RepositorySpec(str(path)), tmp_path / "repo"))
-    assert not (tmp_path / "repo").exists()
+    models = written(tmp_path / "repo", weights=str(path))
+    assert {name.partition("_")[0] for name in models} == {"other"}
+    (served,) = (tmp_path / "repo").glob("*/1/model.onnx")
+    pixels = np.random.default_rng(0).integers(0, 256, (64, 72, 3), np.uint8)
+    with Upscaler(model=path, backend="onnx") as theirs, Upscaler(model=served, backend="onnx") as ours:
+        assert difference(ours(pixels), theirs(pixels)).max_levels <= 1
 
 
 def test_models_of_other_weights_have_the_name_of_their_file(tmp_path):

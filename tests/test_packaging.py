@@ -20,6 +20,7 @@ PACKAGES = ("sr", "sr/backends", "sr/image", "train", "deploy")
 BASE_DEPENDENCIES = {"numpy", "pillow", "click", "onnxruntime", "rich", "platformdirs", "filelock", "isal"}
 TORCH_MODULES = {
     *(f"sr.network.{name}" for name in ("model", "checkpoint", "colour", "deployed")),
+    *(f"sr.network.foreign.{name}" for name in ("exporting", "torchnet")),
     "sr.backends.pytorch",
 }
 MAX_WHEEL_MB = 16

@@ -17,6 +17,7 @@ from sr.cli import main
 from sr.errors import DataError
 from sr.image.content import NOT_A_PICTURE
 from sr.metrics import psnr, psnr_y, ssim, ssim_y
+from sr.network.checkpoint import TRAINING_FORMAT
 from sr.network.model import SRNet
 from tests.training import CPU, NETWORK, small_config, trained, write_pairs
 from train.data.pairs import load_pair_list, read_opaque
@@ -136,7 +137,7 @@ def test_every_kind_of_model_file_gives_the_same_figures(pairs: Path, tmp_path: 
 
 def test_checkpoint_does_not_go_to_onnx_runtime(pairs: Path, tmp_path: Path) -> None:
     path = tmp_path / "x.pt"
-    path.touch()
+    torch.save({"format": TRAINING_FORMAT}, path)
     result = CliRunner().invoke(
         main, ["eval", "--model", str(path), "--list", str(pairs), "--backend", "onnx"]
     )

@@ -9,13 +9,12 @@ compared; if it is empty, the figure comes from the paper's table alone.
 
 from __future__ import annotations
 
-import contextlib
 import importlib
 import importlib.util
 import json
 import sys
 import types
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,6 +27,7 @@ from benchmarks.lib.peer_networks import CARNM, ECBSR, FSRCNN, IMDN, PAN
 from deploy.export import quiet_exporter
 from sr.errors import BackendError
 from sr.network.ends import INPUT_NAME, OUTPUT_NAME
+from sr.network.foreign.torchnet import import_spandrel
 
 _FIGURES = Path(__file__).with_name("peers.json")
 _OPSET = 20
@@ -92,27 +92,9 @@ def _spandrel(architecture: str) -> types.ModuleType:
             f"{architecture} needs the package 'spandrel'; install it: pip install --no-deps spandrel einops "
             "(torchvision, which it asks for, is not needed here)"
         )
-    with _torchvision():
-        arch = importlib.import_module(f"spandrel.architectures.{architecture}")
+    import_spandrel()
+    arch = importlib.import_module(f"spandrel.architectures.{architecture}")
     return sys.modules[f"{arch.__name__}.__arch.{architecture.lower()}"]
-
-
-@contextlib.contextmanager
-def _torchvision() -> Iterator[None]:
-    """Let spandrel be imported where torchvision is missing, which only networks need that are not ours."""
-    names = ("torchvision", "torchvision.transforms", "torchvision.transforms.functional")
-    if importlib.util.find_spec("torchvision") is not None or "spandrel" in sys.modules:
-        yield
-        return
-    for name in names:
-        sys.modules[name] = types.ModuleType(name)
-    for name in ("InterpolationMode", "rotate", "normalize"):
-        setattr(sys.modules[names[-1]], name, None)
-    try:
-        yield
-    finally:
-        for name in names:
-            del sys.modules[name]
 
 
 NETWORKS: dict[str, Callable[[int], nn.Module]] = {

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from deploy.foreign import is_others
 from sr.backends.ort import read_metadata
 from sr.errors import ModelError, require_extra
 from sr.network.descriptor import Precision
+from sr.network.foreign.describe import is_foreign
 from sr.network.modelfile import shipped_onnx, shipped_scales
 from sr.network.pair import RESTORED_FOLDER, restored_file, stepped
 
@@ -31,7 +31,7 @@ def engine_models(
         MissingExtraError: weights are to be exported and torch is not installed.
     """
     path = Path(name)
-    if path.suffix == ".onnx" and not is_others(path):
+    if path.suffix == ".onnx" and not is_foreign(path):
         has = read_metadata(path).scale
         if any(scale != has for scale in scales):
             raise ModelError(f"{name}: is for scale {has}, not {', '.join(map(str, scales))}")

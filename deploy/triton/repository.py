@@ -18,7 +18,6 @@ from sr.errors import EngineError, ModelError
 from sr.files import atomic_write
 from sr.image import DEFAULT_MAX_PIXELS
 from sr.network.descriptor import ModelDescriptor, Precision
-from sr.network.foreign.describe import is_foreign
 from sr.network.modelfile import DEFAULT_PRESET
 from sr.tiling import TileSpec
 from sr.version import __version__
@@ -96,11 +95,6 @@ def write_repository(spec: RepositorySpec, folder: Path) -> Iterator[ServedModel
 
 
 def _described(path: Path, scale: int) -> ModelDescriptor:
-    if is_foreign(path):
-        raise ModelError(
-            f"{path}: is a network of another program, and only those of srup are served; upscale pictures "
-            f"with: srup upscale --model {path}"
-        )
     descriptor = read_metadata(path)
     if (descriptor.precision, descriptor.io) != ("fp32", "uint8"):
         raise ModelError(
