@@ -30,7 +30,7 @@ from benchmarks.lib.pictures import make_pictures
 from benchmarks.lib.results import write_result
 from sr.errors import DataError
 from sr.files import TEMPORARY_PREFIX
-from sr.jobs.ledger import NAME
+from sr.jobs.ledger import is_record
 
 PICTURES = 24
 _IN_START_SHARE = 0.2  # of the kills
@@ -149,7 +149,9 @@ def _finished_files(folder: Path) -> dict[str, bytes]:
 
 def _temporaries(folder: Path) -> list[Path]:
     return [
-        path for path in _everything(folder) if path.name.startswith(TEMPORARY_PREFIX) and path.name != NAME
+        path
+        for path in _everything(folder)
+        if path.name.startswith(TEMPORARY_PREFIX) and not is_record(path.name)
     ]
 
 

@@ -36,7 +36,7 @@ _PATIENCE_S = 600
 
 # Plans everything, as `srup upscale TREE -o OUT --format png` would, and prints what that took.
 PLAN = """
-import json, resource, sys, time
+import json, os, sys, time
 from pathlib import Path
 
 started = time.perf_counter()
@@ -46,12 +46,15 @@ worklist = make_worklist([Path(sys.argv[1])], OutputRules(output=Path(sys.argv[2
 first, jobs = time.perf_counter() - started, 0
 for window in worklist.windows():
     jobs += len(window.jobs)
+
+from benchmarks.lib.memory import largest_resident_mib  # what getrusage says includes the parent's
+
 print(json.dumps({
     "jobs": jobs,
     "first_window_s": round(first, 2),
     "planned_s": round(time.perf_counter() - started, 1),
     "planned_cpu_s": round(time.process_time(), 1),
-    "planning_peak_rss_mib": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10, 1),
+    "planning_peak_rss_mib": round(largest_resident_mib(os.getpid()), 1),
 }))
 """
 

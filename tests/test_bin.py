@@ -190,7 +190,7 @@ def test_next():
 """
 
 
-def tested(bin_alone: Path, name: str, content: str) -> subprocess.CompletedProcess[str]:
+def run_tests(bin_alone: Path, name: str, content: str) -> subprocess.CompletedProcess[str]:
     """Run `bin/test` on a file of tests and another one, with short limits of time."""
     root, python = bin_alone.parent, bin_alone.parent / "venv/bin/python"
     python.write_text(f'#!/bin/sh\nexec "{sys.executable}" "$@"\n')
@@ -208,14 +208,14 @@ def tested(bin_alone: Path, name: str, content: str) -> subprocess.CompletedProc
 @pytest.mark.slow
 @pytest.mark.parametrize("what", UNHEALTHY)
 def test_a_test_that_dies_or_hangs_is_named_and_ends_the_run(bin_alone: Path, what: str) -> None:
-    answer = tested(bin_alone, what, UNHEALTHY[what])
+    answer = run_tests(bin_alone, what, UNHEALTHY[what])
     assert answer.returncode == 1
     assert f"FAILED tests/test_{what}.py::test_{what}" in answer.stdout
 
 
 @pytest.mark.slow
 def test_a_process_that_never_comes_to_its_next_test_ends_the_run(bin_alone: Path) -> None:
-    answer = tested(bin_alone, "stalls", STALLING)
+    answer = run_tests(bin_alone, "stalls", STALLING)
     assert answer.returncode == 1
     assert "FAILED: no test began or ended" in answer.stderr
 

@@ -14,7 +14,7 @@ from PIL import Image
 
 from sr.files import TEMPORARY_PREFIX
 from sr.image.content import UNREADABLE
-from sr.jobs.ledger import NAME
+from sr.jobs.ledger import NAME, is_record
 from train.prepare.layout import UNLISTED
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -52,7 +52,7 @@ def error_lines(result: subprocess.CompletedProcess[str]) -> list[str]:
 
 
 def temporaries(folder: Path) -> list[str]:
-    return [p.name for p in folder.rglob(f"{TEMPORARY_PREFIX}*") if p.name != NAME]
+    return [p.name for p in folder.rglob(f"{TEMPORARY_PREFIX}*") if not is_record(p.name)]
 
 
 def whole(path: Path) -> bool:

@@ -8,6 +8,8 @@ import pytest
 
 from benchmarks import kills
 from sr.errors import DataError
+from sr.files import atomic_write
+from sr.jobs.ledger import NAME
 
 
 @pytest.mark.slow
@@ -22,6 +24,16 @@ def test_a_partial_file_is_detected(tmp_path: Path) -> None:
     (tmp_path / "a.png").write_bytes(b"half")
     with pytest.raises(DataError, match=r"a\.png: "):
         kills._compare(tmp_path, {"a.png": b"half of it"})
+
+
+def test_of_files_that_are_no_outputs_only_records_may_stay(tmp_path: Path) -> None:
+    for name in ("a.png", NAME, ".srup-ledger.2.jsonl"):
+        (tmp_path / name).touch()
+    assert not kills._temporaries(tmp_path)
+    with atomic_write(tmp_path / "b.png") as temporary:
+        assert kills._temporaries(tmp_path) == [temporary]
+        temporary.write_bytes(b"whole")
+    assert not kills._temporaries(tmp_path)
 
 
 @pytest.mark.slow

@@ -40,6 +40,8 @@ PROGRAM = f"""
 import os, signal, sys, time, zlib
 
 signal.signal(signal.SIGINT, signal.default_int_handler)  # also below a shell that ignores it
+from collections import deque
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from sr.cli import main
@@ -52,17 +54,31 @@ class Slow:
         self._upscaler = upscaler
 
     def picture(self, picture, *, progress=None):
-        if picture.width == {DEADLY_WIDTH}:
-            os._exit(1)
-        time.sleep(0.1)
-        upscaled = self._upscaler.picture(picture, progress=progress)
-        os.write(self._log, f"{{zlib.crc32(picture.pixels)}}\\n".encode())
+        (upscaled,) = self.pictures([(picture, progress)])
         return upscaled
+
+    def pictures(self, pictures):
+        under_way = deque()
+
+        def slowed():
+            for each in pictures:
+                if each is not None:
+                    if each[0].width == {DEADLY_WIDTH}:
+                        os._exit(1)
+                    time.sleep(0.1)
+                    under_way.append(zlib.crc32(each[0].pixels))
+                yield each
+
+        with closing(self._upscaler.pictures(slowed())) as stream:
+            for upscaled in stream:
+                os.write(self._log, f"{{under_way.popleft()}}\\n".encode())
+                yield upscaled
 
 def opener(upscaling, settings):
     log = os.open(Path(sys_argv[-1]) / str(os.getpid()), os.O_CREAT | os.O_WRONLY | os.O_APPEND)
     setup = open_setup(upscaling, **settings)
-    return replace(setup, upscaler=Slow(setup.upscaler, log))
+    slow = Slow(setup.upscaler, log)
+    return replace(setup, upscaler=slow, capabilities=replace(setup.capabilities, pictures=slow.pictures))
 
 sys_argv = list(sys.argv)
 main(sys.argv[1:-1], prog_name="srup", obj=opener)
