@@ -18,6 +18,7 @@ from benchmarks.halo import measured_halo
 from benchmarks.lib.options import Script
 from deploy.export import ExportSpec, export_onnx
 from sr.network.checkpoint import load_weights, save_weights
+from sr.network.config import preset_name
 from sr.network.modelfile import DEFAULT_PRESET, SHIPPED, SHIPPED_DIR
 
 
@@ -29,7 +30,8 @@ from sr.network.modelfile import DEFAULT_PRESET, SHIPPED, SHIPPED_DIR
 @click.option("-o", "--output", default=SHIPPED_DIR, type=click.Path(path_type=Path, file_okay=False))
 def main(trained: Path, pictures: tuple[Path, ...], calibrate: Path, data: str | None, output: Path) -> None:
     weights = load_weights(trained)
-    weights = replace(weights, training=_with_data(weights.training, data))
+    training = _with_data(weights.training, data)
+    weights = replace(weights, training=training, preset=preset_name(weights.config))
     halo = measured_halo(trained, pictures)
     output.mkdir(parents=True, exist_ok=True)
     shipped = output / f"{weights.preset}_x{weights.config.scale}.safetensors"

@@ -540,6 +540,20 @@ def test_weights_for_another_colour_space_are_refused(config: TrainConfig, init:
         Trainer(replace(config, model=model, init_weights=init), log=silent)
 
 
+def test_weights_without_gates_stay_without(config: TrainConfig) -> None:
+    plain = replace(config, model=replace(NETWORK, attention="none"), total_epochs=1)
+    first = trained(plain)
+    second = replace(
+        config, init_weights=plain.file("last.safetensors"), total_epochs=2, save_subdir="second"
+    )
+    start = Trainer(second, group=CPU, log=silent)
+    assert_same(copied(first.model), copied(start.model))
+    trained(replace(second, total_epochs=1))
+    resumed = Trainer(second, group=CPU, log=silent, resume=True)
+    resumed.run()
+    assert load_weights(second.file("last.safetensors")).config.attention == "none"
+
+
 def test_frozen_weights_stay_frozen(config: TrainConfig, init: Path, tmp_path: Path) -> None:
     weights = load_weights(init)
     frozen = tmp_path / "frozen.safetensors"

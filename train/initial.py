@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from sr.errors import TrainingError
 from sr.network.checkpoint import Weights, load_weights
-from sr.network.model import ResidualBlock, SRNet, frozen_attention, trunk_state, with_norm
+from sr.network.model import ResidualBlock, SRNet, frozen_attention, trunk_state, with_norm, without_gates
 from train.config import TrainConfig
 
 
@@ -26,15 +26,17 @@ def initial_model(config: TrainConfig, *, log: Callable[[str], object]) -> tuple
         ModelError: `config.init_weights` cannot be read.
         TrainingError: they do not fit the network.
     """
-    model = SRNet(config.model)
     if config.init_weights is None:
-        return model, {}
+        return SRNet(config.model), {}
     weights = load_weights(config.init_weights)
     if weights.config.colour != config.model.colour:
         raise TrainingError(
             f"{config.init_weights}: weights for {weights.config.colour}, not for {config.model.colour}; "
             f"give --colour {weights.config.colour}"
         )
+    model = SRNet(config.model)
+    if weights.config.attention == "none":
+        model = without_gates(model)
     _take(model, weights)
     what = (
         "weights" if weights.config.scale == config.model.scale else f"the trunk of x{weights.config.scale}"

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
 from sr.network.colour import network_image
-from sr.network.model import SRNet, frozen_attention
+from sr.network.model import SRNet, frozen_attention, without_gates
 from train.config import TrainConfig
 from train.data.patches import Batch
 from train.distributed import Group
@@ -152,7 +152,9 @@ class Learner:
         """
         if state["attention"] == "frozen":
             self.use(frozen_attention(self.model))
-        elif state["attention"] != self._config.model.attention:
+        elif state["attention"] == "none":
+            self.use(without_gates(self.model))
+        if state["attention"] != self.model.config.attention:
             raise ValueError(f"attention is {state['attention']!r}")
         self.model.load_state_dict(state["model"])
         if self.averaged is not None:

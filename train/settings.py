@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from sr.errors import TrainingError
-from sr.network.config import PRESETS, AsymWidth, Colour, ModelConfig, Norm, preset_config
+from sr.network.config import PRESETS, AsymWidth, Colour, ModelConfig, Norm, preset_config, preset_name
 from train.config import DECLARED, Declared, TrainConfig
 from train.setting import NETWORK, Setting, suggestion
 
@@ -62,13 +62,19 @@ _NETWORK = (
         said="asymmetric",
         off="--square",
     ),
-    _network("asym_width", AsymWidth, _PLAIN.asym_width, "Channels between the 1x5 and the 5x1."),
+    _network(
+        "asym_width",
+        AsymWidth,
+        _PLAIN.asym_width,
+        "Channels between the 1x5 and the 5x1.",
+        said=_OF_PRESET,
+    ),
     _network(
         "fusion",
         bool,
         _PLAIN.fusion,
         "Join the outputs of all blocks before the upsampler, or take the last one alone.",
-        said="last",
+        said=_OF_PRESET,
         off="--last-block",
     ),
     _network("residual_scale", float, _PLAIN.residual_scale, "Factor on residual branches."),
@@ -78,7 +84,7 @@ _NETWORK = (
 # All settings by field name.
 SETTINGS: dict[str, Declared] = {one.name: one for one in _NETWORK} | DECLARED
 # Fields of `ModelConfig` that a run may set beside its preset.
-MODEL_FIELDS = tuple(f.name for f in fields(ModelConfig) if f.name in SETTINGS and f.name != "colour")
+MODEL_FIELDS = tuple(f.name for f in fields(ModelConfig) if f.name in SETTINGS)
 _KEYS = {option.removeprefix("--"): one for one in SETTINGS.values() for option in one.options} | {
     name.replace("_", "-"): one for name, one in SETTINGS.items()
 }
@@ -95,16 +101,12 @@ def config_from_settings(settings: Mapping[str, Any]) -> TrainConfig:
     """
     if unknown := sorted(settings.keys() - SETTINGS.keys()):
         raise TrainingError("; ".join(f"unknown setting {n!r}{suggestion(n, SETTINGS)}" for n in unknown))
-    network = {name: settings.get(name, SETTINGS[name].default) for name in ("preset", "colour", "norm")}
-    scale, colour, preset = settings.get("upscale_factor", 2), network["colour"], network["preset"]
-    shape = {
-        "scale": scale,
-        "colour": colour,
-        "img_channels": 1 if colour == "Y" else 3,
-        "norm": network["norm"],
+    given = {
+        name: settings.get(name, SETTINGS[name].default) for name in ("preset", "norm", "upscale_factor")
     }
+    scale = given["upscale_factor"]
     changes = {name: settings[name] for name in MODEL_FIELDS if name in settings}
-    model = preset_config(preset, **(shape | changes))
+    model = preset_config(given["preset"], **({"scale": scale, "norm": given["norm"]} | changes))
     values = {name: value for name, value in settings.items() if name in DECLARED}
     if "lr_halve_step" in values:
         values.setdefault("lr_schedule", "step")
@@ -119,10 +121,7 @@ def config_from_settings(settings: Mapping[str, Any]) -> TrainConfig:
         values["train_list"] = Path(TRAIN_LIST.format(scale=scale))
     if not values.get("val_lists"):
         values["val_lists"] = tuple(sorted(Path().glob(VAL_LISTS.format(scale=scale))))
-    # Normalization is folded away: with any of them, what is deployed is the preset's network.
-    return TrainConfig(
-        model=model, preset=preset if model == preset_config(preset, **shape) else "custom", **values
-    )
+    return TrainConfig(model=model, preset=preset_name(model), **values)
 
 
 def settings_from_toml(path: Path) -> dict[str, Any]:

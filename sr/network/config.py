@@ -157,3 +157,18 @@ def preset_config(name: str, **changes: Any) -> ModelConfig:
     if changes.get("colour") in COLOUR_CHANNELS:
         changes.setdefault("img_channels", COLOUR_CHANNELS[changes["colour"]])
     return replace(PRESETS[name], **changes)
+
+
+def preset_name(config: ModelConfig) -> str:
+    """Return the preset whose network is deployed for `config`; "custom" if there is none.
+
+    Norms and channel gates are folded away or left out, so they do not count. Nor do scale and colour.
+    """
+    folded = replace(
+        config, scale=2, colour="RGB", img_channels=3, norm="weight", attention=_gates(config.attention)
+    )
+    return next((name for name, preset in PRESETS.items() if preset == folded), "custom")
+
+
+def _gates(attention: Attention) -> Attention:
+    return "local" if attention == "local" else "dynamic"

@@ -191,6 +191,15 @@ def frozen_attention(model: SRNet) -> SRNet:
     return frozen.train(model.training)
 
 
+def without_gates(model: SRNet) -> SRNet:
+    """Return a copy of `model` that has no channel gates; a model without dynamic gates itself."""
+    if model.config.attention != "dynamic":
+        return model
+    plain = SRNet(replace(model.config, attention="none")).to(model.base.weight)
+    plain.load_state_dict(model.state_dict(), strict=False)
+    return plain.train(model.training)
+
+
 def with_norm(model: SRNet, norm: Norm) -> SRNet:
     """Return a copy of `model` that computes the same, with weight normalization added or multiplied in.
 
