@@ -43,6 +43,23 @@ _DRAWN_CONDITIONS = ("clean", "JPEG 75")
 
 
 @dataclass(frozen=True)
+class RealSpec:
+    """What is measured.
+
+    Attributes:
+        scales: of the shipped networks; empty means all.
+        conditions: names of `CONDITIONS`; empty means all.
+        drawings: measure on drawings, too, which are made for it.
+        perceptual: with SSIMULACRA2, which takes most time.
+    """
+
+    scales: tuple[int, ...] = ()
+    conditions: tuple[str, ...] = ()
+    drawings: bool = True
+    perceptual: bool = True
+
+
+@dataclass(frozen=True)
 class Compared:
     """What upscales by one scale: filters and the strengths of a model, by name, and its partner."""
 
@@ -146,7 +163,44 @@ def cut(pixels: Pixels, scale: int) -> Pixels:
 def _read_rows(path: Path | None) -> dict[tuple[Any, ...], dict[str, Any]]:
     lines = path.read_text("utf-8").splitlines() if path is not None and path.exists() else []
     found = [json.loads(line) for line in lines]
-    return {(row["weights"], row["set"], row["scale"], row["condition"]): row for row in found}
+    return {_key(row): row for row in found}
+
+
+def _key(row: Mapping[str, Any]) -> tuple[Any, ...]:
+    return row["weights"], row["set"], row["scale"], row["condition"]
+
+
+def new_rows(
+    sets: Mapping[str, Path],
+    spec: RealSpec,
+    done: Mapping[tuple[Any, ...], Any],
+    *,
+    model: Path | None = None,
+) -> Iterator[dict[str, Any]]:
+    """Yield the rows that are not in `done`, of the shipped networks or of a `model`."""
+    scales = spec.scales or shipped_scales()
+    for each in [model] if model else [shipped_onnx(scale=scale) for scale in scales]:
+        with ExitStack() as stack:
+            compared = opened(each, stack)
+            jobs = [
+                (name, pictures_in(folder, compared.scale), spec.conditions or tuple(CONDITIONS))
+                for name, folder in sets.items()
+            ]
+            if spec.drawings:
+                drawn = [np.asarray(drawing(_DRAWINGS_SEED + seed)) for seed in range(_DRAWN)]
+                drawn = [cut(pixels, compared.scale) for pixels in drawn]
+                jobs.append((DRAWINGS, drawn, spec.conditions or _DRAWN_CONDITIONS))
+            for name, pictures, wanted in jobs:
+                yield from rows(compared, name, pictures, done, conditions=wanted, perceptual=spec.perceptual)
+
+
+def run(*, sets: Mapping[str, Path], spec: RealSpec) -> dict[str, Any]:
+    """Measure the shipped networks on sets of hr pictures.
+
+    Returns:
+        rows, one for each set, scale and condition: the means of each method's metrics.
+    """
+    return {"rows": list(new_rows(sets, spec, {}))}
 
 
 def _line(row: Mapping[str, Any]) -> str:
@@ -176,25 +230,13 @@ def main(
     store: bool,
 ) -> None:
     done = _read_rows(kept)
-    models = [model] if model else [shipped_onnx(scale=scale) for scale in scales or shipped_scales()]
-    for each in models:
-        with ExitStack() as stack:
-            compared = opened(each, stack)
-            jobs = [
-                (name, pictures_in(folder, compared.scale), conditions or tuple(CONDITIONS))
-                for name, folder in sets.items()
-            ]
-            if drawings:
-                drawn = [np.asarray(drawing(_DRAWINGS_SEED + seed)) for seed in range(_DRAWN)]
-                drawn = [cut(pixels, compared.scale) for pixels in drawn]
-                jobs.append((DRAWINGS, drawn, conditions or _DRAWN_CONDITIONS))
-            for name, pictures, wanted in jobs:
-                for row in rows(compared, name, pictures, done, conditions=wanted, perceptual=perceptual):
-                    done[row["weights"], row["set"], row["scale"], row["condition"]] = row
-                    if kept is not None:
-                        with kept.open("a", encoding="utf-8") as file:
-                            file.write(json.dumps(row) + "\n")
-                    click.echo(_line(row))
+    spec = RealSpec(scales, conditions, drawings=drawings, perceptual=perceptual)
+    for row in new_rows(sets, spec, done, model=model):
+        done[_key(row)] = row
+        if kept is not None:
+            with kept.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(row) + "\n")
+        click.echo(_line(row))
     if store:
         store_result("real", {"rows": list(done.values())})
 

@@ -292,6 +292,20 @@ def test_the_plane_shows_the_gap_from_the_front():
     assert "var(--ours)" in source, "ours has a colour of its own"
 
 
+def test_pictures_as_people_have_them_are_tables_and_curves():
+    def row(condition, restored):
+        figures = {"bicubic": 30.5, "0": 30.0, "0.5": 31.0, "1": restored, "auto": restored}
+        methods = {name: {"psnr_y": value, "psnr_b": value - 1} for name, value in figures.items()}
+        return {"set": "Set5", "scale": 2, "condition": condition, "pictures": 5, "methods": methods}
+
+    result = {"rows": [row("clean", 33.25), row("JPEG 50", 32.5), row("JPEG 90", 34.75)]}
+    source = page(whole(entries(real=result)), SECTIONS, None, [])
+    text = Text(source).text
+    assert all(said in text for said in ("Set5 x2, 5 pictures: PSNR-B", "34.75", "JPEG quality", "auto"))
+    plot = re.search(r"<svg.*?</svg>", source, re.DOTALL)[0]
+    assert re.findall(r">\s*(0\.5|auto)\s*<", plot) == ["auto"]
+
+
 # --- results ------------------------------------------------------------------------------------
 
 

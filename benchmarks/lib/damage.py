@@ -18,7 +18,7 @@ from train.data.shrink import shrink
 
 Pixels = NDArray[np.uint8]
 
-JPEG_QUALITIES = (95, 90, 85, 75, 60, 50, 40, 30)
+JPEG_QUALITIES = (100, 95, 90, 85, 75, 70, 60, 50, 40, 30, 20)
 _SHIFT = 4  # px, half a block: as far from the first grid as can be
 _SUBSAMPLED = 2  # 4:2:0 in Pillow
 _SEED = 14

@@ -83,6 +83,20 @@ def bars(labels: Sequence[str], values: Sequence[float], unit: str) -> str:
         return svg(figure)
 
 
+def curves(lines: Mapping[str, Sequence[tuple[float, float]]], x: str, y: str) -> str:
+    """Return a line for each name through its points (x, y)."""
+    with matplotlib.rc_context(_STYLE):
+        figure = Figure(figsize=(7.6, 4.2), layout="constrained")
+        axes = figure.add_subplot()
+        for name, points in lines.items():
+            axes.plot(*zip(*sorted(points), strict=True), marker="o", markersize=3, label=name)
+        axes.set_xlabel(x)
+        axes.set_ylabel(y)
+        axes.grid(visible=True)
+        axes.legend(frameon=False)
+        return svg(figure)
+
+
 def svg(figure: Figure) -> str:
     """Return a figure as an SVG element."""
     text = StringIO()

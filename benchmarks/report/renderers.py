@@ -5,7 +5,8 @@ A result of another shape, such as one of an older version, is shown in plain ta
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import re
+from collections.abc import Callable, Iterator, Sequence
 
 from benchmarks.lib.front import gap_in_words
 from benchmarks.report import plots
@@ -98,6 +99,38 @@ def _quality(result: Result) -> Iterator[Block]:
         yield table(result["published"], caption="As published")
 
 
+def _real(result: Result) -> Iterator[Block]:
+    titles = {"psnr_y": "Y-PSNR, dB", "psnr_b": "PSNR-B, dB", "ssimulacra2": "SSIMULACRA2"}
+    measured = list(result["rows"])
+    for name, scale in dict.fromkeys((row["set"], row["scale"]) for row in measured):
+        rows = [row for row in measured if (row["set"], row["scale"]) == (name, scale)]
+        title = f"{name} x{scale}, {rows[0]['pictures']} pictures"
+        curves = jpeg_curves(rows)
+        if len(curves["bicubic"]) > 1:
+            yield Plot(plots.curves(curves, "JPEG quality", titles["psnr_y"]), title)
+        for metric, said in titles.items():
+            if metric in rows[0]["methods"]["bicubic"]:
+                yield table(
+                    [
+                        {"": row["condition"]}
+                        | {method: figures[metric] for method, figures in row["methods"].items()}
+                        for row in rows
+                    ],
+                    caption=f"{title}: {said}",
+                )
+
+
+def jpeg_curves(rows: Sequence[Result]) -> dict[str, list[tuple[float, float]]]:
+    """Return for the filters, the ends of the pair and its choice: JPEG quality and Y-PSNR."""
+    kind = re.compile(r"JPEG (\d+)")
+    found = [(int(match[1]), row["methods"]) for row in rows if (match := kind.fullmatch(row["condition"]))]
+    return {
+        method: [(quality, methods[method]["psnr_y"]) for quality, methods in found]
+        for method in ("bicubic", "Lanczos", "0", "auto", "1")
+        if method in rows[0]["methods"]
+    }
+
+
 def _plane(result: Result) -> Iterator[Block]:
     for found in result["planes"]:
         title = f"x{found['scale']}, {found['size']} whole, {found['engine']}, {found['rounds']} rounds"
@@ -177,6 +210,7 @@ RENDERERS: dict[str, Callable[[Result], Iterator[Block]]] = {
     "throughput": _throughput,
     "parity": _parity,
     "quality": _quality,
+    "real": _real,
     "plane": _plane,
     "pipeline": _pipeline,
     "predict": _predict,

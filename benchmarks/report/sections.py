@@ -96,6 +96,14 @@ def _quality(inputs: Inputs) -> Settings:
 
 
 @contextmanager
+def _real(inputs: Inputs) -> Settings:
+    from benchmarks.real import RealSpec
+
+    few = RealSpec((2,), ("clean", "JPEG 90", "JPEG 75", "JPEG 50"), perceptual=False)
+    yield {"sets": inputs.sets, "spec": few if inputs.quick else RealSpec()}
+
+
+@contextmanager
 def _plane(inputs: Inputs) -> Settings:
     yield {"scales": [3], "rounds": 3} if inputs.quick else {}
 
@@ -137,6 +145,13 @@ SECTIONS = (
         _parity,
     ),
     Section("quality", "Quality", "Our networks against bicubic, and published figures of others.", _quality),
+    Section(
+        "real",
+        "Pictures as people have them",
+        "JPEG, noise and other damage: filters, our networks (0), their partners that restore (1), what lies "
+        "between, and the strength that is chosen for each file (auto).",
+        _real,
+    ),
     Section(
         "plane",
         "Quality against speed",
