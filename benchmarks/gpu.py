@@ -36,7 +36,8 @@ from benchmarks.lib.trt_split import split_of
 from benchmarks.pipeline import on_all_cores
 from deploy.engines.build import build_engine
 from sr.backends import BackendRequest, open_backend, specs
-from sr.backends.available import driver_cuda_version, gpu_names, missing_requirements
+from sr.backends.available import missing_requirements
+from sr.backends.gpus import driver_cuda_version, visible_gpus
 from sr.backends.tensorrt.spec import EngineSpec
 from sr.errors import BackendError
 from sr.image import Picture, read_picture, write_picture
@@ -87,7 +88,7 @@ def run(*, scales: Sequence[int] = (2, 3, 4), rounds: int = ROUNDS) -> dict[str,
     Raises:
         BackendError: there is no GPU.
     """
-    gpus = gpu_names()
+    gpus = [gpu.name for gpu in visible_gpus()]
     if not gpus:
         raise BackendError("no NVIDIA GPU here")
     image = bicubic_resize(read_picture(PICTURE).pixels, scale=4)

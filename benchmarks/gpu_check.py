@@ -27,10 +27,11 @@ from typing import Any
 
 import click
 
-from benchmarks.lib.gpu_sections import PLANS, SECTIONS, Machine, Section, found_machine, planned
+from benchmarks.lib.gpu_sections import PLANS, SECTIONS, Machine, Section, planned
 from benchmarks.lib.limited import run_limited
 from benchmarks.lib.paths import ROOT
 from benchmarks.lib.provenance import revision
+from sr.backends.gpus import visible_gpus
 from sr.files import atomic_write
 
 _LEAST_S = 20  # a section that has less time left is not started
@@ -85,7 +86,8 @@ class Check:
 
     def fingerprint(self, section: Section) -> str:
         """Return what decides whether an earlier result holds."""
-        decisive = json.dumps([self.commands(section), self.revision, self.machine.names])
+        names = [gpu.name for gpu in self.machine.gpus]
+        decisive = json.dumps([self.commands(section), self.revision, names])
         return hashlib.sha256(decisive.encode()).hexdigest()[:16]
 
     def log(self, section: Section) -> Path:
@@ -168,7 +170,7 @@ def write_report(check: Check) -> None:
     lines = [
         f"srup gpu-check, {now:%Y-%m-%d %H:%M} UTC, plan of {check.minutes:g} minutes",
         f"revision {check.revision}",
-        f"GPUs: {', '.join(check.machine.names) or 'none found by nvidia-smi'}",
+        f"GPUs: {', '.join(gpu.name for gpu in check.machine.gpus) or 'none found by the driver'}",
         "",
     ]
     states = {section: check.state(section) for section in check.sections}
@@ -193,7 +195,7 @@ def words_for(report: Path, machine: Machine, photographs: Path | None) -> dict[
         "parts": str(parts),
         "page": str(report.with_suffix(".html")),
         "tensorrt": machine.tensorrt,
-        "gpus": str(len(machine.names)),
+        "gpus": str(len(machine.gpus)),
         "photographs": "" if photographs is None else str(photographs.resolve()),
     }
 
@@ -220,7 +222,7 @@ def _stop(number: int, _frame: Any) -> None:
 def main(report: Path, minutes: str, photographs: Path | None) -> None:
     for number in (signal.SIGTERM, signal.SIGHUP):  # a lost connection sends SIGHUP
         signal.signal(number, _stop)
-    report, machine = report.resolve(), found_machine()
+    report, machine = report.resolve(), Machine(tuple(visible_gpus()))
     check = Check(
         report,
         machine,

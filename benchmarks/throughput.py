@@ -30,7 +30,7 @@ from benchmarks.lib.runners import CPU_ONLY, GPU_ONLY, RUNNERS, Case, Runner, op
 from benchmarks.lib.timing import MAX_VARIATION_CPU, MAX_VARIATION_GPU, Timings, interleaved
 from benchmarks.lib.trt_split import split_of, split_warnings
 from benchmarks.lib.work import Work, counted_work
-from sr.backends.available import driver_gpu_count
+from sr.backends.gpus import visible_gpus
 from sr.errors import SrupError
 from sr.network.descriptor import Precision
 from sr.network.modelfile import shipped_scales
@@ -80,7 +80,7 @@ def run(
         BackendError: no requested engine can run.
     """
     spec = spec or Spec()
-    device = ("cuda" if driver_gpu_count() else "cpu") if device == "auto" else device
+    device = ("cuda" if visible_gpus() else "cpu") if device == "auto" else device
     peaks = spec.peaks or (gpu_peaks(precision) if device == "cuda" else cpu_peaks())
     height, width = size
     cases = []
@@ -166,7 +166,7 @@ def _apart(output: np.ndarray, reference: np.ndarray) -> int:
 
 def device_memory_mib() -> float | None:
     """Return the memory in use on the first GPU, by all processes; None without a GPU."""
-    if not driver_gpu_count():
+    if not visible_gpus():
         return None
     from cuda.bindings import runtime
 

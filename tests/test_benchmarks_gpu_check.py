@@ -24,10 +24,11 @@ from benchmarks.gpu_check import Check, run_check, words_for
 from benchmarks.lib.gpu_sections import PLANS, SECTIONS, Machine, Section, planned
 from benchmarks.lib.limited import run_limited
 from benchmarks.lib.paths import ROOT
+from sr.backends.gpus import Gpu
 from sr.cli import main as srup
 
-GEFORCE = Machine(("NVIDIA GeForce RTX 4090",), "8.9")
-HOPPER = Machine(("NVIDIA H100 80GB HBM3",) * 2, "9.0")
+GEFORCE = Machine((Gpu(0, "NVIDIA GeForce RTX 4090", 89),))
+HOPPER = Machine(tuple(Gpu(index, "NVIDIA H100 80GB HBM3", 90) for index in range(2)))
 
 
 def program(name: str, code: str, **changes: object) -> Section:
@@ -71,16 +72,16 @@ def test_what_a_section_waits_for_comes_before_it_in_each_plan():
 @pytest.mark.parametrize(
     ("capability", "extra"),
     [
-        ("7.5", "trt-rtx"),
-        ("8.0", "trt"),
-        ("8.9", "trt-rtx"),
-        ("9.0", "trt"),
-        ("10.0", "trt"),
-        ("12.0", "trt-rtx"),
+        (75, "trt-rtx"),
+        (80, "trt"),
+        (89, "trt-rtx"),
+        (90, "trt"),
+        (100, "trt"),
+        (120, "trt-rtx"),
     ],
 )
 def test_each_gpu_gets_the_tensorrt_that_runs_on_it(capability, extra):
-    machine = Machine(("a GPU",), capability)
+    machine = Machine((Gpu(0, "a GPU", capability),))
     assert machine.tensorrt == extra
     assert Machine().tensorrt == ""
 

@@ -14,7 +14,7 @@ pytest.importorskip("safetensors")
 from benchmarks import parity
 from deploy.engines.build import build_engine
 from deploy.verify import MAX_LOSS_DB
-from sr.backends.available import driver_gpu_count
+from sr.backends.gpus import visible_gpus
 from sr.backends.parity import MIN_PSNR_DB
 from sr.errors import BackendError
 from sr.image import read_picture
@@ -58,7 +58,7 @@ def test_every_backend_of_this_machine_passes_and_the_rest_is_named(crop, pairs)
         # ONNX Runtime on the CPU rounds the weights to half, so something must differ.
         assert MIN_PSNR_DB["fp16"] <= rows["onnx", "cpu", "fp16", tiling]["psnr_db"] < MIN_PSNR_DB["fp32"]
         assert 0 < rows["onnx", "cpu", "fp16", tiling]["share"] < 0.1
-    if not driver_gpu_count():
+    if not visible_gpus():
         lacking = {(row["backend"], row["device"], row["precision"]) for row in result["not_run"]}
         assert {("trt", "cuda", "fp16"), ("trt-rtx", "cuda", "fp16"), ("torch", "cuda", "fp32")} <= lacking
         assert all(row["why"] for row in result["not_run"])

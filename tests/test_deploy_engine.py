@@ -12,23 +12,21 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from click.testing import CliRunner
 
 import deploy.engines.build
 from deploy.engines.build import build_engine, plan_from_onnx
 from deploy.engines.precision import check_plan, float_convolutions
 from deploy.engines.progress import progress_monitor
+from sr.backends.gpus import Gpu, visible_gpus
 from sr.backends.tensorrt import manifest as engine_manifest
 from sr.backends.tensorrt import stale as engine_stale
 from sr.backends.tensorrt import store as engine_store
-from sr.backends.tensorrt.gpus import COMPUTE_CAPABILITIES, Gpu, compute_capability, visible_gpus
 from sr.backends.tensorrt.kernels import KernelFile
 from sr.backends.tensorrt.log import logger, tensorrt_log
 from sr.backends.tensorrt.modules import MODULES, load_module
 from sr.backends.tensorrt.request import engine_request
 from sr.backends.tensorrt.spec import EngineSpec
 from sr.backends.tensorrt.store import EngineStore
-from sr.cli import main
 from sr.errors import EngineError, MissingExtraError, ModelError
 from sr.files import TEMPORARY_PREFIX
 from sr.network.modelfile import shipped_onnx
@@ -751,91 +749,6 @@ def test_an_empty_or_missing_folder_is_no_error(tmp_path):
     assert cache.stale() == cache.prune() == {}
     assert not (tmp_path / "none").exists()
     assert EngineStore().folder.parts[-1] == "engines"
-
-
-# --- GPUs ---------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("name", "expected"),
-    [
-        ("sm89", 89),
-        ("SM_120", 120),
-        ("rtx4090", 89),
-        ("RTX 3060", 86),
-        ("NVIDIA GeForce RTX 2080 Ti", 75),
-        ("Tesla T4", 75),
-        ("a100", 80),
-        ("h100", 90),
-        ("rtx-pro-6000", 120),
-        # as nvidia-smi prints them
-        ("NVIDIA A100-SXM4-80GB", 80),
-        ("NVIDIA A100 80GB PCIe", 80),
-        ("NVIDIA A100-SXM4-40GB MIG 1g.5gb", 80),
-        ("NVIDIA H100 80GB HBM3", 90),
-        ("NVIDIA H100 NVL", 90),
-        ("NVIDIA GH200 480GB", 90),
-        ("NVIDIA RTX A2000 12GB", 86),
-        ("NVIDIA RTX 6000 Ada Generation", 89),
-        ("NVIDIA RTX 4000 SFF Ada Generation", 89),
-        ("NVIDIA GeForce RTX 4090 Laptop GPU", 89),
-        ("NVIDIA GeForce RTX 4090 D", 89),
-        ("NVIDIA GeForce GTX 1660 Ti with Max-Q Design", 75),
-        ("Quadro RTX 6000", 75),
-        ("NVIDIA RTX PRO 6000 Blackwell Workstation Edition", 120),
-    ],
-)
-def test_gpus_are_known_by_name(name, expected):
-    assert compute_capability(name) == expected
-
-
-@pytest.mark.parametrize("name", ["", "sm", "sm8", "rtx", "rtx 9999", "89"])
-def test_an_unknown_gpu_is_refused_with_the_names_there_are(name):
-    with pytest.raises(ValueError, match=r"sm75.*rtx4090"):
-        compute_capability(name)
-
-
-def test_the_names_are_as_they_are_looked_up():
-    assert {name: compute_capability(name.upper()) for name in COMPUTE_CAPABILITIES} == COMPUTE_CAPABILITIES
-
-
-def fake_runtime(*, count_status="ok", properties_status="ok") -> SimpleNamespace:
-    properties = SimpleNamespace(name=b"NVIDIA L4\0\0", major=8, minor=9, totalGlobalMem=24 << 30)
-    status = {
-        "ok": SimpleNamespace(name="cudaSuccess"),
-        "bad": SimpleNamespace(name="cudaErrorUnknown"),
-        "old": SimpleNamespace(name="cudaErrorInsufficientDriver"),
-    }
-    return SimpleNamespace(
-        cudaError_t=SimpleNamespace(cudaSuccess=status["ok"], cudaErrorInsufficientDriver=status["old"]),
-        cudaGetDeviceCount=lambda: (status[count_status], 2 if count_status == "ok" else None),
-        cudaGetDeviceProperties=lambda index: (status[properties_status], properties),
-    )
-
-
-def test_gpus_that_cuda_sees_are_described(monkeypatch):
-    pytest.importorskip("cuda.bindings.runtime")
-    monkeypatch.setattr("cuda.bindings.runtime", fake_runtime())
-    first, second = visible_gpus()
-    assert first == Gpu(0, "NVIDIA L4", 89)
-    assert second.index == 1
-    monkeypatch.setattr("cuda.bindings.runtime", fake_runtime(count_status="bad"))
-    assert visible_gpus() == []
-    monkeypatch.setattr("cuda.bindings.runtime", fake_runtime(properties_status="bad"))
-    with pytest.raises(EngineError, match="GPU 0: "):
-        visible_gpus()
-
-
-def test_a_driver_that_is_too_old_is_named(monkeypatch):
-    pytest.importorskip("cuda.bindings.runtime")
-    monkeypatch.setattr("cuda.bindings.runtime", fake_runtime(count_status="old"))
-    assert visible_gpus() == [], "CUDA answers the same without any driver"
-    monkeypatch.setattr("sr.backends.tensorrt.gpus.driver_cuda_version", lambda: "12.4")
-    with pytest.raises(EngineError, match=r"driver is too old.*CUDA 12\.4.*update the driver"):
-        visible_gpus()
-    listed = CliRunner().invoke(main, ["info", "--engines"])
-    assert listed.exit_code == 0
-    assert "driver is too old" in listed.stderr
 
 
 # --- modules ------------------------------------------------------------------------------------

@@ -13,9 +13,9 @@ from deploy.engines.parity import engine_parity
 from deploy.verify import chart, difference, parity
 from sr.backends import BackendRequest, open_backend
 from sr.backends.available import missing_requirements
+from sr.backends.gpus import Gpu, visible_gpus
 from sr.backends.ort import OrtBackend
 from sr.backends.parity import MIN_PSNR_DB, Parity
-from sr.backends.tensorrt.gpus import Gpu, visible_gpus
 from sr.backends.tensorrt.manifest import EngineManifest, Identity
 from sr.backends.tensorrt.modules import load_module
 from sr.backends.tensorrt.spec import EngineSpec
@@ -101,7 +101,7 @@ def machine(monkeypatch):
         monkeypatch.setattr(deploy.engines.build, "plan_from_onnx", build)
         monkeypatch.setattr(deploy.engines.build, "check_plan", lambda *_, **__: True)
         monkeypatch.setattr(sr.cli.report_engines, "load_module", lambda name: module)
-        monkeypatch.setattr(sr.cli.report_engines, "visible_gpus", lambda: [L4])
+        monkeypatch.setattr(sr.cli.report_engines, "cuda_gpus", lambda: [L4])
         monkeypatch.setattr("cuda.bindings.runtime", cuda)
         return cuda
 

@@ -14,7 +14,8 @@ from PIL import Image
 from deploy.engines.build import build_engine
 from deploy.verify import difference
 from sr.backends import BACKENDS, BackendRequest
-from sr.backends.available import driver_gpu_count, missing_requirements
+from sr.backends.available import missing_requirements
+from sr.backends.gpus import visible_gpus
 from sr.backends.ort import OrtBackend
 from sr.backends.parity import MIN_PSNR_DB
 from sr.backends.tensorrt.backend import TrtBackend
@@ -176,7 +177,7 @@ def test_all_memory_is_given_back(name, engine_dir, photograph):
 
 
 def test_two_gpus_share_a_picture(name, engine_dir, photograph, on_cpu):
-    if driver_gpu_count() < 2:
+    if len(visible_gpus()) < 2:
         pytest.skip("one GPU")
     with Upscaler(backend=opened(name, 2, engine_dir, device="0,1", tile=128), tile=128) as upscaler:
         assert difference(upscaler(photograph), on_cpu(2)).psnr >= MIN_PSNR

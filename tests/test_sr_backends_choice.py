@@ -16,9 +16,9 @@ from deploy.verify import difference
 from sr.backends import BACKENDS, BackendRequest, choice, open_backend, ort
 from sr.backends.available import missing, missing_requirements
 from sr.backends.base import Backend, BackendInfo, Workload, gpu_indices
+from sr.backends.gpus import Gpu
 from sr.backends.ort import OrtBackend, read_metadata
 from sr.backends.parity import MIN_PSNR_DB
-from sr.backends.tensorrt.gpus import Gpu
 from sr.cli.environment import environment_lines
 from sr.cli.workload import estimated_work
 from sr.errors import BackendError, SrupError
@@ -60,7 +60,9 @@ def machine(monkeypatch):
         monkeypatch.setattr(choice, "_opened", lambda spec, request: opener(spec.name)(request))
         monkeypatch.setattr(choice, "require_extra", lambda *_, **__: None)
         monkeypatch.setattr(choice, "missing", lambda name: "")
-        monkeypatch.setattr(choice, "driver_gpu_count", lambda: gpus)
+        monkeypatch.setattr(
+            choice, "visible_gpus", lambda: [Gpu(index, "a GPU", 89) for index in range(gpus)]
+        )
         monkeypatch.setattr(choice, "missing_requirements", lambda name: (lacking or {}).get(name, ""))
 
     return make
@@ -235,7 +237,7 @@ def test_a_backend_that_is_named_runs_on_a_gpu_if_it_can(machine):
 
 @pytest.mark.parametrize("name", ["trt", "trt-rtx"])
 def test_without_a_gpu_tensorrt_says_so_in_one_line(monkeypatch, name):
-    monkeypatch.setattr(choice, "driver_gpu_count", lambda: 0)
+    monkeypatch.setattr(choice, "visible_gpus", lambda: [])
     monkeypatch.setattr(choice, "missing", lambda _: "")
     with pytest.raises(BackendError, match=rf"{name} needs an NVIDIA GPU.*--backend onnx$"):
         open_backend(name, REQUEST)
@@ -263,8 +265,11 @@ def test_info_names_what_is_missing_and_the_pip_line(monkeypatch):
     import sr.backends.available
     import sr.cli.environment
 
-    monkeypatch.setattr(sr.backends.available, "_has", lambda module: module in ("onnxruntime", "torch"))
-    monkeypatch.setattr(sr.cli.environment, "gpu_names", lambda: ["NVIDIA L4", "NVIDIA T4"])
+    monkeypatch.setattr(
+        sr.backends.available, "has_module", lambda module: module in ("onnxruntime", "torch")
+    )
+    found = [Gpu(0, "NVIDIA L4", 89), Gpu(1, "NVIDIA T4", 75)]
+    monkeypatch.setattr(sr.cli.environment, "visible_gpus", lambda: found)
     monkeypatch.setattr(sr.cli.environment, "driver_cuda_version", lambda: "13.0")
     text = "\n".join(environment_lines())
     assert "CUDA 13.0, 2 GPUs" in text
@@ -280,7 +285,7 @@ def test_a_package_that_is_too_old_is_missing(monkeypatch):
     """Before 12.9.1 cuda-bindings hold the GIL while they wait for the GPU."""
     import sr.backends.available as available
 
-    monkeypatch.setattr(available, "_has", lambda module: True)
+    monkeypatch.setattr(available, "has_module", lambda module: True)
     for number, said in (("12.9.0", True), ("12.8.0", True), ("12.9.1", False), ("13.0.3", False)):
         monkeypatch.setattr(available, "_version", lambda package, number=number: number)
         gap = available.missing("trt")
@@ -468,9 +473,9 @@ def gpus(monkeypatch):
     found = [Gpu(index, f"Simulated {index}", 89) for index in range(2)]
     monkeypatch.setattr(bindings, "runtime", cuda, raising=False)
     monkeypatch.setattr(opening, "load_module", lambda _: module)
-    monkeypatch.setattr(opening, "visible_gpus", lambda: found)
+    monkeypatch.setattr(opening, "cuda_gpus", lambda: found)
     monkeypatch.setattr(opening, "EngineStore", Store)
-    monkeypatch.setattr(choice, "driver_gpu_count", lambda: 2)
+    monkeypatch.setattr(choice, "visible_gpus", lambda: found)
     monkeypatch.setattr(choice, "missing", lambda _: "")
     cuda.asked = asked
     return cuda

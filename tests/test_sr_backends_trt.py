@@ -29,10 +29,10 @@ import sr.backends.tensorrt.runtime
 import sr.stitching
 import sr.streaming
 from sr.backends.base import Batch
+from sr.backends.gpus import Gpu
 from sr.backends.ort import OrtBackend, read_metadata
 from sr.backends.tensorrt.backend import TrtBackend, TrtSettings
 from sr.backends.tensorrt.capacity import Capacity
-from sr.backends.tensorrt.gpus import Gpu
 from sr.backends.tensorrt.kernels import KernelFile
 from sr.backends.tensorrt.opening import fallback_of
 from sr.backends.tensorrt.runtime import Calls

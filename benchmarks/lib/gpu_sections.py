@@ -5,17 +5,18 @@ The most telling come first, so a short plan is the beginning of a longer one.
 
 from __future__ import annotations
 
-import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
+
+from sr.backends.gpus import Gpu
 
 Need = Literal["gpu", "tensorrt", "several GPUs"]
 
 PLANS = (10, 30, 60)  # minutes
 # Compute capabilities of GeForce and RTX GPUs, which TensorRT-RTX is for. It has no engines for Hopper (9.0)
 # and later data-centre GPUs, and on the A100 (8.0) TensorRT is the usual choice.
-_RTX_CAPABILITIES = ("7.5", "8.6", "8.9", "12.0", "12.1")
+_RTX_CAPABILITIES = (75, 86, 89, 120, 121)
 
 
 @dataclass(frozen=True)
@@ -165,7 +166,7 @@ SECTIONS = (
     ),
     Section(
         "settings",
-        "Tiles, batches and CUDA graphs",
+        "Tiles and batches",
         (("{python}", "-m", "benchmarks.gpu"),),
         600,
         30,
@@ -214,26 +215,24 @@ class Machine:
     """The GPUs of this machine.
 
     Attributes:
-        names: of the GPUs.
-        capability: compute capability of the first, e.g. "8.9".
+        gpus: as CUDA counts them; the first decides what is installed.
     """
 
-    names: tuple[str, ...] = ()
-    capability: str = ""
+    gpus: tuple[Gpu, ...] = ()
 
     @property
     def tensorrt(self) -> str:
         """The extra that installs the TensorRT for this GPU; empty without one."""
-        if not self.names:
+        if not self.gpus:
             return ""
-        return "trt-rtx" if self.capability in _RTX_CAPABILITIES else "trt"
+        return "trt-rtx" if self.gpus[0].compute_capability in _RTX_CAPABILITIES else "trt"
 
     def lacks(self, section: Section) -> str:
         """Return what a section needs and this machine does not have; empty if it has all."""
         has: dict[Need, bool] = {
-            "gpu": bool(self.names),
+            "gpu": bool(self.gpus),
             "tensorrt": bool(self.tensorrt),
-            "several GPUs": len(self.names) > 1,
+            "several GPUs": len(self.gpus) > 1,
         }
         return next((need for need in section.needs if not has[need]), "")
 
@@ -241,16 +240,3 @@ class Machine:
 def planned(minutes: float, sections: Sequence[Section] = SECTIONS) -> list[Section]:
     """Return the sections of a plan, in order."""
     return [section for section in sections if section.plan <= minutes]
-
-
-def found_machine() -> Machine:
-    """Ask nvidia-smi for the GPUs; without it there are none."""
-    query = ["nvidia-smi", "--query-gpu=name,compute_cap", "--format=csv,noheader"]
-    try:
-        answer = subprocess.run(query, capture_output=True, text=True, timeout=60)
-    except (OSError, subprocess.TimeoutExpired):
-        return Machine()
-    rows = [line.rpartition(",") for line in answer.stdout.splitlines() if "," in line]
-    if answer.returncode or not rows:
-        return Machine()
-    return Machine(tuple(name.strip() for name, _, _ in rows), rows[0][2].strip())

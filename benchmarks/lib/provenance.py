@@ -14,7 +14,7 @@ from typing import Any
 
 from benchmarks.lib.paths import ROOT
 from sr import __version__
-from sr.backends.available import driver_cuda_version, gpu_names
+from sr.backends.gpus import driver_cuda_version, visible_gpus
 from sr.processor import available_cores
 
 # Packages whose versions are recorded.
@@ -38,7 +38,7 @@ def provenance() -> dict[str, Any]:
     return {
         "date": date.today().isoformat(),
         "machine": machine(),
-        "gpus": gpu_names(),
+        "gpus": [gpu.name for gpu in visible_gpus()],
         "driver": _driver(),
         "versions": {"srup": __version__} | {name: found for name in _PACKAGES if (found := _version(name))},
         "command": shlex.join(["python", "-m", *_started_as()]),
@@ -48,8 +48,8 @@ def provenance() -> dict[str, Any]:
 
 def machine_kind() -> str:
     """Return the machine for a file name: its first GPU, else cores and processor."""
-    gpus = gpu_names()
-    name = gpus[0] if gpus else f"{available_cores()} cores {_processor()}"
+    gpus = visible_gpus()
+    name = gpus[0].name if gpus else f"{available_cores()} cores {_processor()}"
     return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
 
 

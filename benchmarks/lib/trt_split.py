@@ -13,8 +13,7 @@ from typing import Any
 
 from benchmarks.lib.runners import Case
 from benchmarks.lib.timing import percentiles
-from sr.backends.tensorrt.cuda import Cuda, Resources
-from sr.backends.tensorrt.gpus import visible_gpus
+from sr.backends.tensorrt.cuda import Cuda, Resources, cuda_gpus
 from sr.backends.tensorrt.modules import load_module
 from sr.backends.tensorrt.runtime import LoadedEngine
 from sr.backends.tensorrt.spec import EngineSpec
@@ -38,7 +37,7 @@ def split_of(name: str, case: Case, *, rounds: int) -> Split:
         return {}
     from cuda.bindings import runtime
 
-    module, gpu = load_module(backend), visible_gpus()[0]
+    module, gpu = load_module(backend), cuda_gpus()[0]
     spec = EngineSpec(scale=case.scale, precision=case.precision)
     engine = EngineStore(None).get(case.model(), spec, module, gpu=gpu)
     host_code = engine.manifest.identity.spec.compatible

@@ -13,9 +13,9 @@ from typing import Any
 
 from deploy.engines.precision import check_network, check_plan
 from deploy.engines.progress import progress_monitor
+from sr.backends.gpus import Gpu
 from sr.backends.ort import read_metadata
 from sr.backends.tensorrt.cuda import Cuda
-from sr.backends.tensorrt.gpus import Gpu
 from sr.backends.tensorrt.log import tensorrt_log
 from sr.backends.tensorrt.modules import is_rtx, title_of
 from sr.backends.tensorrt.request import EngineRequest, Progress

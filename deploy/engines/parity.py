@@ -6,10 +6,10 @@ from pathlib import Path
 from types import ModuleType
 
 from deploy.verify import CHART_SIZES, parity
+from sr.backends.gpus import Gpu
 from sr.backends.ort import OrtBackend, read_metadata
 from sr.backends.parity import Parity
 from sr.backends.tensorrt.backend import TrtBackend, TrtSettings
-from sr.backends.tensorrt.gpus import Gpu
 from sr.backends.tensorrt.manifest import Engine
 from sr.backends.tensorrt.modules import backend_of
 from sr.backends.tensorrt.opening import fallback_of

@@ -6,8 +6,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from sr.backends.available import driver_gpu_count, missing, missing_requirements
+from sr.backends.available import missing, missing_requirements
 from sr.backends.base import Backend, BackendRequest, gpu_indices
+from sr.backends.gpus import visible_gpus
 from sr.backends.specs import (
     BACKENDS,
     BackendSpec,
@@ -133,7 +134,7 @@ def _open(spec: BackendSpec, request: BackendRequest) -> Backend:
         )
         return _opened(spec, request)
     gap = missing(spec.name)
-    if not driver_gpu_count():
+    if not visible_gpus():
         raise BackendError(
             f"backend {spec.name} needs an NVIDIA GPU, and the driver finds none; "
             f"use --backend {on_cpu()[0].name}" + (f" (it also needs packages: {gap})" if gap else "")
@@ -189,7 +190,7 @@ def _device_for(spec: BackendSpec, device: str) -> tuple[str, str]:
         return device, ""
     if "gpu" not in spec.devices:
         return "cpu", ""
-    if not driver_gpu_count():
+    if not visible_gpus():
         return "cpu", "no NVIDIA GPU found"
     if gap := missing_requirements(spec.name):
         return "cpu", f"{spec.name} cannot use the GPU: {gap}"
@@ -207,7 +208,7 @@ def _fastest(request: BackendRequest) -> tuple[Backend, str]:
         return backend, f"the fastest in {request.precision}"
     if request.device == "cpu":
         return _fastest_on_cpu(able, request)
-    if not driver_gpu_count():
+    if not visible_gpus():
         if named_gpu:
             raise BackendError(f"device {request.device}: the driver finds no NVIDIA GPU; drop --device")
         return _fastest_on_cpu(able, request, "no NVIDIA GPU found")

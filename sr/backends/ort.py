@@ -12,7 +12,6 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
-from sr.backends.available import gpu_names
 from sr.backends.base import (
     Backend,
     BackendInfo,
@@ -22,6 +21,7 @@ from sr.backends.base import (
     gpu_indices,
     tile_within,
 )
+from sr.backends.gpus import visible_gpus
 from sr.backends.specs import BackendSpec
 from sr.errors import BackendError, ModelError, one_line
 from sr.memory import available_memory
@@ -228,6 +228,6 @@ def _open_session(model: Path, device: str, *, restore: float = 0.0) -> onnxrunt
 
 def _describe(device: str) -> str:
     if gpus := gpu_indices(device):
-        names = gpu_names()
-        return f"GPU {gpus[0]} {names[gpus[0]] if gpus[0] < len(names) else ''}".strip()
+        names = {gpu.index: gpu.name for gpu in visible_gpus()}
+        return f"GPU {gpus[0]} {names.get(gpus[0], '')}".strip()
     return f"CPU, {available_cores()} cores"

@@ -5,13 +5,8 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 
-from sr.backends.available import (
-    driver_cuda_version,
-    gpu_names,
-    installed,
-    missing,
-    missing_requirements,
-)
+from sr.backends.available import installed, missing, missing_requirements
+from sr.backends.gpus import driver_cuda_version, visible_gpus
 from sr.backends.specs import BACKENDS, BackendSpec
 from sr.network.modelfile import DEFAULT_PRESET, shipped_scales
 from sr.processor import available_cores
@@ -21,14 +16,14 @@ from sr.version import __version__
 def environment_lines() -> Iterator[str]:
     """Yield versions, the driver and its GPUs, each backend and what is missing, shipped models."""
     yield f"srup {__version__}, Python {sys.version.split()[0]}"
-    names, cuda = gpu_names(), driver_cuda_version()
-    driver = f"supports CUDA {cuda}, {len(names) or 'no'} GPU{'' if len(names) == 1 else 's'}"
+    gpus, cuda = visible_gpus(), driver_cuda_version()
+    driver = f"supports CUDA {cuda}, {len(gpus) or 'no'} GPU{'' if len(gpus) == 1 else 's'}"
     yield f"NVIDIA driver: {driver if cuda else 'none found'}"
-    for index, name in enumerate(names):
-        yield f"  {index}  {name}"
+    for gpu in gpus:
+        yield f"  {gpu.index}  {gpu.name}"
     yield "backends:"
     for spec in BACKENDS.values():
-        yield f"  {spec.name:8} {_state(spec, gpus=len(names))}"
+        yield f"  {spec.name:8} {_state(spec, gpus=len(gpus))}"
     yield f"shipped models: {DEFAULT_PRESET} {' '.join(f'x{scale}' for scale in shipped_scales())}"
 
 

@@ -19,7 +19,7 @@ class GpuName(click.ParamType):
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
         """Return 89 for "rtx4090" and for "sm89"."""
-        from sr.backends.tensorrt.gpus import compute_capability
+        from sr.backends.gpus import compute_capability
 
         if isinstance(value, int):
             return value

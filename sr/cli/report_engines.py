@@ -9,7 +9,8 @@ from types import ModuleType
 
 import click
 
-from sr.backends.tensorrt.gpus import Gpu, visible_gpus
+from sr.backends.gpus import Gpu
+from sr.backends.tensorrt.cuda import cuda_gpus
 from sr.backends.tensorrt.manifest import Engine, EngineManifest, plans_in
 from sr.backends.tensorrt.modules import MODULES, TITLES, load_module
 from sr.backends.tensorrt.store import EngineStore
@@ -29,7 +30,7 @@ def export_engines(request: ExportRequest) -> None:
 
     store = EngineStore(request.output, builder=build_engine)
     modules = {backend: load_module(backend) for backend in request.backends}
-    kinds = _kinds(visible_gpus())
+    kinds = _kinds(cuda_gpus())
     models = engine_models(
         request.weights,
         request.scales,
@@ -106,7 +107,7 @@ def print_engines(folder: Path | None, *, prune: bool) -> None:
 def _gpus_or_note() -> list[Gpu]:
     """Return the GPUs; none, with a line on stderr, where the driver does not work."""
     try:
-        return visible_gpus()
+        return cuda_gpus()
     except SrupError as error:
         _log(f"Warning: {error}")
         return []

@@ -7,6 +7,7 @@ Owns the current device, and how a failed CUDA call becomes an error of ours. Th
 from __future__ import annotations
 
 import ctypes
+import importlib.metadata
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -14,7 +15,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sr.errors import BackendError, OutOfDeviceMemoryError
+from sr.backends.available import has_module
+from sr.backends.gpus import Gpu, driver_cuda_version, visible_gpus
+from sr.errors import BackendError, EngineError, OutOfDeviceMemoryError
 
 # cudaError_t, from the CUDA runtime's driver_types.h
 _SUCCESS = 0
@@ -31,6 +34,29 @@ _RELEASES = {
     "cudaStreamCreateWithFlags": "cudaStreamDestroy",
     "cudaEventCreateWithFlags": "cudaEventDestroy",
 }
+
+
+def cuda_gpus() -> list[Gpu]:
+    """Return the GPUs that CUDA for Python can use; none without cuda-bindings.
+
+    Raises:
+        EngineError: the driver is too old for them, or cannot describe a GPU.
+    """
+    gpus = visible_gpus() if has_module("cuda.bindings") else []
+    if not gpus:
+        return []
+    from cuda.bindings import runtime
+
+    if runtime.cudaGetDeviceCount()[0] == runtime.cudaError_t.cudaErrorInsufficientDriver:
+        raise EngineError(
+            f"the NVIDIA driver is too old: it supports CUDA {driver_cuda_version()}, but cuda-bindings "
+            f"{importlib.metadata.version('cuda-bindings')} needs a newer one; update the driver, or install "
+            "the cuda-bindings and TensorRT packages for its CUDA version"
+        )
+    for gpu in gpus:
+        if not gpu.compute_capability:
+            raise EngineError(f"GPU {gpu.index}: the driver cannot describe it; see nvidia-smi")
+    return gpus
 
 
 class Cuda:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from sr.backends.tensorrt.gpus import Gpu
+from sr.backends.gpus import Gpu
 from sr.backends.tensorrt.log import logger
 from sr.backends.tensorrt.manifest import LOCK_NAME
 from sr.files import atomic_write

@@ -16,8 +16,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from sr.backends.gpus import Gpu
 from sr.backends.parity import Parity
-from sr.backends.tensorrt.gpus import Gpu
 from sr.backends.tensorrt.modules import TITLES, is_rtx, name_of
 from sr.backends.tensorrt.spec import EngineSpec
 from sr.errors import EngineError

@@ -6,10 +6,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 from sr.backends.base import Backend, BackendRequest, gpu_indices
+from sr.backends.gpus import Gpu
 from sr.backends.ort import OrtBackend, read_metadata
 from sr.backends.specs import BackendSpec
 from sr.backends.tensorrt.backend import TrtBackend, TrtSettings
-from sr.backends.tensorrt.gpus import Gpu, visible_gpus
+from sr.backends.tensorrt.cuda import cuda_gpus
 from sr.backends.tensorrt.kernels import KernelFile
 from sr.backends.tensorrt.modules import is_rtx, load_module
 from sr.backends.tensorrt.spec import EngineSpec
@@ -90,9 +91,9 @@ def _gpus(device: str) -> list[Gpu]:
     """Return the GPUs that a device names.
 
     Raises:
-        BackendError: one of them does not exist.
+        BackendError: one of them does not exist, or the driver is too old.
     """
-    gpus = {gpu.index: gpu for gpu in visible_gpus()}
+    gpus = {gpu.index: gpu for gpu in cuda_gpus()}
     wanted = gpu_indices(device)
     if absent := [index for index in wanted if index not in gpus]:
         found = ", ".join(f"{gpu.index} {gpu.name}" for gpu in gpus.values()) or "none"

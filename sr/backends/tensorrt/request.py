@@ -8,7 +8,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, Protocol
 
-from sr.backends.tensorrt.gpus import Gpu
+from sr.backends.gpus import Gpu
 from sr.backends.tensorrt.manifest import EngineManifest, Identity, identity_of
 from sr.backends.tensorrt.modules import backend_of, is_rtx
 from sr.backends.tensorrt.spec import EngineSpec, check_spec

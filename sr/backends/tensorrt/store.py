@@ -17,8 +17,8 @@ from types import ModuleType
 import platformdirs
 from filelock import FileLock, Timeout
 
+from sr.backends.gpus import Gpu
 from sr.backends.parity import MIN_PSNR_DB, Parity
-from sr.backends.tensorrt.gpus import Gpu
 from sr.backends.tensorrt.log import logger
 from sr.backends.tensorrt.manifest import (
     LOCK_NAME,

@@ -1,18 +1,19 @@
-"""NVIDIA GPUs: those of this machine, and the compute capabilities of others by name.
+"""NVIDIA GPUs: those of this machine, as the driver tells, and the compute capabilities of others by name.
 
-A compute capability is an int as in the name of its code: 89 for SM89, which is 8.9.
+Needs no package: the driver's library is asked directly. A compute capability is an int as in the name of its
+code: 89 for SM89, which is 8.9.
 """
 
 from __future__ import annotations
 
-import importlib.util
+import ctypes
 import re
+import sys
 from dataclasses import dataclass
-from importlib.metadata import version
-from typing import Any
 
-from sr.backends.available import driver_cuda_version
-from sr.errors import EngineError
+_DRIVER = "nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1"
+# CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR and _MINOR, from the driver's cuda.h
+_MAJOR, _MINOR = 75, 76
 
 # https://developer.nvidia.com/cuda-gpus and https://developer.nvidia.com/cuda-legacy-gpus; names as
 # `_plain_name` shortens them.
@@ -113,12 +114,12 @@ COMPUTE_CAPABILITIES = {
 
 @dataclass(frozen=True)
 class Gpu:
-    """A GPU that the driver sees.
+    """A GPU that the driver shows.
 
     Attributes:
         index: of the device, as CUDA counts.
         name: as the driver gives it, e.g. "NVIDIA L4".
-        compute_capability: 89 for SM89.
+        compute_capability: 89 for SM89; 0 if the driver cannot describe the GPU.
     """
 
     index: int
@@ -127,34 +128,39 @@ class Gpu:
 
 
 def visible_gpus() -> list[Gpu]:
-    """Return the GPUs that CUDA sees; none where there is no driver or no cuda-bindings.
-
-    Raises:
-        EngineError: the driver is too old for the installed CUDA, or cannot describe one of its devices.
-    """
-    if importlib.util.find_spec("cuda") is None or importlib.util.find_spec("cuda.bindings") is None:
+    """Return the GPUs that the driver shows, in CUDA's order; none where there is no driver."""
+    driver, count = _driver(), ctypes.c_int(0)
+    if driver is None or driver.cuInit(0) != 0 or driver.cuDeviceGetCount(ctypes.byref(count)) != 0:
         return []
-    from cuda.bindings import runtime
-
-    status, count = runtime.cudaGetDeviceCount()
-    if status == runtime.cudaError_t.cudaErrorInsufficientDriver and (serves := driver_cuda_version()):
-        raise EngineError(
-            f"the NVIDIA driver is too old: it supports CUDA {serves}, but cuda-bindings "
-            f"{version('cuda-bindings')} needs a newer one; update the driver, or install the cuda-bindings "
-            "and TensorRT packages for its CUDA version"
-        )
-    if status != runtime.cudaError_t.cudaSuccess:
-        return []
-    return [_described(runtime, index) for index in range(count)]
+    return [_described(driver, index) for index in range(count.value)]
 
 
-def _described(runtime: Any, index: int) -> Gpu:
-    status, properties = runtime.cudaGetDeviceProperties(index)
-    if status != runtime.cudaError_t.cudaSuccess:
-        raise EngineError(f"GPU {index}: CUDA cannot describe it ({status.name}); see nvidia-smi")
-    name = properties.name
-    text = name.partition(b"\0")[0].decode(errors="replace") if isinstance(name, bytes) else str(name)
-    return Gpu(index, text, properties.major * 10 + properties.minor)
+def driver_cuda_version() -> str:
+    """Return the newest CUDA that the driver supports, e.g. "13.0"; empty where there is no driver."""
+    driver, number = _driver(), ctypes.c_int(0)
+    if driver is None or driver.cuDriverGetVersion(ctypes.byref(number)) != 0:
+        return ""
+    return f"{number.value // 1000}.{number.value % 1000 // 10}"
+
+
+def _driver() -> ctypes.CDLL | None:
+    try:
+        return ctypes.CDLL(_DRIVER)
+    except OSError:
+        return None
+
+
+def _described(driver: ctypes.CDLL, index: int) -> Gpu:
+    name, (device, major, minor) = ctypes.create_string_buffer(256), (ctypes.c_int(0) for _ in range(3))
+    known = (
+        driver.cuDeviceGet(ctypes.byref(device), index) == 0
+        and driver.cuDeviceGetName(name, len(name), device) == 0
+        and driver.cuDeviceGetAttribute(ctypes.byref(major), _MAJOR, device) == 0
+        and driver.cuDeviceGetAttribute(ctypes.byref(minor), _MINOR, device) == 0
+    )
+    if not known:
+        return Gpu(index, "unknown", 0)
+    return Gpu(index, name.value.decode(errors="replace"), major.value * 10 + minor.value)
 
 
 def compute_capability(name: str) -> int:
