@@ -21,7 +21,7 @@ from benchmarks.lib.options import Script
 from benchmarks.lib.results import write_result
 from benchmarks.lib.timing import timed
 from deploy.engines.build import build_engine
-from sr.backends.tensorrt.modules import load_module, title_of
+from sr.backends.tensorrt.modules import TensorRt, TensorRtRtx
 from sr.backends.tensorrt.spec import EngineSpec
 from sr.backends.tensorrt.store import EngineStore
 from sr.network.modelfile import shipped_onnx, shipped_scales
@@ -39,7 +39,7 @@ def run(*, targets: Sequence[tuple[int, ...]] = TARGETS) -> dict[str, Any]:
     Raises:
         SrupError: TensorRT-RTX is not installed, or does not build.
     """
-    module = load_module("trt-rtx")
+    trt = TensorRtRtx.load()
     rows = []
     with tempfile.TemporaryDirectory() as folder:
         store = EngineStore(Path(folder), builder=build_engine)
@@ -47,19 +47,19 @@ def run(*, targets: Sequence[tuple[int, ...]] = TARGETS) -> dict[str, Any]:
             onnx = shipped_onnx(scale=scale, precision="fp16")
             for served in targets:
                 spec = EngineSpec(scale, targets=served)
-                manifest = store.get(onnx, spec, module, gpu=None).manifest
+                manifest = store.get(onnx, spec, trt, gpu=None).manifest
                 rows.append(
                     {
                         "scale": scale,
                         "targets": served,
                         "build_s": manifest.build_seconds,
                         "plan_bytes": manifest.plan_bytes,
-                        "lookup_ms": lookup_ms(store, onnx, spec, module),
+                        "lookup_ms": lookup_ms(store, onnx, spec, trt),
                     }
                 )
     slowest = {name: max(row[name] for row in rows) for name in ("build_s", "lookup_ms")}
     return {
-        "builder": title_of(module),
+        "builder": trt.title,
         "max_build_s": MAX_BUILD_S,
         "max_lookup_ms": MAX_LOOKUP_MS,
         "slowest_build_s": slowest["build_s"],
@@ -73,9 +73,9 @@ def main() -> None:
     write_result("engines", run())
 
 
-def lookup_ms(store: EngineStore, onnx: Path, spec: EngineSpec, module) -> float:
+def lookup_ms(store: EngineStore, onnx: Path, spec: EngineSpec, trt: TensorRt) -> float:
     """Return the median time to find a cached engine."""
-    seconds = (timed(partial(store.get, onnx, spec, module, gpu=None)) for _ in range(LOOKUPS))
+    seconds = (timed(partial(store.get, onnx, spec, trt, gpu=None)) for _ in range(LOOKUPS))
     return round(1000 * statistics.median(seconds), 2)
 
 

@@ -33,7 +33,7 @@ from deploy.engines.build import plan_from_onnx
 from sr.backends.base import Backend, BackendInfo, Batch
 from sr.backends.ort import read_metadata
 from sr.backends.tensorrt.backend import TrtBackend, TrtSettings
-from sr.backends.tensorrt.modules import load_module
+from sr.backends.tensorrt.modules import KINDS, TensorRt, TensorRtRtx
 from sr.backends.tensorrt.spec import EngineSpec
 from sr.errors import DataError, MissingExtraError
 from sr.network.modelfile import SHIPPED_DIR, shipped_onnx
@@ -69,14 +69,14 @@ def run(models: Iterable[Path] | None = None) -> dict[str, Figures]:
     counted = {
         "models": {path.stem: model_figures(path) for path in paths},
         "tiles": dict(tile_figures()),
-        "runtime": {name: runtime_figures(name) for name in ("trt", "trt-rtx")},
+        "runtime": {kind.backend.name: runtime_figures(kind) for kind in KINDS.values()},
     }
     try:
-        module = load_module("trt-rtx")
+        trt = TensorRtRtx.load()
     except MissingExtraError:
         return counted
     half = [path for path in paths if path.stem.endswith("_fp16_uint8")]
-    return counted | {"engines": {path.stem: engine_figures(path, module) for path in half}}
+    return counted | {"engines": {path.stem: engine_figures(path, trt) for path in half}}
 
 
 def model_figures(path: Path) -> dict[str, int]:
@@ -92,10 +92,10 @@ def model_figures(path: Path) -> dict[str, int]:
     }
 
 
-def engine_figures(path: Path, module: Any) -> dict[str, int]:
+def engine_figures(path: Path, trt: TensorRt) -> dict[str, int]:
     """Build an engine and return its size."""
     spec = EngineSpec(read_metadata(path).scale, targets=(TARGET,))
-    return {"plan_bytes": len(plan_from_onnx(path.read_bytes(), spec, module))}
+    return {"plan_bytes": len(plan_from_onnx(path.read_bytes(), spec, trt))}
 
 
 class _Counting(Backend):
@@ -156,14 +156,14 @@ def tile_figures() -> Iterator[tuple[str, dict[str, int]]]:
             yield f"{action} {kind}", {"tiles": tiles, "allocated_bytes": most}
 
 
-def runtime_figures(name: str) -> dict[str, int]:
+def runtime_figures(kind: type[TensorRt]) -> dict[str, int]:
     """Count calls, copies and allocations of the warm TensorRT runtime for one picture."""
     cuda = SimulatedCuda()
-    module = SimulatedTensorRT(cuda, rtx=name == "trt-rtx")
+    module = SimulatedTensorRT(cuda, rtx=kind is TensorRtRtx)
     model = read_metadata(shipped_onnx(scale=2, precision="fp16"))
     plan = module.plan(SimulatedPlan(no_kernel, 2, BATCH, TILE_PX))
-    settings = TrtSettings(name, replace(model, halo=HALO_PX), tile=TILE_PX)
-    with Upscaler(backend=TrtBackend({0: plan}, settings, module=module, cudart=cuda)) as upscaler:
+    settings = TrtSettings(replace(model, halo=HALO_PX), tile=TILE_PX)
+    with Upscaler(backend=TrtBackend({0: plan}, settings, trt=kind(module), cudart=cuda)) as upscaler:
         picture = np.zeros((*PICTURE, 3), np.uint8)
         upscaler(picture)
         calls, allocations = len(cuda.calls), cuda.allocations

@@ -24,6 +24,7 @@ from benchmarks.predict import Job, predict
 from sr.backends.base import default_tile
 from sr.backends.ort import read_metadata
 from sr.backends.tensorrt.backend import TrtBackend, TrtSettings
+from sr.backends.tensorrt.modules import TensorRt
 from sr.network.modelfile import shipped_onnx
 from sr.upscale import Upscaler
 from tests.simulated_device import Costs, SimulatedCuda
@@ -78,8 +79,8 @@ def simulated(scale: int, cuda: SimulatedCuda) -> TrtBackend:
     """Open the backend on a simulated GPU with a kernel that does nothing."""
     module, onnx = SimulatedTensorRT(cuda), shipped_onnx(scale=scale, precision="fp16")
     plan = module.plan(SimulatedPlan(no_kernel, scale, BATCH, default_tile(scale)))
-    settings = TrtSettings("trt", read_metadata(onnx))
-    return TrtBackend({0: plan}, settings, module=module, cudart=cuda)
+    settings = TrtSettings(read_metadata(onnx))
+    return TrtBackend({0: plan}, settings, trt=TensorRt(module), cudart=cuda)
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ from onnx import helper, numpy_helper
 import sr.backends.tensorrt.device
 from benchmarks import guard
 from deploy.engines.build import plan_from_onnx
-from sr.backends.tensorrt.modules import load_module
+from sr.backends.tensorrt.modules import TensorRt, TensorRtRtx
 from sr.backends.tensorrt.spec import EngineSpec
 from sr.network.modelfile import shipped_onnx
 from sr.stitching import Place, TileBatch
@@ -117,14 +117,14 @@ def test_a_further_call_for_each_batch_is_detected(monkeypatch):
         return submit(self, batch)
 
     monkeypatch.setattr(sr.backends.tensorrt.device.TrtDevice, "submit", slow)
-    said = guard.violations({"runtime": {"trt": guard.runtime_figures("trt")}}, BASELINE)
+    said = guard.violations({"runtime": {"trt": guard.runtime_figures(TensorRt)}}, BASELINE)
     assert any("cudaGetDevice" in line for line in said)
 
 
 def test_an_engine_that_computes_in_float32_is_detected():
     pytest.importorskip("tensorrt_rtx")
     spec = EngineSpec(2, precision="fp32", targets=(guard.TARGET,))
-    plan = plan_from_onnx(shipped_onnx(scale=2).read_bytes(), spec, load_module("trt-rtx"))
+    plan = plan_from_onnx(shipped_onnx(scale=2).read_bytes(), spec, TensorRtRtx.load())
     said = guard.violations({"engines": {HALF.stem: {"plan_bytes": len(plan)}}}, BASELINE)
     assert any(line.startswith(f"engines, {HALF.stem}: plan_bytes") for line in said)
 

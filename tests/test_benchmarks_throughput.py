@@ -18,6 +18,7 @@ from benchmarks.lib.timing import Timings, interleaved
 from benchmarks.lib.trt_split import PARTS, measured_split, split_warnings
 from benchmarks.throughput import Spec
 from sr.backends import BACKENDS
+from sr.backends.tensorrt.modules import TensorRt
 from sr.errors import BackendError
 from tests.simulated_device import SUCCESS, Event, SimulatedCuda, api, nothing_left
 from tests.simulated_tensorrt import SimulatedPlan, SimulatedTensorRT, no_kernel
@@ -134,7 +135,7 @@ def test_split_on_a_simulated_device_has_all_parts_and_frees_everything() -> Non
     module: Any = SimulatedTensorRT(cuda)
     plan = module.plan(SimulatedPlan(no_kernel, 3, 2, 64))
     with nothing_left(cuda):
-        split = measured_split(plan, (4, 32, 200, 3), module, cuda, rounds=3)
+        split = measured_split(plan, (4, 32, 200, 3), TensorRt(module), cuda, rounds=3)
     assert tuple(split) == PARTS
     assert all(figures["median"] >= 0 for figures in split.values())
 

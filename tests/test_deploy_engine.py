@@ -22,8 +22,8 @@ from sr.backends.tensorrt import manifest as engine_manifest
 from sr.backends.tensorrt import stale as engine_stale
 from sr.backends.tensorrt import store as engine_store
 from sr.backends.tensorrt.kernels import KernelFile
-from sr.backends.tensorrt.log import logger, tensorrt_log
-from sr.backends.tensorrt.modules import MODULES, load_module
+from sr.backends.tensorrt.log import logger
+from sr.backends.tensorrt.modules import KINDS, TensorRt, TensorRtRtx, load_tensorrt
 from sr.backends.tensorrt.request import engine_request
 from sr.backends.tensorrt.spec import EngineSpec
 from sr.backends.tensorrt.store import EngineStore
@@ -39,16 +39,17 @@ L4 = Gpu(0, "NVIDIA L4", 89)
 RTX_3060 = Gpu(0, "NVIDIA GeForce RTX 3060", 86)
 T4 = Gpu(0, "Tesla T4", 75)
 
-rtx = pytest.importorskip("tensorrt_rtx", reason="tensorrt-rtx is not installed")
+rtx = TensorRtRtx(pytest.importorskip("tensorrt_rtx", reason="tensorrt-rtx is not installed"))
+TRT_11 = TensorRt(SimpleNamespace(__version__="11.4.0.106"))
 
 
 def onnx_bytes(scale: int, precision="fp16") -> bytes:
     return shipped_onnx(scale=scale, precision=precision).read_bytes()
 
 
-def module_like(**changes) -> SimpleNamespace:
+def rtx_of(version: str) -> TensorRtRtx:
     """Return TensorRT-RTX under another version."""
-    return SimpleNamespace(**(vars(rtx) | changes))
+    return TensorRtRtx(SimpleNamespace(**(vars(rtx.module) | {"__version__": version})))
 
 
 # --- building -----------------------------------------------------------------------------------
@@ -198,7 +199,7 @@ def test_tensorrt_rtx_refuses_what_only_tensorrt_has(changes):
 
 def test_tiling_level_and_static_shapes_reach_the_builder():
     """TensorRT-RTX has the same configuration, though it would not use them."""
-    builder = rtx.Builder(tensorrt_log(rtx))
+    builder = rtx.module.Builder(rtx.log)
     spec, configs = EngineSpec(2, targets=(89,)), []
     for each in (spec, replace(spec, static=True, tiling_level="full")):
         config = builder.create_builder_config()
@@ -206,8 +207,8 @@ def test_tiling_level_and_static_shapes_reach_the_builder():
         deploy.engines.build._configure(config, each, rtx)
         configs.append(config)
     assert [config.num_optimization_profiles for config in configs] == [1, 2]
-    assert configs[1].tiling_optimization_level == rtx.TilingOptimizationLevel.FULL
-    assert configs[0].tiling_optimization_level != rtx.TilingOptimizationLevel.FULL
+    assert configs[1].tiling_optimization_level == rtx.module.TilingOptimizationLevel.FULL
+    assert configs[0].tiling_optimization_level != rtx.module.TilingOptimizationLevel.FULL
 
 
 def test_tensorrt_rtx_needs_to_be_told_the_gpu():
@@ -236,7 +237,7 @@ def test_an_engine_is_built_on_its_gpu_and_the_device_before_is_restored(
 def test_the_progress_of_several_threads_is_one_progress():
     """NvInfer.h: the builder may call from several threads; an exception would cancel the build."""
     shares = []
-    monitor = progress_monitor(rtx, lambda phase, share: shares.append(share))
+    monitor = progress_monitor(rtx.module, lambda phase, share: shares.append(share))
     monitor.phase_start("build", None, 40)
 
     def work(number: int) -> None:
@@ -363,7 +364,7 @@ def other_file(tmp_path: Path) -> Path:
         ({"spec": replace(ADA, tile=256)}, "tile 512, need 256"),
         ({"spec": replace(ADA, batch=8)}, "batch 4, need 8"),
         ({"spec": replace(ADA, targets=(75, 86))}, r"targets SM89, need SM75\+SM86"),
-        ({"module": module_like(__version__="1.7.2.5")}, f"built by {rtx.__version__}, this is 1.7.2.5"),
+        ({"trt": rtx_of("1.7.2.5")}, f"built by {rtx.version}, this is 1.7.2.5"),
         ({"onnx": other_file}, "ONNX file [0-9a-f]{16}, need [0-9a-f]{16}"),
     ],
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
@@ -373,7 +374,7 @@ def test_a_miss_names_the_field_that_differs(tmp_path, builds, monkeypatch, chan
     onnx = shipped_onnx(scale=2, precision="fp16")
     first = cache.get(onnx, ADA, rtx, gpu=None)
     onnx = changes["onnx"](tmp_path) if "onnx" in changes else onnx
-    second = cache.get(onnx, changes.get("spec", ADA), changes.get("module", rtx), gpu=None, log=log)
+    second = cache.get(onnx, changes.get("spec", ADA), changes.get("trt", rtx), gpu=None, log=log)
     assert second.path != first.path
     assert len(builds) == 2
     (line,) = [line for line in log if "fits" in line]
@@ -568,8 +569,6 @@ def test_rtx_without_a_gpu_and_without_a_target_says_what_to_give(tmp_path):
 
 # --- TensorRT, as far as that goes without a GPU ------------------------------------------------
 
-TRT_11 = SimpleNamespace(__name__="tensorrt", __version__="11.4.0.106")
-
 
 def test_tensorrt_engines_are_of_a_gpu_and_a_version(tmp_path, builds):
     cache, log, onnx = store_in(tmp_path), Lines(), shipped_onnx(scale=2, precision="fp16")
@@ -585,7 +584,7 @@ def test_tensorrt_engines_are_of_a_gpu_and_a_version(tmp_path, builds):
     engine.path.unlink()
     engine.path.with_suffix(".json").unlink()
     assert cache.get(onnx, EngineSpec(2), TRT_11, gpu=L4) == slow, "no level was asked for"
-    newer = SimpleNamespace(__name__="tensorrt", __version__="11.5.0.1")
+    newer = TensorRt(SimpleNamespace(__version__="11.5.0.1"))
     cache.get(onnx, EngineSpec(2), newer, gpu=L4, log=log)
     assert "built by 11.4.0.106, this is 11.5.0.1" in log[4]
     assert len(builds) == 4
@@ -613,13 +612,13 @@ def test_compatible_engines_are_found_by_later_versions_and_other_gpus(tmp_path,
         EngineSpec(2, compatible=True),
     )
     engine = cache.get(onnx, spec, TRT_11, gpu=L4)
-    newer = SimpleNamespace(__name__="tensorrt", __version__="11.5.0.1")
+    newer = TensorRt(SimpleNamespace(__version__="11.5.0.1"))
     assert cache.get(onnx, spec, newer, gpu=RTX_3060) == engine
     assert engine.manifest.built_by == "11.4.0.106"
     # They also serve where none such is asked for, but not below Ampere and not an older version.
     assert cache.get(onnx, EngineSpec(2), newer, gpu=RTX_3060) == engine
     assert cache.get(onnx, EngineSpec(2), TRT_11, gpu=T4) != engine
-    older, log = SimpleNamespace(__name__="tensorrt", __version__="11.0.0.114"), Lines()
+    older, log = TensorRt(SimpleNamespace(__version__="11.0.0.114")), Lines()
     assert cache.get(onnx, EngineSpec(2), older, gpu=L4) != engine
     assert cache.get(onnx, spec, older, gpu=L4, log=log).manifest.built_by == "11.0.0.114"
     assert "built by 11.4.0.106, this is 11.0.0.114" in log[0]
@@ -642,7 +641,7 @@ import sys, time
 from pathlib import Path
 import deploy.engines.build
 from deploy.engines.build import build_engine
-from sr.backends.tensorrt.modules import load_module
+from sr.backends.tensorrt.modules import TensorRtRtx
 from sr.backends.tensorrt.spec import EngineSpec
 from sr.backends.tensorrt.store import EngineStore
 from sr.network.modelfile import shipped_onnx
@@ -652,7 +651,7 @@ def slow(*arguments, **named):
     return build_engine(*arguments, **named)
 cache = EngineStore(Path(sys.argv[1]), builder=slow)
 onnx = shipped_onnx(scale=2, precision="fp16")
-cache.get(onnx, EngineSpec(2, targets=(89,)), load_module("trt-rtx"), gpu=None, log=print)
+cache.get(onnx, EngineSpec(2, targets=(89,)), TensorRtRtx.load(), gpu=None, log=print)
 """
 
 
@@ -692,8 +691,8 @@ def test_prune_removes_what_is_stale_and_says_which(tmp_path, builds, monkeypatc
     cache, log, onnx = store_in(tmp_path), Lines(), shipped_onnx(scale=2, precision="fp16")
     good = cache.get(onnx, ADA, rtx, gpu=None)
     others_gpu = cache.get(onnx, EngineSpec(2), TRT_11, gpu=L4)
-    outdated = cache.get(onnx, ADA, module_like(__version__="1.5.0.114"), gpu=None)
-    old = cache.get(onnx, ADA, module_like(__version__="1.4.0.1"), gpu=None)
+    outdated = cache.get(onnx, ADA, rtx_of("1.5.0.114"), gpu=None)
+    old = cache.get(onnx, ADA, rtx_of("1.4.0.1"), gpu=None)
     truncated = cache.get(onnx, replace(ADA, tile=64), rtx, gpu=None)
     tamper("truncated", truncated.path)
     retrained = cache.get(other_file(tmp_path), ADA, rtx, gpu=None)
@@ -718,11 +717,11 @@ def test_prune_removes_what_is_stale_and_says_which(tmp_path, builds, monkeypatc
     old.path.unlink()
     old.path.with_suffix(".json").unlink()
     monkeypatch.setattr(
-        engine_stale, "_installed_version", lambda backend: rtx.__version__ if backend == "trt-rtx" else None
+        engine_stale, "_installed_version", lambda kind: rtx.version if kind is TensorRtRtx else None
     )
     removed = cache.prune(log)
     assert set(removed) == {outdated.path, truncated.path, retrained.path, foreign.path}
-    assert removed[outdated.path] == f"built by 1.5.0.114, this is {rtx.__version__}"
+    assert removed[outdated.path] == f"built by 1.5.0.114, this is {rtx.version}"
     assert removed[retrained.path].startswith("ONNX file ")
     assert removed[foreign.path].startswith("platform Windows AMD64, need ")
     assert sorted(log) == sorted(f"removing {path.name}: {why}" for path, why in removed.items())
@@ -758,8 +757,7 @@ def test_a_missing_module_names_its_extra(monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     for backend, package in (("trt", "tensorrt"), ("trt-rtx", "tensorrt-rtx")):
         with pytest.raises(MissingExtraError, match=rf"'{package}'.*srup\[{backend}\]"):
-            load_module(backend)
-    assert set(MODULES) == {"trt", "trt-rtx"}
+            load_tensorrt(backend)
 
 
 def test_a_module_that_does_not_load_says_why(monkeypatch, tmp_path):
@@ -767,7 +765,7 @@ def test_a_module_that_does_not_load_says_why(monkeypatch, tmp_path):
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.delitem(sys.modules, "tensorrt", raising=False)
     with pytest.raises(EngineError, match=r"TensorRT.*libnvinfer\.so\.11: cannot"):
-        load_module("trt")
+        load_tensorrt("trt")
 
 
 # --- the command --------------------------------------------------------------------------------
@@ -821,7 +819,7 @@ def test_the_command_lists_what_it_built_and_prunes_what_is_stale(tmp_path):
     first, name, details = listed.stdout.splitlines()
     assert first.startswith(f"{folder}: 1 engine, ")
     assert name.strip() == plan.name
-    for word in ("MB", "just built", rtx.__version__, "SM75+SM89", "tiles to 256 px", "usable"):
+    for word in ("MB", "just built", rtx.version, "SM75+SM89", "tiles to 256 px", "usable"):
         assert word in details
     manifest = json.loads(plan.with_suffix(".json").read_text())
     manifest["identity"]["module_version"] = manifest["built_by"] = "1.6.0.1"
@@ -829,9 +827,9 @@ def test_the_command_lists_what_it_built_and_prunes_what_is_stale(tmp_path):
     plan.with_suffix(".json").write_text(json.dumps(manifest))
     listed = srup("info", "--engines", "--engine-dir", folder, cache=tmp_path)
     assert "days old, TensorRT-RTX 1.6.0.1" in listed.stdout
-    assert f"stale: built by 1.6.0.1, this is {rtx.__version__}" in listed.stdout
+    assert f"stale: built by 1.6.0.1, this is {rtx.version}" in listed.stdout
     pruned = srup("info", "--engines", "--prune", cache=tmp_path)
-    assert f"removing {plan.name}: built by 1.6.0.1, this is {rtx.__version__}" in pruned.stdout
+    assert f"removing {plan.name}: built by 1.6.0.1, this is {rtx.version}" in pruned.stdout
     assert "1 stale removed" in pruned.stdout
     assert pruned.stdout.splitlines()[-1].startswith(f"{folder}: 0 engines")
     assert not plan.exists()
@@ -905,36 +903,36 @@ def test_an_onnx_file_and_trained_weights_become_engines(tmp_path):
 
 @pytest.mark.gpu
 @pytest.mark.parametrize("scale", [2, 3, 4])
-@pytest.mark.parametrize("backend", MODULES)
-def test_an_engine_for_the_gpu_that_is_here_is_fp16_by_its_own_words(tmp_path, backend, scale):
-    pytest.importorskip(MODULES[backend])
-    module, gpu, log = load_module(backend), visible_gpus()[0], Lines()
-    if backend == "trt-rtx" and not hasattr(module.ComputeCapability, f"SM{gpu.compute_capability}"):
+@pytest.mark.parametrize("name", KINDS)
+def test_an_engine_for_the_gpu_that_is_here_is_fp16_by_its_own_words(tmp_path, name, scale):
+    pytest.importorskip(name)
+    trt, gpu, log = KINDS[name].load(), visible_gpus()[0], Lines()
+    if trt.ahead_of_time and not hasattr(trt.module.ComputeCapability, f"SM{gpu.compute_capability}"):
         pytest.skip(f"TensorRT-RTX does not support {gpu.name}")
     cache, onnx = store_in(tmp_path), shipped_onnx(scale=scale, precision="fp16")
-    engine = cache.get(onnx, EngineSpec(scale), module, gpu=gpu, log=log)
-    assert check_plan(engine.plan(), "fp16", module), "the inspector was asked"
-    assert cache.get(onnx, EngineSpec(scale), module, gpu=gpu, log=log) == engine
-    assert len(list(tmp_path.glob("timing_*.cache"))) == (1 if backend == "trt" else 0)
+    engine = cache.get(onnx, EngineSpec(scale), trt, gpu=gpu, log=log)
+    assert check_plan(engine.plan(), "fp16", trt), "the inspector was asked"
+    assert cache.get(onnx, EngineSpec(scale), trt, gpu=gpu, log=log) == engine
+    assert len(list(tmp_path.glob("timing_*.cache"))) == (0 if trt.ahead_of_time else 1)
 
 
 @pytest.mark.gpu
 def test_tensorrt_takes_what_it_timed_before(tmp_path):
     pytest.importorskip("tensorrt")
-    module, gpu = load_module("trt"), visible_gpus()[0]
+    trt, gpu = TensorRt.load(), visible_gpus()[0]
     cache, onnx = store_in(tmp_path), shipped_onnx(scale=2, precision="fp16")
-    first = cache.get(onnx, EngineSpec(2), module, gpu=gpu)
+    first = cache.get(onnx, EngineSpec(2), trt, gpu=gpu)
     first.path.unlink()
-    again = cache.get(onnx, EngineSpec(2), module, gpu=gpu)
+    again = cache.get(onnx, EngineSpec(2), trt, gpu=gpu)
     assert again.manifest.build_seconds < first.manifest.build_seconds
 
 
 @pytest.mark.gpu
 def test_compatible_tensorrt_engines_load(tmp_path):
     pytest.importorskip("tensorrt")
-    module, gpu = load_module("trt"), visible_gpus()[0]
+    trt, gpu = TensorRt.load(), visible_gpus()[0]
     if gpu.compute_capability < 80:
         pytest.skip("needs Ampere")
     spec = EngineSpec(2, compatible=True, builder_level=1)
-    engine = store_in(tmp_path).get(shipped_onnx(scale=2, precision="fp16"), spec, module, gpu=gpu)
-    assert check_plan(engine.plan(), "fp16", module, compatible=True)
+    engine = store_in(tmp_path).get(shipped_onnx(scale=2, precision="fp16"), spec, trt, gpu=gpu)
+    assert check_plan(engine.plan(), "fp16", trt, compatible=True)

@@ -27,7 +27,7 @@ SOURCES = [
         "deploy/engines/precision.py",
         "sr/backends/tensorrt/log.py",
         "sr/backends/tensorrt/modules.py",
-        "sr/backends/tensorrt/spec.py",
+        "sr/backends/tensorrt/contexts.py",
         "sr/backends/tensorrt/runtime.py",
         "sr/backends/tensorrt/device.py",
         "sr/backends/tensorrt/backend.py",
@@ -52,12 +52,12 @@ CLASSES = {
     "context": "IExecutionContext",
     "dtype": "DataType",
 }
-# In the runtime's module a configuration is that of an execution context, which only RTX has.
+# Where contexts are made, a configuration is that of one, which only RTX has.
 CLASSES_IN = {
-    "runtime.py": {"config": "IRuntimeConfig", "module": "", "kernels": "IRuntimeCache"},
+    "contexts.py": {"config": "IRuntimeConfig", "module": "", "kernels": "IRuntimeCache"},
     "log.py": {"base": "ILogger"},
 }
-# What is asked of TensorRT-RTX alone, behind `is_rtx` or `hasattr`.
+# What is asked of TensorRT-RTX alone.
 RTX_ONLY = {
     "ComputeCapability",
     "CudaGraphStrategy",
@@ -137,9 +137,7 @@ OUR_OWN = {
     "ICudaEngine.scale",
     "ICudaEngine.largest",
     "ICudaEngine.itemsizes",
-    "ICudaEngine.captures_graphs",
-    "ICudaEngine.new_execution",
-    "ICudaEngine.drop",
+    "ICudaEngine.contexts",
     "ICudaEngine.free",
 }
 

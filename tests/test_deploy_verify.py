@@ -17,7 +17,7 @@ from sr.backends.gpus import Gpu, visible_gpus
 from sr.backends.ort import OrtBackend
 from sr.backends.parity import MIN_PSNR_DB, Parity
 from sr.backends.tensorrt.manifest import EngineManifest, Identity
-from sr.backends.tensorrt.modules import load_module
+from sr.backends.tensorrt.modules import TensorRt, TensorRtRtx, load_tensorrt
 from sr.backends.tensorrt.spec import EngineSpec
 from sr.backends.tensorrt.store import EngineStore
 from sr.cli import main
@@ -91,16 +91,17 @@ def machine(monkeypatch):
         module = SimulatedTensorRT(cuda, rtx=rtx)
         module.__version__ = "1.7.1.116" if rtx else "11.0.0.1"
         if rtx:
-            module.ComputeCapability = load_module("trt-rtx").ComputeCapability
+            module.ComputeCapability = TensorRtRtx.load().module.ComputeCapability
 
-        def build(onnx: bytes, spec: EngineSpec, module: SimulatedTensorRT, **_: object) -> bytes:
+        def build(onnx: bytes, spec: EngineSpec, trt: TensorRt, **_: object) -> bytes:
             computes = kernel or OrtKernel(shipped_onnx(scale=spec.scale, precision=spec.precision))
             half = spec.precision == "fp16"
             return module.plan(SimulatedPlan(computes, spec.scale, spec.batch, spec.tile, finite=half))
 
         monkeypatch.setattr(deploy.engines.build, "plan_from_onnx", build)
         monkeypatch.setattr(deploy.engines.build, "check_plan", lambda *_, **__: True)
-        monkeypatch.setattr(sr.cli.report_engines, "load_module", lambda name: module)
+        trt = (TensorRtRtx if rtx else TensorRt)(module)
+        monkeypatch.setattr(sr.cli.report_engines, "load_tensorrt", lambda name: trt)
         monkeypatch.setattr(sr.cli.report_engines, "cuda_gpus", lambda: [L4])
         monkeypatch.setattr("cuda.bindings.runtime", cuda)
         return cuda
@@ -215,5 +216,5 @@ def test_export_compares_with_the_network_on_a_real_gpu(tmp_path, name, scale):
         assert backend.info.model.scale == scale
     onnx = shipped_onnx(scale=scale, precision="fp16")
     gpu = visible_gpus()[0]
-    again = engine_parity(engine, onnx, module=load_module(name), gpu=gpu)
+    again = engine_parity(engine, onnx, trt=load_tensorrt(name), gpu=gpu)
     assert again.passes("fp16")

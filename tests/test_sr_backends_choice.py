@@ -19,6 +19,7 @@ from sr.backends.base import Backend, BackendInfo, Workload, gpu_indices
 from sr.backends.gpus import Gpu
 from sr.backends.ort import OrtBackend, read_metadata
 from sr.backends.parity import MIN_PSNR_DB
+from sr.backends.tensorrt.modules import TensorRt
 from sr.cli.environment import environment_lines
 from sr.cli.workload import estimated_work
 from sr.errors import BackendError, SrupError
@@ -461,7 +462,7 @@ def gpus(monkeypatch):
         def __init__(self, folder, *, builder) -> None:
             cuda.folder, cuda.builder = folder, builder
 
-        def get(self, onnx, spec, module, *, gpu, progress, log):
+        def get(self, onnx, spec, trt, *, gpu, progress, log):
             asked.append((spec, gpu.index))
             log("small_x2.plan: found")
             log("no TensorRT engine for x2 fp16 in the cache; building it")
@@ -472,7 +473,7 @@ def gpus(monkeypatch):
 
     found = [Gpu(index, f"Simulated {index}", 89) for index in range(2)]
     monkeypatch.setattr(bindings, "runtime", cuda, raising=False)
-    monkeypatch.setattr(opening, "load_module", lambda _: module)
+    monkeypatch.setattr(opening, "load_tensorrt", lambda _: TensorRt(module))
     monkeypatch.setattr(opening, "cuda_gpus", lambda: found)
     monkeypatch.setattr(opening, "EngineStore", Store)
     monkeypatch.setattr(choice, "visible_gpus", lambda: found)

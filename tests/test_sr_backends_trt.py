@@ -21,21 +21,23 @@ from filelock import FileLock
 from PIL import Image
 
 import sr.backends.tensorrt.backend
+import sr.backends.tensorrt.contexts
 import sr.backends.tensorrt.cuda
 import sr.backends.tensorrt.device
 import sr.backends.tensorrt.log
+import sr.backends.tensorrt.modules
 import sr.backends.tensorrt.pinned
-import sr.backends.tensorrt.runtime
 import sr.stitching
 import sr.streaming
 from sr.backends.base import Batch
 from sr.backends.gpus import Gpu
 from sr.backends.ort import OrtBackend, read_metadata
 from sr.backends.tensorrt.backend import TrtBackend, TrtSettings
+from sr.backends.tensorrt.calls import Calls
 from sr.backends.tensorrt.capacity import Capacity
 from sr.backends.tensorrt.kernels import KernelFile
+from sr.backends.tensorrt.modules import TensorRt, TensorRtRtx
 from sr.backends.tensorrt.opening import fallback_of
-from sr.backends.tensorrt.runtime import Calls
 from sr.errors import BackendError, OutOfDeviceMemoryError
 from sr.image import Picture
 from sr.network.modelfile import shipped_onnx, shipped_weights
@@ -61,12 +63,18 @@ def opened(
     **settings: Any,
 ) -> TrtBackend:
     """Open the backend on simulated GPUs; `module.cuda` leads from one to the other."""
-    module = SimulatedTensorRT(cuda, rtx=rtx)
+    module, trt = simulated(cuda, rtx=rtx)
     cuda.module = module
     plan = plan or SimulatedPlan(kernel or mirror_kernel(SCALE), SCALE, BATCH, TILE)
-    settings = {"name": "trt", "model": MODEL, "tile": TILE} | settings
+    settings = {"model": MODEL, "tile": TILE} | settings
     plans = {index: module.plan(plan) for index in devices}
-    return TrtBackend(plans, TrtSettings(**settings), module=module, cudart=cuda)
+    return TrtBackend(plans, TrtSettings(**settings), trt=trt, cudart=cuda)
+
+
+def simulated(cuda: SimulatedCuda, *, rtx: bool = False) -> tuple[SimulatedTensorRT, TensorRt]:
+    """Return a simulated module, and what it is to the backend."""
+    module = SimulatedTensorRT(cuda, rtx=rtx)
+    return module, (TensorRtRtx if rtx else TensorRt)(module)
 
 
 def random_batches(*shapes: tuple[int, int, int], seed: int = 1) -> list[Batch]:
@@ -419,12 +427,12 @@ def test_batch_and_tile_are_planned_from_free_memory():
 
 def test_a_plan_that_does_not_load_says_why():
     cuda = SimulatedCuda()
-    module = SimulatedTensorRT(cuda)
+    _, trt = simulated(cuda)
     with (
         nothing_left(cuda),
         pytest.raises(BackendError, match=r"engine.*Magic tag does not match"),
     ):
-        TrtBackend({0: b"garbage"}, TrtSettings("trt", MODEL), module=module, cudart=cuda)
+        TrtBackend({0: b"garbage"}, TrtSettings(MODEL), trt=trt, cudart=cuda)
     gc.collect()
 
 
@@ -882,9 +890,9 @@ BROKEN_PARTS: dict[str, tuple[ModuleType, tuple[str, str], tuple[str, ...], Call
         test_the_callers_device_stays_current,
     ),
     "compiles kernels while others compute": (
-        sr.backends.tensorrt.runtime,
+        sr.backends.tensorrt.contexts,
         ("Strategy.EAGER", "Strategy.LAZY"),
-        ("LoadedEngine",),
+        ("RtxContexts",),
         lambda: test_every_batch_comes_out_right_and_in_order("lazy", True),
     ),
     "plans all free memory": (
@@ -986,7 +994,7 @@ def test_every_simulated_name_of_tensorrt_rtx_exists():
 
 def test_the_error_log_is_a_logger_of_the_real_module():
     module = pytest.importorskip("tensorrt_rtx")
-    log = Calls(module, device=0).log
+    log = TensorRtRtx(module).log
     mark = log.mark()
     log.log(module.ILogger.Severity.ERROR, "an error")
     log.log(module.ILogger.Severity.WARNING, "a warning")
@@ -996,11 +1004,11 @@ def test_the_error_log_is_a_logger_of_the_real_module():
 
 def test_one_log_serves_a_process_and_keeps_threads_and_calls_apart():
     """TensorRT keeps the first logger of a process; out of memory is recognised by what is logged."""
-    module = SimulatedTensorRT(SimulatedCuda())
-    first, second = Calls(module, device=0), Calls(module, device=1)
-    log = first.log
-    assert second.log is log
-    first.log.log(module.ILogger.ERROR, "out of memory in an earlier call")
+    module, trt = simulated(SimulatedCuda())
+    log = trt.log
+    assert TensorRt(module).log is log
+    first, second = (Calls(trt.name, log, device=index) for index in range(2))
+    log.log(module.ILogger.ERROR, "out of memory in an earlier call")
 
     def fails(words: str) -> bool:
         log.log(module.ILogger.ERROR, words)

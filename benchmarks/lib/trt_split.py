@@ -14,7 +14,7 @@ from typing import Any
 from benchmarks.lib.runners import Case
 from benchmarks.lib.timing import percentiles
 from sr.backends.tensorrt.cuda import Cuda, Resources, cuda_gpus
-from sr.backends.tensorrt.modules import load_module
+from sr.backends.tensorrt.modules import KINDS, TensorRt
 from sr.backends.tensorrt.runtime import LoadedEngine
 from sr.backends.tensorrt.spec import EngineSpec
 from sr.backends.tensorrt.store import EngineStore
@@ -32,23 +32,23 @@ def split_of(name: str, case: Case, *, rounds: int) -> Split:
 
     The shape is the case's, or the engine's largest if that is smaller.
     """
-    backend = name.removeprefix("srup-")
-    if backend not in ("trt", "trt-rtx"):
+    kinds = {f"srup-{kind.backend.name}": kind for kind in KINDS.values()}
+    if name not in kinds:
         return {}
     from cuda.bindings import runtime
 
-    module, gpu = load_module(backend), cuda_gpus()[0]
+    trt, gpu = kinds[name].load(), cuda_gpus()[0]
     spec = EngineSpec(scale=case.scale, precision=case.precision)
-    engine = EngineStore(None).get(case.model(), spec, module, gpu=gpu)
+    engine = EngineStore(None).get(case.model(), spec, trt, gpu=gpu)
     host_code = engine.manifest.identity.spec.compatible
     shape = (case.batch, case.height, case.width, 3)
-    return measured_split(engine.plan(), shape, module, runtime, rounds=rounds, host_code=host_code)
+    return measured_split(engine.plan(), shape, trt, runtime, rounds=rounds, host_code=host_code)
 
 
 def measured_split(
     plan: bytes,
     shape: tuple[int, ...],
-    module: Any,
+    trt: TensorRt,
     cudart: Any,
     *,
     rounds: int,
@@ -61,19 +61,19 @@ def measured_split(
     """
     cuda = Cuda(cudart, 0)
     with cuda.current():
-        return _measured_split(plan, shape, module, cuda, rounds=rounds, host_code=host_code)
+        return _measured_split(plan, shape, trt, cuda, rounds=rounds, host_code=host_code)
 
 
 def _measured_split(
-    plan: bytes, shape: tuple[int, ...], module: Any, cuda: Cuda, *, rounds: int, host_code: bool
+    plan: bytes, shape: tuple[int, ...], trt: TensorRt, cuda: Cuda, *, rounds: int, host_code: bool
 ) -> Split:
     cudart, resources, engine = cuda.cudart, Resources(cuda), None
     try:
         stream = resources.get("cudaStreamCreateWithFlags", cudart.cudaStreamNonBlocking)
-        engine = LoadedEngine(plan, module, device=0, host_code=host_code)
+        engine = LoadedEngine(plan, trt, device=0, host_code=host_code)
         largest = engine.largest.shape
         shape = tuple(min(wanted, most) for wanted, most in zip(shape, largest, strict=True))
-        execution = engine.new_execution(stream)
+        execution = engine.contexts.new(stream)
         output, scratch = execution.measure(shape)
         elements = {INPUT_NAME: math.prod(shape), OUTPUT_NAME: math.prod(output), FINITE_NAME: shape[0]}
         sizes = {name: elements[name] * itemsize for name, itemsize in engine.itemsizes.items()}

@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 from deploy.engines.precision import check_network, check_plan
@@ -16,10 +15,9 @@ from deploy.engines.progress import progress_monitor
 from sr.backends.gpus import Gpu
 from sr.backends.ort import read_metadata
 from sr.backends.tensorrt.cuda import Cuda
-from sr.backends.tensorrt.log import tensorrt_log
-from sr.backends.tensorrt.modules import is_rtx, title_of
+from sr.backends.tensorrt.modules import TensorRt
 from sr.backends.tensorrt.request import EngineRequest, Progress
-from sr.backends.tensorrt.spec import EngineSpec, check_spec
+from sr.backends.tensorrt.spec import EngineSpec
 from sr.errors import EngineError, one_line
 from sr.files import atomic_write
 from sr.network.ends import INPUT_NAME
@@ -34,11 +32,11 @@ def build_engine(request: EngineRequest, *, progress: Progress | None, timing_ca
         OSError: the timing cache cannot be written.
     """
     check_model(request.onnx_path, request.spec)
-    spec, module = request.spec, request.module
+    spec, trt = request.spec, request.trt
     with _on_device(request.gpu):
-        plan = plan_from_onnx(request.onnx, spec, module, progress=progress, timing_cache=timing_cache)
+        plan = plan_from_onnx(request.onnx, spec, trt, progress=progress, timing_cache=timing_cache)
         if request.runs_here:
-            check_plan(plan, spec.precision, module, compatible=spec.compatible)
+            check_plan(plan, spec.precision, trt, compatible=spec.compatible)
     return plan
 
 
@@ -69,7 +67,7 @@ def _on_device(gpu: Gpu | None) -> Any:
 def plan_from_onnx(
     onnx: bytes,
     spec: EngineSpec,
-    module: ModuleType,
+    trt: TensorRt,
     *,
     progress: Progress | None = None,
     timing_cache: Path | None = None,
@@ -79,7 +77,7 @@ def plan_from_onnx(
     Args:
         onnx: content of an ONNX file of ours with uint8 IO.
         spec: what to build. TensorRT builds for CUDA's current device, TensorRT-RTX for `spec.targets`.
-        module: `tensorrt` or `tensorrt_rtx`, see `load_module`.
+        trt: that builds it.
         progress: called with phase and share done; an exception that it raises ends the build.
         timing_cache: file in which TensorRT keeps its measurements; made if missing.
 
@@ -88,10 +86,10 @@ def plan_from_onnx(
             build failed; the message quotes the builder.
         OSError: the timing cache cannot be written.
     """
-    check_spec(spec, module)
-    if is_rtx(module) and not spec.targets:
-        raise EngineError("TensorRT-RTX needs the compute capabilities to build for, and none is given")
-    log = tensorrt_log(module)
+    trt.check(spec)
+    if trt.ahead_of_time and not spec.targets:
+        raise EngineError(f"{trt.title} needs the compute capabilities to build for, and none is given")
+    module, log = trt.module, trt.log
     mark = log.mark()
     builder = module.Builder(log)
     # TensorRT 10 types strongly only with this flag; 11 and TensorRT-RTX always do.
@@ -102,14 +100,14 @@ def plan_from_onnx(
     check_network(network, spec.precision, module)
     config = builder.create_builder_config()
     _add_profiles(builder, config, spec, lambda: log.summary(mark))
-    _configure(config, spec, module)
-    cache = None if is_rtx(module) else timing_cache
+    _configure(config, spec, trt)
+    cache = None if trt.ahead_of_time else timing_cache
     if cache is not None:
         _load_timing_cache(config, cache)
     plan = _serialized(builder, network, config, progress_monitor(module, progress))
     if plan is None:
         reason = log.summary(mark) or "it gave no reason"
-        raise EngineError(f"{title_of(module)} built no engine for x{spec.scale}: {reason}")
+        raise EngineError(f"{trt.title} built no engine for x{spec.scale}: {reason}")
     if cache is not None:
         _save_timing_cache(config, cache)
     return plan
@@ -145,7 +143,8 @@ def _add_profiles(builder: Any, config: Any, spec: EngineSpec, reason: Callable[
             raise EngineError(f"the builder refuses tiles of {largest}: {reason()}")
 
 
-def _configure(config: Any, spec: EngineSpec, module: ModuleType) -> None:
+def _configure(config: Any, spec: EngineSpec, trt: TensorRt) -> None:
+    module = trt.module
     config.profiling_verbosity = (
         module.ProfilingVerbosity.DETAILED
     )  # otherwise the inspector reports no types
@@ -159,13 +158,12 @@ def _configure(config: Any, spec: EngineSpec, module: ModuleType) -> None:
     if spec.compatible:
         config.hardware_compatibility_level = module.HardwareCompatibilityLevel.AMPERE_PLUS
         config.set_flag(module.BuilderFlag.VERSION_COMPATIBLE)
-    if is_rtx(module):
-        members = module.ComputeCapability.__members__
-        names = [f"SM{target}" for target in spec.targets]
-        config.num_compute_capabilities = len(names)
-        for index, name in enumerate(names):
-            if not config.set_compute_capability(members[name], index):
-                raise EngineError(f"{title_of(module)} refuses to build for {name}")
+    if spec.targets:
+        config.num_compute_capabilities = len(spec.targets)
+    for index, target in enumerate(spec.targets):
+        capability = module.ComputeCapability.__members__[f"SM{target}"]
+        if not config.set_compute_capability(capability, index):
+            raise EngineError(f"{trt.title} refuses to build for SM{target}")
 
 
 def _load_timing_cache(config: Any, path: Path) -> None:

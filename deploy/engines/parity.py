@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from types import ModuleType
 
 from deploy.verify import CHART_SIZES, parity
 from sr.backends.gpus import Gpu
@@ -11,17 +10,17 @@ from sr.backends.ort import OrtBackend, read_metadata
 from sr.backends.parity import Parity
 from sr.backends.tensorrt.backend import TrtBackend, TrtSettings
 from sr.backends.tensorrt.manifest import Engine
-from sr.backends.tensorrt.modules import backend_of
+from sr.backends.tensorrt.modules import TensorRt
 from sr.backends.tensorrt.opening import fallback_of
 
 
-def engine_parity(engine: Engine, onnx: Path, *, module: ModuleType, gpu: Gpu) -> Parity:
+def engine_parity(engine: Engine, onnx: Path, *, trt: TensorRt, gpu: Gpu) -> Parity:
     """Compare an engine with ONNX Runtime on the CPU, on the fp32 file of the same weights if there is one.
 
     Args:
         engine: that `gpu` can load.
         onnx: file that it was built from.
-        module: `tensorrt` or `tensorrt_rtx`, that built it.
+        trt: that built it.
         gpu: to run on.
 
     Raises:
@@ -33,7 +32,6 @@ def engine_parity(engine: Engine, onnx: Path, *, module: ModuleType, gpu: Gpu) -
     model, identity = read_metadata(onnx), engine.manifest.identity
     side = min(identity.spec.tile, max(CHART_SIZES[0]))
     settings = TrtSettings(
-        name=backend_of(module),
         model=model,
         tile=side,
         batch=1,
@@ -43,6 +41,6 @@ def engine_parity(engine: Engine, onnx: Path, *, module: ModuleType, gpu: Gpu) -
     in_fp32 = fallback_of(onnx, model)
     with (
         OrtBackend(onnx, device="cpu") if in_fp32 is None else in_fp32() as reference,
-        TrtBackend({gpu.index: engine.plan()}, settings, module=module, cudart=cudart) as backend,
+        TrtBackend({gpu.index: engine.plan()}, settings, trt=trt, cudart=cudart) as backend,
     ):
         return parity(backend, reference, largest=side)

@@ -11,7 +11,8 @@ from collections.abc import Iterable, Iterator
 from types import ModuleType
 from typing import Any
 
-from sr.backends.tensorrt.log import logger, tensorrt_log
+from sr.backends.tensorrt.log import logger
+from sr.backends.tensorrt.modules import TensorRt
 from sr.errors import EngineError
 from sr.network.descriptor import Precision
 from sr.network.ends import FINITE_NAME, INPUT_NAME, OUTPUT_NAME
@@ -75,7 +76,7 @@ def _convolution_types(layer: Any, module: ModuleType) -> set[str]:
     return types
 
 
-def check_plan(plan: bytes, precision: Precision, module: ModuleType, *, compatible: bool = False) -> bool:
+def check_plan(plan: bytes, precision: Precision, trt: TensorRt, *, compatible: bool = False) -> bool:
     """Ask the engine, on the current GPU, which types its convolutions have.
 
     Returns whether it answered: not where this GPU cannot load it, or the answer is not readable.
@@ -83,7 +84,7 @@ def check_plan(plan: bytes, precision: Precision, module: ModuleType, *, compati
     Raises:
         EngineError: fp16 was requested, and a convolution has float32 at both ends.
     """
-    log = tensorrt_log(module)
+    module, log = trt.module, trt.log
     mark = log.mark()
     runtime = module.Runtime(log)
     if compatible:

@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from types import ModuleType
 
 import click
 
 from sr.backends.gpus import Gpu
 from sr.backends.tensorrt.cuda import cuda_gpus
 from sr.backends.tensorrt.manifest import Engine, EngineManifest, plans_in
-from sr.backends.tensorrt.modules import MODULES, TITLES, load_module
+from sr.backends.tensorrt.modules import KINDS, TensorRt, load_tensorrt, title_of
 from sr.backends.tensorrt.store import EngineStore
 from sr.cli.building import build_engine, engine_progress
 from sr.cli.console import terminal
@@ -29,7 +28,7 @@ def export_engines(request: ExportRequest) -> None:
     from deploy.engines.models import engine_models
 
     store = EngineStore(request.output, builder=build_engine)
-    modules = {backend: load_module(backend) for backend in request.backends}
+    builders = [load_tensorrt(backend) for backend in request.backends]
     kinds = _kinds(cuda_gpus())
     models = engine_models(
         request.weights,
@@ -38,18 +37,18 @@ def export_engines(request: ExportRequest) -> None:
         store.folder,
         restore=request.restore,
     )
-    for backend, module in modules.items():
+    for trt in builders:
         for scale, onnx in models:
-            spec = request.engine(backend, scale)
+            spec = request.engine(trt.backend.name, scale)
             for gpu in _gpus_for(spec.targets, kinds):
                 with engine_progress(f"x{scale}") as progress:
-                    engine = store.get(onnx, spec, module, gpu=gpu, progress=progress, log=_log)
+                    engine = store.get(onnx, spec, trt, gpu=gpu, progress=progress, log=_log)
                 if gpu is not None:
-                    engine = _checked(store, engine, onnx, module, gpu)
+                    engine = _checked(store, engine, onnx, trt, gpu)
                 click.echo(f"{engine.path}  {engine.manifest.plan_bytes / 1e6:.2f} MB")
 
 
-def _checked(store: EngineStore, engine: Engine, onnx: Path, module: ModuleType, gpu: Gpu) -> Engine:
+def _checked(store: EngineStore, engine: Engine, onnx: Path, trt: TensorRt, gpu: Gpu) -> Engine:
     """Prove on a GPU that the engine computes what the network does, and report the difference.
 
     Raises:
@@ -59,7 +58,7 @@ def _checked(store: EngineStore, engine: Engine, onnx: Path, module: ModuleType,
     from deploy.engines.parity import engine_parity
 
     try:
-        engine = store.checked(engine, lambda: engine_parity(engine, onnx, module=module, gpu=gpu))
+        engine = store.checked(engine, lambda: engine_parity(engine, onnx, trt=trt, gpu=gpu))
     except OutOfDeviceMemoryError as error:
         _log(f"{engine.path.name}: not compared with the network: {error}")
     else:
@@ -118,22 +117,22 @@ def _details(manifest: EngineManifest) -> str:
     targets = "+".join(f"SM{target}" for target in spec.targets) or identity.gpu
     shape = f"tiles to {spec.tile} px, batches to {spec.batch}"
     parity = manifest.parity or "not compared with the network"
-    return f"{TITLES[identity.module]} {manifest.built_by}, for {targets}, {shape}, {parity}"
+    return f"{title_of(identity.module)} {manifest.built_by}, for {targets}, {shape}, {parity}"
 
 
 def _usability() -> Callable[[Engine, Sequence[Gpu]], str]:
     """Return a function that says whether an engine that is not stale can be used on this machine."""
-    missing = {}
-    for backend, name in MODULES.items():
+    missing = set()
+    for name, kind in KINDS.items():
         try:
-            load_module(backend)
+            kind.load()
         except SrupError:
-            missing[name] = backend
+            missing.add(name)
 
     def usable(engine: Engine, gpus: Sequence[Gpu]) -> str:
         identity = engine.manifest.identity
         if identity.module in missing:
-            return f"usable where {TITLES[identity.module]} {identity.module_version} is installed"
+            return f"usable where {title_of(identity.module)} {identity.module_version} is installed"
         here = {f"{gpu.name}, SM{gpu.compute_capability}" for gpu in gpus}
         codes = {gpu.compute_capability for gpu in gpus}
         spec = identity.spec

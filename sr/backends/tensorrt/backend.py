@@ -1,4 +1,4 @@
-"""TensorRT and TensorRT-RTX: one backend, which receives the module.
+"""TensorRT and TensorRT-RTX: one backend, which receives the one that built its engines.
 
 Owns how large batches may be, which GPU takes which batch, what happens when memory runs out, and
 which tiles are computed again because fp16 overflowed.
@@ -20,6 +20,7 @@ from sr.backends.tensorrt.capacity import Capacity, smaller, suitable_batch
 from sr.backends.tensorrt.cuda import Cuda
 from sr.backends.tensorrt.device import Slot, TrtDevice
 from sr.backends.tensorrt.kernels import KernelFile
+from sr.backends.tensorrt.modules import TensorRt
 from sr.backends.tensorrt.pinned import PinnedPool
 from sr.errors import BackendError, OutOfDeviceMemoryError
 from sr.network.descriptor import ModelDescriptor
@@ -35,7 +36,6 @@ class TrtSettings:
     """How to run.
 
     Attributes:
-        name: of the backend, as on the command line.
         model: metadata of the ONNX file that the engines were built from.
         tile: largest side of a tile in lr pixels; None is the default.
         batch: number of tiles at once; None chooses it by the GPU.
@@ -46,7 +46,6 @@ class TrtSettings:
         kernel_files: keep the kernels that TensorRT-RTX compiles, by GPU.
     """
 
-    name: str
     model: ModelDescriptor
     tile: int | None = None
     batch: int | None = None
@@ -60,20 +59,20 @@ class TrtBackend(Backend):
     """Engines for one network, each on its GPU; consecutive batches go to one after the other."""
 
     def __init__(
-        self, plans: Mapping[int, bytes], settings: TrtSettings, *, module: Any, cudart: Any
+        self, plans: Mapping[int, bytes], settings: TrtSettings, *, trt: TensorRt, cudart: Any
     ) -> None:
         """Load engines.
 
         Args:
             plans: the serialized engine for each GPU, by its index.
             settings: how to run.
-            module: the imported `tensorrt` or `tensorrt_rtx`.
+            trt: that built them.
             cudart: `cuda.bindings.runtime`.
 
         Raises:
             BackendError: a GPU or an engine does not work, or memory is short even for small tiles.
         """
-        self._settings = settings
+        self._settings, self._name = settings, trt.backend.name
         self._devices: list[TrtDevice] = []
         self._pool = PinnedPool(Cuda(cudart, min(plans)))
         self._fallback: Backend | None = None
@@ -85,7 +84,7 @@ class TrtBackend(Backend):
                 device = TrtDevice(
                     index,
                     plan,
-                    module,
+                    trt,
                     cudart,
                     pool=self._pool,
                     host_code=settings.host_code,
@@ -235,7 +234,7 @@ class TrtBackend(Backend):
         names = self._settings.gpu_names or {}
         gpus = (f"GPU {d.index} {names.get(d.index, '')}".strip() for d in self._devices)
         self.info = BackendInfo(
-            name=self._settings.name,
+            name=self._name,
             device=" and ".join(gpus),
             model=self._settings.model,
             default_tile=capacity.tile,

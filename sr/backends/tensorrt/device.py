@@ -26,10 +26,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sr.backends.tensorrt.capacity import Capacity
+from sr.backends.tensorrt.contexts import Execution, Shape
 from sr.backends.tensorrt.cuda import Cuda, Resources
 from sr.backends.tensorrt.kernels import KernelFile
+from sr.backends.tensorrt.modules import TensorRt
 from sr.backends.tensorrt.pinned import PinnedPool
-from sr.backends.tensorrt.runtime import Execution, LoadedEngine, Shape
+from sr.backends.tensorrt.runtime import LoadedEngine
 from sr.errors import BackendError
 from sr.network.ends import FINITE_NAME, INPUT_NAME, OUTPUT_NAME
 from sr.stitching import Place, TileBatch
@@ -82,7 +84,7 @@ class TrtDevice:
         self,
         index: int,
         plan: bytes,
-        module: Any,
+        trt: TensorRt,
         cudart: Any,
         *,
         pool: PinnedPool,
@@ -94,7 +96,7 @@ class TrtDevice:
         Args:
             index: of the GPU.
             plan: what `build_serialized_network` returned.
-            module: the imported `tensorrt` or `tensorrt_rtx`.
+            trt: that built it.
             cudart: `cuda.bindings.runtime`.
             pool: memory of outputs that the GPU writes to directly.
             host_code: the engine may bring its own TensorRT runtime.
@@ -113,22 +115,22 @@ class TrtDevice:
         self._scratch = self._scratch_size = self._planned_scratch = 0
         self._closed = False
         try:
-            self._open(plan, module, host_code, kernel_file)
+            self._open(plan, trt, host_code, kernel_file)
         except BaseException:
             with contextlib.suppress(BackendError):  # the first failure matters
                 self.close()
             raise
 
     @_on_device
-    def _open(self, plan: bytes, module: Any, host_code: bool, kernel_file: KernelFile | None) -> None:
+    def _open(self, plan: bytes, trt: TensorRt, host_code: bool, kernel_file: KernelFile | None) -> None:
         flags = self._cuda.cudart.cudaStreamNonBlocking
         self._upload, self._compute, self._download = (
             self._streams.get("cudaStreamCreateWithFlags", flags) for _ in range(3)
         )
         self._engine = LoadedEngine(
-            plan, module, device=self.index, host_code=host_code, kernel_file=kernel_file
+            plan, trt, device=self.index, host_code=host_code, kernel_file=kernel_file
         )
-        self._measuring = self._engine.new_execution(self._compute, runs=False)
+        self._measuring = self._engine.contexts.new(self._compute, runs=False)
         self.capacity = self.largest = self._engine.largest
         (_, self.scale, _, _), _ = self._measuring.measure((1, 1, 1, 3))
 
@@ -177,7 +179,7 @@ class TrtDevice:
     def _free_buffers(self) -> list[str]:
         for execution in self._contexts.values():
             if self._engine is not None:
-                self._engine.drop(execution)
+                self._engine.contexts.drop(execution)
         self._contexts, self._slots = {}, []
         self._scratch = self._scratch_size = 0
         return [self._buffers.free()]
@@ -211,7 +213,7 @@ class TrtDevice:
         execution = self._contexts.pop(shape, None)
         if execution is None:
             if len(self._contexts) < _CONTEXTS:
-                execution = self._loaded.new_execution(self._compute)
+                execution = self._loaded.contexts.new(self._compute)
             else:
                 # More contexts than slots: the oldest one's run is done.
                 execution = self._contexts.pop(next(iter(self._contexts)))

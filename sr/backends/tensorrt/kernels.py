@@ -10,10 +10,10 @@ from filelock import FileLock, Timeout
 
 from sr.backends.gpus import Gpu
 from sr.backends.tensorrt.log import logger
-from sr.backends.tensorrt.manifest import LOCK_NAME
 from sr.files import atomic_write
 
 KERNELS_SUFFIX = ".kernels"
+LOCK_NAME = ".lock"  # in a folder of engines, held by who writes to it
 _LOCK_SECONDS = 5.0  # to write them; a build may hold the lock for minutes
 
 

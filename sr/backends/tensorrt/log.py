@@ -21,17 +21,12 @@ _KEPT_ERRORS = 32
 _QUOTED_ERRORS = 2
 
 
-def tensorrt_log(module: Any) -> Any:
-    """Return the process-wide logger for `tensorrt` or `tensorrt_rtx`, an instance of its `ILogger`.
+@functools.cache
+def tensorrt_log(base: Any) -> Any:
+    """Return the process-wide logger of a module, whose `ILogger` is `base` and that of the logger.
 
     Nothing else collects messages: an error recorder written in Python crashes the interpreter at exit.
     """
-    return _log_for(module.ILogger)
-
-
-@functools.cache
-def _log_for(base: Any) -> Any:
-    """Make a logger that derives from the bindings' own class `base`."""
     levels = {
         base.INTERNAL_ERROR: logging.ERROR,
         base.ERROR: logging.ERROR,

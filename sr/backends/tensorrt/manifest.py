@@ -13,12 +13,11 @@ import re
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 from sr.backends.gpus import Gpu
 from sr.backends.parity import Parity
-from sr.backends.tensorrt.modules import TITLES, is_rtx, name_of
+from sr.backends.tensorrt.modules import KINDS, TensorRt, title_of
 from sr.backends.tensorrt.spec import EngineSpec
 from sr.errors import EngineError
 
@@ -26,7 +25,6 @@ FORMAT = "srup-engine-1"
 MANIFEST_START = json.dumps({"format": FORMAT}, indent=1).rstrip("}\n")  # of every manifest file
 PLAN_SUFFIX = ".plan"
 MANIFEST_SUFFIX = ".json"
-LOCK_NAME = ".lock"
 # As `Identity.stem` makes them; other files in a folder of engines are not ours to remove.
 OUR_NAME = re.compile(r".+_x\d+_fp(16|32)_(tensorrt|tensorrt_rtx)_.+_[0-9a-f]{16}")
 
@@ -93,9 +91,9 @@ class Identity:
         TensorRT-RTX plans for named GPUs load under Linux and Windows, and with any CUDA for Python:
         https://docs.nvidia.com/deeplearning/tensorrt-rtx/latest/ (CPU-only ahead-of-time builds).
         """
-        if self.module != "tensorrt_rtx":
-            return self
-        return replace(self, platform=here.platform, cuda_major=here.cuda_major)
+        if self.module in KINDS and KINDS[self.module].ahead_of_time:
+            return replace(self, platform=here.platform, cuda_major=here.cuda_major)
+        return self
 
     def differences(self, other: Identity) -> list[str]:
         """Return in words, field by field, how this engine differs from the one that is needed."""
@@ -114,23 +112,19 @@ _IDENTITY_FIELDS = (
 _LATER_FIELDS: dict[str, Any] = {"tiling_level": None, "static": False}
 
 
-def identity_of(onnx: bytes, spec: EngineSpec, module: ModuleType, gpu: Gpu | None) -> Identity:
+def identity_of(onnx: bytes, spec: EngineSpec, trt: TensorRt, gpu: Gpu | None) -> Identity:
     """Return the identity of the engine of an ONNX file.
 
     Args:
         onnx: content of the file.
-        spec: what to build; TensorRT-RTX needs its targets.
-        module: that builds it.
+        spec: what to build, resolved.
+        trt: that builds it.
         gpu: that TensorRT builds for.
     """
-    version, where = module.__version__, ""
-    if not is_rtx(module):
-        where = f"{gpu.name}, SM{gpu.compute_capability}" if gpu is not None else ""
-        if spec.compatible:
-            version, where = version.partition(".")[0], "Ampere or later"
+    version, where = trt.bound_to(spec, gpu)
     return Identity(
         onnx_sha256=hashlib.sha256(onnx).hexdigest(),
-        module=name_of(module),
+        module=trt.name,
         module_version=version,
         platform=this_platform(),
         cuda_major=cuda_major(),
@@ -265,7 +259,7 @@ def _difference(field: str, has: Any, needs: Any) -> str:
     if field == "module_version":
         return f"built by {has}, this is {needs}"
     if field == "module":
-        return f"built by {TITLES.get(has, has)}, this is {TITLES.get(needs, needs)}"
+        return f"built by {title_of(has)}, this is {title_of(needs)}"
     return f"{_LABELS.get(field, field.replace('_', ' '))} {_value(field, has)}, need {_value(field, needs)}"
 
 

@@ -12,7 +12,7 @@ from sr.backends.specs import BackendSpec
 from sr.backends.tensorrt.backend import TrtBackend, TrtSettings
 from sr.backends.tensorrt.cuda import cuda_gpus
 from sr.backends.tensorrt.kernels import KernelFile
-from sr.backends.tensorrt.modules import is_rtx, load_module
+from sr.backends.tensorrt.modules import load_tensorrt
 from sr.backends.tensorrt.spec import EngineSpec
 from sr.backends.tensorrt.store import EngineStore, default_folder
 from sr.errors import BackendError, ModelError
@@ -34,7 +34,7 @@ def open_trt(spec: BackendSpec, request: BackendRequest) -> TrtBackend:
     """
     from cuda.bindings import runtime as cudart
 
-    module = load_module(spec.name)
+    trt = load_tensorrt(spec.name)
     gpus = _gpus(request.device)
     onnx = request.model or shipped_onnx(
         scale=request.scale, precision=request.precision or spec.precisions[0]
@@ -57,9 +57,8 @@ def open_trt(spec: BackendSpec, request: BackendRequest) -> TrtBackend:
             progress(line, 0.0)
 
     store, wanted = EngineStore(request.engine_dir, builder=request.builder), engine_spec(model, request)
-    engines = {gpu: store.get(onnx, wanted, module, gpu=gpu, progress=progress, log=log) for gpu in gpus}
+    engines = {gpu: store.get(onnx, wanted, trt, gpu=gpu, progress=progress, log=log) for gpu in gpus}
     settings = TrtSettings(
-        name=spec.name,
         model=model,
         tile=request.tile,
         batch=request.batch,
@@ -67,13 +66,13 @@ def open_trt(spec: BackendSpec, request: BackendRequest) -> TrtBackend:
         host_code=any(engine.manifest.identity.spec.compatible for engine in engines.values()),
         fallback=fallback_of(base, model, restore=strength),
         kernel_files={
-            gpu.index: KernelFile.beside(engine.path, gpu=gpu, version=module.__version__)
+            gpu.index: KernelFile.beside(engine.path, gpu=gpu, version=trt.version)
             for gpu, engine in engines.items()
-            if is_rtx(module)
+            if trt.ahead_of_time
         },
     )
     plans = {gpu.index: engine.plan() for gpu, engine in engines.items()}
-    return TrtBackend(plans, settings, module=module, cudart=cudart)
+    return TrtBackend(plans, settings, trt=trt, cudart=cudart)
 
 
 def engine_spec(model: ModelDescriptor, request: BackendRequest) -> EngineSpec:

@@ -5,20 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from types import ModuleType
 from typing import Any, Protocol
 
 from sr.backends.gpus import Gpu
 from sr.backends.tensorrt.manifest import EngineManifest, Identity, identity_of
-from sr.backends.tensorrt.modules import backend_of, is_rtx
-from sr.backends.tensorrt.spec import EngineSpec, check_spec
-from sr.errors import EngineError, ModelError
+from sr.backends.tensorrt.modules import AMPERE, TensorRt
+from sr.backends.tensorrt.spec import EngineSpec
+from sr.errors import ModelError
 from sr.network.modelfile import SHIPPED_DIR
 
 Progress = Callable[[str, float], None]
 """Called with the phase of a build and the share done, in [0, 1]."""
-
-_AMPERE = 80  # compute capability at which TensorRT's hardware compatibility begins
 
 
 @dataclass(frozen=True)
@@ -29,7 +26,7 @@ class EngineRequest:
         onnx_path: ONNX file with uint8 IO.
         onnx: its content.
         spec: what to build; for TensorRT-RTX with targets.
-        module: `tensorrt` or `tensorrt_rtx`.
+        trt: that builds it.
         gpu: that the engine will run on; None for TensorRT-RTX engines for other machines.
         identity: of the engine.
         any_target: no GPU was named, so an engine that serves further GPUs is accepted.
@@ -39,7 +36,7 @@ class EngineRequest:
     onnx_path: Path
     onnx: bytes
     spec: EngineSpec
-    module: ModuleType
+    trt: TensorRt
     gpu: Gpu | None
     identity: Identity
     any_target: bool
@@ -56,9 +53,7 @@ class EngineRequest:
 
     def too_new(self, manifest: EngineManifest) -> bool:
         """Say whether a later version than this one built a compatible engine: those do not load."""
-        return manifest.identity.spec.compatible and _numbers(manifest.built_by) > _numbers(
-            self.module.__version__
-        )
+        return manifest.identity.spec.compatible and _numbers(manifest.built_by) > _numbers(self.trt.version)
 
     def as_requested(self, other: Identity) -> Identity:
         """Return an identity in which every acceptable difference is replaced by what was requested.
@@ -71,12 +66,11 @@ class EngineRequest:
         wanted, spec = self.identity, other.spec
         if self.any_target and set(wanted.spec.targets) <= set(spec.targets):
             spec = replace(spec, targets=wanted.spec.targets)
-        if wanted.module == "tensorrt":
-            freely: dict[str, Any] = {"builder_level": None, "tiling_level": None, "static": False}
-            open_ = {name: value for name, value in freely.items() if getattr(wanted.spec, name) == value}
-            spec = replace(spec, **open_)
+        freely: dict[str, Any] = {"builder_level": None, "tiling_level": None, "static": False}
+        open_ = {name: value for name, value in freely.items() if getattr(wanted.spec, name) == value}
+        spec = replace(spec, **open_)
         other = replace(other, spec=spec)
-        ampere = self.gpu is not None and self.gpu.compute_capability >= _AMPERE
+        ampere = self.gpu is not None and self.gpu.compute_capability >= AMPERE
         major = wanted.module_version.partition(".")[0]
         if spec.compatible and ampere and other.module_version == major:
             spec = replace(spec, compatible=wanted.spec.compatible)
@@ -86,7 +80,7 @@ class EngineRequest:
     def build_command(self, folder: Path | None) -> str:
         """Return the command line that builds the engine into `folder`; None is the default folder."""
         spec, usual = self.spec, EngineSpec(self.spec.scale)
-        words = ["srup export", f"--{backend_of(self.module)}", f"--scale {spec.scale}"]
+        words = ["srup export", f"--{self.trt.backend.name}", f"--scale {spec.scale}"]
         if self.onnx_path.parent != SHIPPED_DIR:
             words.append(f"--weights {self.onnx_path}")
         words += [
@@ -97,28 +91,27 @@ class EngineRequest:
         return " ".join(words if folder is None else [*words, f"-o {folder}"])
 
 
-def engine_request(onnx_path: Path, spec: EngineSpec, module: ModuleType, gpu: Gpu | None) -> EngineRequest:
+def engine_request(onnx_path: Path, spec: EngineSpec, trt: TensorRt, gpu: Gpu | None) -> EngineRequest:
     """Return the request for the engine of an ONNX file.
 
     Raises:
         EngineError: no such engine can be built on this machine.
         ModelError: there is no such ONNX file.
     """
-    check_spec(spec, module)
+    resolved = trt.resolved(spec, gpu)
     try:
         onnx = onnx_path.read_bytes()
     except FileNotFoundError as error:
         raise ModelError(f"{onnx_path}: no such model file") from error
-    resolved = _resolved(spec, module, gpu)
     return EngineRequest(
         onnx_path,
         onnx,
         resolved,
-        module,
+        trt,
         gpu,
-        identity_of(onnx, resolved, module, gpu),
-        any_target=is_rtx(module) and not spec.targets,
-        runs_here=gpu is not None and (not is_rtx(module) or gpu.compute_capability in resolved.targets),
+        identity_of(onnx, resolved, trt, gpu),
+        any_target=not spec.targets,
+        runs_here=gpu is not None and (not resolved.targets or gpu.compute_capability in resolved.targets),
     )
 
 
@@ -139,26 +132,6 @@ class EngineBuilder(Protocol):
             OSError: the timing cache cannot be written.
         """
         ...
-
-
-def _resolved(spec: EngineSpec, module: ModuleType, gpu: Gpu | None) -> EngineSpec:
-    """Return `spec` with the GPU of this machine where it names none."""
-    if not is_rtx(module):
-        if gpu is None:
-            raise EngineError(
-                "no NVIDIA GPU found, and TensorRT builds engines only for the GPU of this machine; "
-                "TensorRT-RTX builds for other GPUs: srup export --trt-rtx --gpu NAME"
-            )
-        if spec.compatible and gpu.compute_capability < _AMPERE:
-            raise EngineError(f"{gpu.name}: compatible engines need Ampere (SM{_AMPERE}); drop --compatible")
-        return spec
-    if spec.targets:
-        return spec
-    if gpu is None:
-        raise EngineError("no NVIDIA GPU found; name the GPU to build for, e.g. --gpu rtx4090 or --gpu sm89")
-    resolved = replace(spec, targets=(gpu.compute_capability,))
-    check_spec(resolved, module)
-    return resolved
 
 
 def _numbers(version: str) -> tuple[int, ...]:

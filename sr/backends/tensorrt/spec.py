@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from types import ModuleType
 
-from sr.backends.tensorrt.modules import is_rtx
 from sr.errors import EngineError
 from sr.network.descriptor import Precision
 
@@ -48,29 +46,3 @@ class EngineSpec:
         if min(self.scale, self.tile, self.batch) < 1:
             raise EngineError(f"scale {self.scale}, tile {self.tile}, batch {self.batch}: need 1 or more")
         object.__setattr__(self, "targets", tuple(sorted(set(self.targets))))
-
-
-def check_spec(spec: EngineSpec, module: ModuleType) -> None:
-    """Check that a module can build an engine.
-
-    Raises:
-        EngineError: it cannot.
-    """
-    if not is_rtx(module):
-        if spec.targets:
-            raise EngineError(
-                "TensorRT builds engines only for the GPU of this machine; "
-                "TensorRT-RTX builds for other GPUs: srup export --trt-rtx --gpu NAME"
-            )
-        return
-    if spec.builder_level is not None or spec.tiling_level is not None or spec.static or spec.compatible:
-        raise EngineError(
-            "builder level, tiling level, static shapes and compatibility are TensorRT's; one engine of "
-            "TensorRT-RTX can serve several kinds of GPU: name each with --gpu"
-        )
-    known = [name for name in module.ComputeCapability.__members__ if name.startswith("SM")]
-    for target in spec.targets:
-        if f"SM{target}" not in known:
-            raise EngineError(
-                f"TensorRT-RTX does not support SM{target} GPUs; it supports {', '.join(known)}"
-            )

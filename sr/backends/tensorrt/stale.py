@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import importlib.util
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -20,7 +19,7 @@ from sr.backends.tensorrt.manifest import (
     read_engine,
     this_platform,
 )
-from sr.backends.tensorrt.modules import MODULES, load_module
+from sr.backends.tensorrt.modules import KINDS, TensorRt
 from sr.errors import SrupError
 from sr.files import TEMPORARY_PREFIX
 from sr.network.modelfile import SHIPPED_DIR
@@ -33,7 +32,7 @@ _LEFT_OVER = re.compile(
 
 def stale_engines(folder: Path) -> dict[Path, str]:
     """Return the plans that can never be used on this machine again, each with the reason."""
-    versions = {name: _installed_version(backend) for backend, name in MODULES.items()}
+    versions = {name: _installed_version(kind) for name, kind in KINDS.items()}
     shipped = {
         path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in SHIPPED_DIR.glob("*.onnx")
     }
@@ -80,11 +79,9 @@ def _is_unfinished_manifest(path: Path) -> bool:
     return path.read_bytes().startswith(MANIFEST_START.encode())
 
 
-def _installed_version(backend: str) -> str | None:
-    if importlib.util.find_spec(MODULES[backend]) is None:
-        return None
+def _installed_version(kind: type[TensorRt]) -> str | None:
     try:
-        return str(load_module(backend).__version__)
+        return kind.load().version
     except SrupError:
         return None
 

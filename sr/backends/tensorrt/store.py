@@ -12,16 +12,15 @@ from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
-from types import ModuleType
 
 import platformdirs
 from filelock import FileLock, Timeout
 
 from sr.backends.gpus import Gpu
 from sr.backends.parity import MIN_PSNR_DB, Parity
+from sr.backends.tensorrt.kernels import LOCK_NAME
 from sr.backends.tensorrt.log import logger
 from sr.backends.tensorrt.manifest import (
-    LOCK_NAME,
     MANIFEST_SUFFIX,
     PLAN_SUFFIX,
     Engine,
@@ -31,7 +30,7 @@ from sr.backends.tensorrt.manifest import (
     read_engine,
     read_manifest,
 )
-from sr.backends.tensorrt.modules import TITLES
+from sr.backends.tensorrt.modules import TensorRt, title_of
 from sr.backends.tensorrt.request import EngineBuilder, EngineRequest, Progress, engine_request
 from sr.backends.tensorrt.spec import EngineSpec
 from sr.backends.tensorrt.stale import remove_engine, remove_left_over, stale_engines
@@ -65,7 +64,7 @@ class EngineStore:
         self,
         onnx_path: Path,
         spec: EngineSpec,
-        module: ModuleType,
+        trt: TensorRt,
         *,
         gpu: Gpu | None,
         progress: Progress | None = None,
@@ -76,7 +75,7 @@ class EngineStore:
         Args:
             onnx_path: file with uint8 IO, and the scale and precision of `spec`.
             spec: what engine.
-            module: `tensorrt` or `tensorrt_rtx`, see `load_module`.
+            trt: that builds it.
             gpu: that the engine is for; None for TensorRT-RTX with targets.
             progress: called during a build.
             log: called with one line: what was found, or which field differs. None is our logging.
@@ -87,7 +86,7 @@ class EngineStore:
             OSError: the folder cannot be written.
         """
         say = logger.info if log is None else log
-        request = engine_request(onnx_path, spec, module, gpu)
+        request = engine_request(onnx_path, spec, trt, gpu)
         if found := self._find(request, say):
             return found
         if self._builder is None:
@@ -176,7 +175,7 @@ class EngineStore:
             if reasons:
                 reasons.insert(0, "the manifest is of another engine")
             elif request.too_new(engine.manifest):
-                reasons = [f"built by {engine.manifest.built_by}, this is {request.module.__version__}"]
+                reasons = [f"built by {engine.manifest.built_by}, this is {request.trt.version}"]
             if reasons:
                 say(f"{path.name}: {'; '.join(reasons)}; it has to be built again")
                 return None
@@ -210,7 +209,7 @@ class EngineStore:
     def _why_missing(self, request: EngineRequest) -> str:
         """Say that no engine fits, and how the nearest one differs."""
         wanted = request.identity
-        name = f"{TITLES[wanted.module]} engine for x{wanted.spec.scale} {wanted.spec.precision}"
+        name = f"{title_of(wanted.module)} engine for x{wanted.spec.scale} {wanted.spec.precision}"
         nearest = []
         for path, manifest in self._manifests():
             other = manifest.identity
@@ -232,7 +231,7 @@ class EngineStore:
         manifest = EngineManifest(
             identity=request.identity,
             onnx_name=request.onnx_name,
-            built_by=request.module.__version__,
+            built_by=request.trt.version,
             srup_version=__version__,
             built=datetime.now(UTC).isoformat(timespec="seconds"),
             build_seconds=round(seconds, 3),
