@@ -11,7 +11,6 @@ levels.
 
 from __future__ import annotations
 
-import copy
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -29,6 +28,7 @@ from torch import nn
 from benchmarks.lib.options import Script, click_sets
 from benchmarks.lib.results import write_result
 from deploy.fold import fold
+from deploy.half import without_hidden_overflow
 from sr.image import read_picture
 from sr.network.checkpoint import load_weights
 from sr.network.colour import upscale_rgb
@@ -67,7 +67,7 @@ def shipped_nets(scale: int) -> Nets:
     weights = load_weights(shipped_weights(scale=scale))
     net = weights.build()
     net = fold(frozen_attention(net) if weights.config.attention == "dynamic" else net).eval()
-    return Nets(net, copy.deepcopy(net).half())
+    return Nets(net, without_hidden_overflow(net).half())
 
 
 def reference_output(onnx_file: Path, lr: NDArray[np.uint8]) -> Floats:

@@ -21,6 +21,7 @@ from deploy.card import model_card
 from deploy.fold import fold
 from deploy.foreign import is_others, onnx_from_others
 from deploy.freezing import NOTABLE_LOSS_DB, freezing_cost
+from deploy.half import may_hide_overflow, without_hidden_overflow
 from deploy.quantize import calibration_pictures, quantized
 from sr.errors import ModelError
 from sr.files import atomic_write
@@ -75,13 +76,14 @@ class ExportedNet(nn.Module):
     """The folded network with RGB input and RGB output, as the file holds it.
 
     In half precision the body is float16 and both ends are float32, and there is a second output, (N,)
-    float32: 1 where all values of the picture were finite before clipping, else 0.
+    float32: 1 where all values of the picture were finite before clipping, else 0. That proves that
+    nothing overflowed, see `deploy.half`.
     """
 
     def __init__(self, net: SRNet, spec: ExportSpec) -> None:
         super().__init__()
         self.spec = spec
-        self.net = net.half() if spec.precision == "fp16" else net
+        self.net = without_hidden_overflow(net).half() if spec.precision == "fp16" else net
 
     def forward(self, image: Tensor) -> Tensor | tuple[Tensor, Tensor]:
         """Upscale; `ExportSpec.io` says layout and range of input and output."""
@@ -176,6 +178,8 @@ def export_onnx(
                 f"{weights_path}: freezing the attention costs {cost:.2f} dB on synthetic pictures; "
                 "fine-tune with frozen attention (a stage of srup train), or export with --attention dynamic"
             )
+    if spec.precision == "fp16" and may_hide_overflow(_exported_net(weights, spec).net):
+        note(f"{weights_path}: its weights are so large that half precision may overflow unnoticed; use fp32")
     out_dir.mkdir(parents=True, exist_ok=True)
     path = out_dir / onnx_name(
         preset=weights.preset,
@@ -219,10 +223,7 @@ def onnx_from_weights(weights: Weights, spec: ExportSpec) -> onnx.ModelProto:
             without calibration, or with float32 IO.
     """
     attention = _exported_attention(weights, spec)
-    net = weights.build()
-    net = net if spec.attention == "dynamic" else frozen_attention(net)
-    exported = ExportedNet(fold(net), spec).eval()
-    model = _torch_export(exported, uint8=spec.io == "uint8")
+    model = _torch_export(_exported_net(weights, spec), uint8=spec.io == "uint8")
     descriptor = descriptor_from_weights(
         _stated(weights, spec), precision=spec.precision, ends=ENDS[spec.io], attention=attention
     )
@@ -233,6 +234,11 @@ def onnx_from_weights(weights: Weights, spec: ExportSpec) -> onnx.ModelProto:
     onnx.helper.set_model_props(model, descriptor.to_properties())
     onnx.checker.check_model(model, full_check=True)
     return model
+
+
+def _exported_net(weights: Weights, spec: ExportSpec) -> ExportedNet:
+    net = weights.build()
+    return ExportedNet(fold(net if spec.attention == "dynamic" else frozen_attention(net)), spec).eval()
 
 
 def _exported_attention(weights: Weights, spec: ExportSpec) -> str:
