@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
+from sr.backends.gpus import visible_gpus
 from tests import standstill
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -27,17 +28,9 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Skip tests marked `gpu` where the NVIDIA driver lists no GPU."""
     gpu_items = [item for item in items if item.get_closest_marker("gpu")]
-    if gpu_items and not _has_gpu():
+    if gpu_items and not visible_gpus():
         for item in gpu_items:
             item.add_marker(pytest.mark.skip(reason="no NVIDIA GPU"))
-
-
-def _has_gpu() -> bool:
-    nvidia_smi = shutil.which("nvidia-smi")
-    if nvidia_smi is None:
-        return False
-    listing = subprocess.run([nvidia_smi, "-L"], capture_output=True, text=True)
-    return listing.returncode == 0 and "GPU" in listing.stdout
 
 
 @pytest.fixture(scope="module")

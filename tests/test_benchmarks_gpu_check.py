@@ -19,7 +19,7 @@ import click
 import pytest
 from click.testing import CliRunner
 
-from benchmarks import gpu_check, parity, throughput
+from benchmarks import gpu_check, merged, parity, throughput
 from benchmarks.gpu_check import Check, run_check, words_for
 from benchmarks.lib.gpu_sections import PLANS, SECTIONS, Machine, Section, planned
 from benchmarks.lib.limited import run_limited
@@ -119,6 +119,16 @@ def test_our_own_commands_accept_their_options(tmp_path, section):
             continue
         if isinstance(entry, click.Command):
             entry.make_context(module, words)
+
+
+def test_what_has_not_been_run_is_listed():
+    _, _, listed = (ROOT / "benchmarks" / "README.md").read_text(encoding="utf-8").partition("## Not yet run")
+    marked = {
+        path.name
+        for path in (ROOT / "tests").glob("test_*.py")
+        if re.search(r"^(pytestmark = |@)pytest\.mark\.gpu$", path.read_text(encoding="utf-8"), re.MULTILINE)
+    }
+    assert set(re.findall(r"`tests/(\w+\.py)`", listed)) == marked
 
 
 def test_without_a_gpu_there_is_a_report_that_says_what_was_needed(tmp_path):
@@ -221,6 +231,8 @@ def test_evidence_is_what_the_scripts_print(tmp_path):
         cpu, cuda = parity.lines({"rows": rows, "sets": [], "not_run": []})
         assert re.search(found[name], cuda)
         assert not re.search(found[name], cpu)
+    row = {"scale": 2, "ran": "TensorRT 11.4", "usual_ms": 1.25, "merged_ms": 1.0}
+    assert re.search(found["merged"], merged.line(row))
     latency = dict.fromkeys(("median", "p90", "p95", "p99"), 4.25)
     figures = {"latency_ms": latency, "megapixels_per_s": 1.0, "share_of_flops": 0.5}
     figures |= {"time_ratio": {"median": 1.0, "p10": 1.0, "p90": 1.0}}

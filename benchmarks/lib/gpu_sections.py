@@ -175,6 +175,16 @@ SECTIONS = (
         evidence=r"trt.* [\d.]+ MP/s",
     ),
     Section(
+        "merged",
+        "Each 1x5 and 5x1 convolution merged into a 5x5: engine alone",
+        (("{python}", "-m", "benchmarks.merged"),),
+        300,
+        60,
+        ("gpu", "tensorrt"),
+        ("install-tensorrt",),
+        evidence=r"merged [\d.]+ ms",
+    ),
+    Section(
         "training-nccl",
         "Training on all GPUs through NCCL: images a second",
         (_FRESH, _PAIRS, (*_TRAINING, "--save-subdir", "all", "--processes", "{gpus}")),
