@@ -157,15 +157,29 @@ def variants(name: str) -> list[Variant]:
     return [*tiled, *(Variant(name, tile, batch) for tile in TILES for batch in BATCHES)]
 
 
+def opened(variant: Variant, scale: int, *, device: str = "cuda") -> Upscaler:
+    """Open an upscaler on a device; build its engine if it is missing."""
+    settings: dict[str, Any] = {"device": device, "tile": variant.tile, "batch": variant.batch}
+    backend = open_backend(variant.backend, BackendRequest(scale, builder=build_engine, **settings))
+    if variant.equal is not None:
+        backend.info = replace(backend.info, constant_tiles=not variant.equal)
+    return Upscaler(backend=backend, tile=variant.tile, batch=variant.batch)
+
+
 def rates(
-    scale: int, image: np.ndarray, able: Sequence[Variant], *, rounds: int, opener: Opener | None = None
+    scale: int,
+    image: np.ndarray,
+    able: Sequence[Variant],
+    *,
+    rounds: int,
+    opener: Opener = opened,
+    timer: Callable[[Callable[[], object]], float] = timed,
 ) -> Mapping[str, float]:
     """Return megapixels of output a second by variant, with one variant open at a time.
 
     Each figure is also printed to stderr, so that a run that is cut short is not lost. Variants that
     cannot be opened, or run out of memory, are named on stderr and left out.
     """
-    opener = opener or opened
     megapixels = image.shape[0] * image.shape[1] * scale**2 / 1e6
     seconds: dict[Variant, list[float]] = {}
     failed: set[Variant] = set()
@@ -177,7 +191,7 @@ def rates(
             try:
                 with opener(variant, scale) as upscale:
                     upscale(image)
-                    found = statistics.median(timed(lambda: upscale(image)) for _ in range(RUNS))
+                    found = statistics.median(timer(lambda: upscale(image)) for _ in range(RUNS))
             except BackendError as error:  # TensorRT-RTX does not support every GPU
                 print(f"{variant}: {error}", file=sys.stderr)
                 failed.add(variant)
@@ -186,15 +200,6 @@ def rates(
                 seconds.setdefault(variant, []).append(found)
                 print(f"x{scale} {variant}: {megapixels / found:.1f} MP/s", file=sys.stderr, flush=True)
     return {str(each): round(megapixels / min(seconds[each]), 1) for each in able if each in seconds}
-
-
-def opened(variant: Variant, scale: int, *, device: str = "cuda") -> Upscaler:
-    """Open an upscaler on a device; build its engine if it is missing."""
-    settings: dict[str, Any] = {"device": device, "tile": variant.tile, "batch": variant.batch}
-    backend = open_backend(variant.backend, BackendRequest(scale, builder=build_engine, **settings))
-    if variant.equal is not None:
-        backend.info = replace(backend.info, constant_tiles=not variant.equal)
-    return Upscaler(backend=backend, tile=variant.tile, batch=variant.batch)
 
 
 if __name__ == "__main__":

@@ -45,12 +45,9 @@ def test_a_variant_that_fails_is_named_and_left_out(capsys):
     assert capsys.readouterr().err.count("batches of 8: out of memory") == 1
 
 
-def test_rates_are_megapixels_of_output(monkeypatch):
-    monkeypatch.setattr(gpu, "timed", lambda action: 0.5)
-    found = rates(
-        3, np.zeros((1000, 1000, 3), np.uint8), [Variant("onnx")], rounds=1, opener=lambda *_: cheap()
-    )
-    assert found == {"onnx": 18.0}
+def test_rates_are_megapixels_of_output():
+    image, settings = np.zeros((1000, 1000, 3), np.uint8), {"rounds": 1, "opener": lambda *_: cheap()}
+    assert rates(3, image, [Variant("onnx")], timer=lambda action: 0.5, **settings) == {"onnx": 18.0}
 
 
 def test_shares_are_of_the_engine_of_the_same_scale_and_backend():

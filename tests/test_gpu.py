@@ -4,6 +4,8 @@ Skipped where there is none. `bin/gpu-check` runs these and those of engines, an
 """
 
 import functools
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +22,9 @@ from sr.backends.ort import OrtBackend
 from sr.backends.parity import MIN_PSNR_DB
 from sr.backends.tensorrt.backend import TrtBackend
 from sr.backends.tensorrt.capacity import Capacity
+from sr.backends.tensorrt.cuda import Cuda, Resources
 from sr.backends.tensorrt.opening import open_trt
-from sr.errors import BackendError
+from sr.errors import BackendError, OutOfDeviceMemoryError
 from sr.image import Picture
 from sr.network.modelfile import shipped_onnx
 from sr.resize import bicubic_resize
@@ -79,16 +82,27 @@ def opened(name: str, scale: int, engine_dir: Path, **settings: Any) -> TrtBacke
         raise
 
 
-def runtime() -> Any:
+def gpu() -> Cuda:
     from cuda.bindings import runtime
 
-    return runtime
+    return Cuda(runtime, 0)
 
 
 def free_bytes() -> int:
-    status, free, _ = runtime().cudaMemGetInfo()
-    assert int(status) == 0
-    return int(free)
+    return int(gpu().call("cudaMemGetInfo")[0])
+
+
+@contextmanager
+def only_free(size: int) -> Iterator[None]:
+    """Let something else take all of the GPU's memory but about `size` bytes."""
+    piece, taken = 8 * 2**20, Resources(gpu())
+    try:
+        with suppress(OutOfDeviceMemoryError):
+            while free_bytes() > size + piece:
+                taken.get("cudaMalloc", piece)
+        yield
+    finally:
+        taken.free()
 
 
 @pytest.mark.parametrize("scale", [2, 3, 4])
@@ -128,20 +142,9 @@ def test_running_out_of_memory_gives_the_right_picture(name, engine_dir, photogr
     """Something else takes the memory between opening and running."""
     backend = opened(name, 4, engine_dir)
     needed = backend.needed_bytes(Capacity(backend.info.max_batch, backend.info.max_tile))
-    hog = []
-    try:
-        with Upscaler(backend=backend) as upscaler:
-            piece = 8 * 2**20
-            while free_bytes() > needed // 2 + piece:
-                status, address = runtime().cudaMalloc(piece)
-                if int(status) != 0:
-                    break
-                hog.append(address)
-            upscaled = upscaler(photograph)
-            assert any("out of memory" in note for note in backend.notes)
-    finally:
-        for address in hog:
-            runtime().cudaFree(address)
+    with Upscaler(backend=backend) as upscaler, only_free(needed // 2):
+        upscaled = upscaler(photograph)
+        assert any("out of memory" in note for note in backend.notes)
     assert difference(upscaled, on_cpu(4)).psnr >= MIN_PSNR
 
 
@@ -149,18 +152,8 @@ def test_little_free_memory_makes_small_batches(name, engine_dir):
     with opened(name, 4, engine_dir) as backend:
         usual = Capacity(backend.info.max_batch, backend.info.max_tile)
         needed = backend.needed_bytes(usual)
-    hog, piece = [], 8 * 2**20
-    try:
-        while free_bytes() > needed * 3 // 4 + piece:
-            status, address = runtime().cudaMalloc(piece)
-            if int(status) != 0:
-                break
-            hog.append(address)
-        with opened(name, 4, engine_dir) as backend:
-            assert (backend.info.max_batch, backend.info.max_tile) != (usual.batch, usual.tile)
-    finally:
-        for address in hog:
-            runtime().cudaFree(address)
+    with only_free(needed * 3 // 4), opened(name, 4, engine_dir) as backend:
+        assert (backend.info.max_batch, backend.info.max_tile) != (usual.batch, usual.tile)
 
 
 def test_all_memory_is_given_back(name, engine_dir, photograph):
