@@ -74,12 +74,6 @@ class Case:
     device: str
     precision: str
 
-    @property
-    def limits(self) -> str:
-        """The precision whose limits apply: float32 on a GPU is TF32 except in TensorRT."""
-        tf32 = self.device != "cpu" and not self.backend.startswith("trt")
-        return "fp16" if tf32 and self.precision == "fp32" else self.precision
-
     def open(self, scale: int, tile: int) -> Upscaler:
         """Open the case at a scale.
 
@@ -207,11 +201,11 @@ def compare(
         worst = min(range(len(apart)), key=lambda at: apart[at].psnr)
         row = {"scale": scale, "backend": case.backend, "device": case.device, "precision": case.precision}
         row |= {"tiling": tiling, **figures(apart), "worst": samples[worst].name}
-        row["passed"] = apart[worst].psnr >= MIN_PSNR_DB[case.limits]
+        row["passed"] = apart[worst].psnr >= MIN_PSNR_DB[case.precision]
         if tiling == "tiled":
             seams = list(map(difference, tiled, whole))
             row |= {f"tiles_{name}": value for name, value in figures(seams).items()}
-            if case.limits == "fp32":  # other precisions may use other kernels for another shape
+            if case.precision == "fp32":  # other precisions may use other kernels for another shape
                 row["passed"] &= all(map(tiles_match, seams))
         rows.append(row)
     return rows, scores(samples, tiled)
@@ -244,7 +238,7 @@ def score_row(case: Case, scale: int, of: str, reached: float, reference: float)
         "case": f"{case.backend} {case.device} {case.precision}",
         "psnr_y": round(reached, 4),
         "loss_db": round(reference - reached, 5),
-        "passed": reference - reached <= MAX_LOSS_DB[case.limits],
+        "passed": reference - reached <= MAX_LOSS_DB[case.precision],
     }
 
 

@@ -113,12 +113,6 @@ def test_seams_fail(crop, monkeypatch):
     assert not tiled["passed"]
 
 
-def test_float32_on_a_gpu_is_held_to_what_tf32_can_do():
-    assert parity.Case("onnx", "cuda", "fp32").limits == "fp16"
-    assert parity.Case("trt", "cuda", "fp32").limits == "fp32"
-    assert parity.Case("onnx", "cpu", "fp32").limits == "fp32"
-
-
 @pytest.mark.parametrize("content", [None, "{}", "["], ids=["missing", "no list", "no JSON"])
 def test_a_bad_list_is_one_line(tmp_path, content):
     path = tmp_path / "list.json"

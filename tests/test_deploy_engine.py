@@ -211,6 +211,13 @@ def test_tiling_level_and_static_shapes_reach_the_builder():
     assert configs[0].tiling_optimization_level != rtx.module.TilingOptimizationLevel.FULL
 
 
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+def test_fp32_engines_compute_no_tf32(precision):
+    config = rtx.module.Builder(rtx.log).create_builder_config()
+    deploy.engines.build._configure(config, replace(ADA, precision=precision), rtx)
+    assert config.get_flag(rtx.module.BuilderFlag.TF32) == (precision == "fp16")
+
+
 def test_tensorrt_rtx_needs_to_be_told_the_gpu():
     with pytest.raises(EngineError, match="compute capabilities"):
         plan_from_onnx(onnx_bytes(2), EngineSpec(2), rtx)

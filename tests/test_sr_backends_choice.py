@@ -379,6 +379,15 @@ def test_bound_runs_equal_plain_ones():
     assert strided.shape == expected.shape
 
 
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_onnxruntime_gets_few_shapes_on_a_gpu(monkeypatch, device):
+    """CUDA prepares convolutions for each shape anew."""
+    real = ort._open_session
+    monkeypatch.setattr(ort, "_open_session", lambda model, _, **named: real(model, "cpu", **named))
+    with OrtBackend(shipped_onnx(scale=2), device=device) as backend:
+        assert backend.info.constant_tiles == (device == "cuda")
+
+
 def test_a_silent_run_on_the_cpu_is_refused(monkeypatch):
     """ONNX Runtime lists CUDA, fails to load it, and continues on the CPU without an error."""
     real = onnxruntime.InferenceSession
