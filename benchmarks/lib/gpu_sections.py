@@ -67,7 +67,7 @@ def _sized(python: str, backends: tuple[str, ...]) -> tuple[tuple[str, ...], ...
 
 # In the order in which they run: the most telling first.
 SECTIONS = (
-    Section("driver", "Driver", (("nvidia-smi",),), 30, 10),
+    Section("driver", "Driver", (("nvidia-smi",),), 30, 10, ()),  # says why no GPU is found
     Section(
         "install-tensorrt",
         "TensorRT is installed",
