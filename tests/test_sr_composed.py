@@ -11,6 +11,7 @@ from click.testing import CliRunner, Result
 from PIL import Image
 
 from sr.cli import main
+from sr.errors import TooLargeError
 from sr.image import Picture, read_picture
 from sr.jobs.admission import Admission, RunLimits
 from sr.jobs.job import FileJob
@@ -115,6 +116,33 @@ def admitted(source: Path, memory: int, monkeypatch: pytest.MonkeyPatch, **capab
     admission = Admission(Doubling(), Capabilities(**capable), RunLimits())  # type: ignore[arg-type]
     job = FileJob(source, source.with_suffix(".out.png"))
     return admission.route(job, admission.header(job))
+
+
+@pytest.mark.parametrize("beside", [("png", "avif"), ("jpg", "gif"), ("png", "webp")])
+def test_what_the_encoder_takes_is_counted(
+    beside: tuple[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = tmp_path / "a.png"
+    Image.new("RGB", (1000, 1000)).save(source)  # 12 MB when doubled
+    cheap, dear = (FileJob(source, tmp_path / f"out.{suffix}") for suffix in beside)
+    monkeypatch.setattr("sr.jobs.admission.available_memory", lambda: 60 * 2**20)
+    admission = Admission(Doubling(), Capabilities(), RunLimits())
+    assert admission.route(cheap, admission.header(cheap)) == "whole"
+    with pytest.raises(TooLargeError, match=r"a\.png.*MiB"):
+        admission.route(dear, admission.header(dear))
+
+
+def test_nothing_is_decoded_in_the_last_of_the_address_space(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def made_with(left: int) -> set[str]:
+        for module in ("sr.jobs.admission", "sr.memory"):
+            monkeypatch.setattr(f"{module}.address_space_available", lambda: left)
+        assert upscale(str(folder)).exit_code == 1  # there is a damaged one in any case
+        return {path.name for path in folder.with_name("in_x2").rglob("*.*") if path.suffix != ".json"}
+
+    assert not {"a_x2.png", "c_x2.webp"} & made_with(20 * 2**20)
+    assert {"a_x2.png", "c_x2.webp"} <= made_with(2**33)
 
 
 def test_frames_that_are_in_memory_together_are_counted(

@@ -254,6 +254,69 @@ def test_what_exceeds_the_memory_is_one_failed_job(scale: str, tmp_path: Path) -
     assert made == [f"c_x{scale}.png"]
 
 
+# Pictures are decoded and encoded by several threads; glibc reserves 64 MiB for an arena.
+ARENAS = """
+import resource, sys
+from sr.cli import main
+from tests.test_sr_composed import composed
+limit = 8 * 2**30
+resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+try:
+    main(["upscale", sys.argv[1]], obj=composed)
+finally:
+    for line in open("/proc/self/maps"):
+        addresses, protection, *_ = line.split()
+        first, last = (int(address, 16) for address in addresses.split("-"))
+        if protection == "---p" and 48 * 2**20 < last - first <= 64 * 2**20:
+            print("arena")
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="glibc's allocator")
+def test_threads_share_an_arena_where_address_space_is_limited(tmp_path: Path) -> None:
+    folder = tmp_path / "in"
+    folder.mkdir()
+    for number in range(6):
+        Image.new("RGB", (30, 20), (number, 0, 0)).save(folder / f"{number}.png")
+    command, root = [sys.executable, "-c", ARENAS, str(folder)], Path(__file__).parent.parent
+    printed = subprocess.check_output(command, cwd=root, text=True, timeout=120)
+    assert len(list((tmp_path / "in_x2").glob("*.png"))) == 6
+    assert "arena" not in printed.splitlines()
+
+
+# In the last 30 MiB, an AVIF's encoder ended the process with a segmentation fault, in 13 MiB a GIF's.
+ENCODED_IN_LITTLE = """
+import resource, sys
+from pathlib import Path
+import numpy as np
+from sr.errors import ImageError
+from sr.image import Picture, write_picture
+from sr.memory import spare_address_space
+resource.setrlimit(resource.RLIMIT_AS, (2**36, 2**36))
+spare_address_space()
+path, shape = Path(sys.argv[1]), (1000, 1000, 3)
+write_picture(path, Picture(np.zeros((8, 8, 3), np.uint8)))
+pixels = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
+pages = int(Path("/proc/self/statm").read_text().split()[0])
+limit = pages * resource.getpagesize() + (int(sys.argv[2]) << 20)
+resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+try:
+    write_picture(path, Picture(pixels))
+except ImageError as error:
+    print(error)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="limits address space the Linux way")
+@pytest.mark.parametrize(("name", "mib"), [("out.avif", 30), ("out.gif", 13)])
+def test_no_encoder_runs_out_of_address_space(name: str, mib: int, tmp_path: Path) -> None:
+    command = [sys.executable, "-c", ENCODED_IN_LITTLE, str(tmp_path / name), str(mib)]
+    run = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert (run.returncode, run.stderr) == (0, "")
+    assert name in run.stdout
+    assert "memory" in run.stdout
+
+
 _KEPT = """
 import resource, sys, torch
 from sr.memory import keep_freed_memory

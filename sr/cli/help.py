@@ -69,6 +69,9 @@ class SrupGroup(click.Group):
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run the subcommand."""
+        from sr.memory import spare_address_space
+
+        spare_address_space()
         try:
             return super().invoke(ctx)
         except SrupError as error:

@@ -12,7 +12,7 @@ import numpy as np
 from sr.errors import ImageError, require_extra
 from sr.image.picture import Pixels
 from sr.image.refusals import complaint
-from sr.memory import address_space_available
+from sr.memory import require_address_space
 
 REDUCE = "reduce the picture to 8 bits per channel with --depth 8"
 
@@ -42,8 +42,7 @@ def vips_library(purpose: str, *, alternative: str = "") -> Any:
             + (f", or {alternative}" if alternative else "")
         ) from error
     pyvips.cache_set_max(0)
-    if address_space_available() < _ROOM_BYTES:
-        raise MemoryError("the address space is limited (ulimit -v)")
+    require_address_space(_ROOM_BYTES)
     return pyvips
 
 

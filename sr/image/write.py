@@ -22,6 +22,9 @@ from sr.image.formats.spec import FormatSpec, SequenceInfo
 from sr.image.keeping import fitted_metadata
 from sr.image.picture import Frame, MultiImage, Picture, to_8_bits
 from sr.image.refusals import EncoderError
+from sr.memory import require_address_space
+
+_ROOM_BYTES = 32 * 2**20  # of the smallest AVIF's encoder: 20 MiB
 
 
 class _CheckedFile(io.BufferedRandom):
@@ -63,6 +66,7 @@ def write_picture(
     )
     picture, notes = _fitted(picture, spec)
     with _written(path, stream) as open_file:
+        _require_room(picture, spec)
         _write_one(open_file, picture, spec, options or WriteOptions())
     return notes
 
@@ -109,6 +113,7 @@ def write_sequence(
             )
             fitted, lost = _fitted(picture, spec)
             notes.update(dict.fromkeys(picture.notes + lost))
+            _require_room(fitted, spec)
             yield replace(frame, picture=fitted)
 
     assert spec.sequence_writer is not None  # `fitting_format` has looked
@@ -161,6 +166,10 @@ def _write_one(open_file: _OpenFile, picture: Picture, spec: FormatSpec, options
     else:
         with open_file(_CheckedFile) as file:
             spec.writer(file, picture, options)
+
+
+def _require_room(picture: Picture, spec: FormatSpec) -> None:
+    require_address_space(_ROOM_BYTES + int(spec.encoder_copies * picture.bytes))
 
 
 def _fitted(picture: Picture, spec: FormatSpec) -> tuple[Picture, tuple[str, ...]]:

@@ -13,21 +13,24 @@ from typing import Literal
 from sr.errors import TooLargeError, printable
 from sr.image import DEFAULT_MAX_PIXELS, Picture
 from sr.image.decode import read_header
+from sr.image.formats import format_of_suffix
 from sr.image.formats.tiff import TIFF
 from sr.image.source import Header
 from sr.jobs.job import FileJob
 from sr.jobs.upscaler import Capabilities, PictureUpscaler
-from sr.memory import available_memory
+from sr.memory import address_space_available, available_memory
 
 # A picture that takes more than this share of free memory is looked at more closely: others wait beside it.
 _MEMORY_SHARE = 0.5
-# Codecs hold a second copy of input and output, with 8 bits in four bytes a pixel.
+# Decoders hold a second copy of the input, with 8 bits in four bytes a pixel.
 _COPIES = 2
 # Allocated besides: the smallest tiles, threads. A container of 128 MiB could not do without.
 _BESIDE_BYTES = 16 * 2**20
+# Never let address space run out: libraries that get none end the process. Decoders' threads take 8 MiB each.
+_ADDRESS_SPACE_BYTES = 32 * 2**20
 # Of an animation there are, beside one that is upscaled, one that is decoded ahead and the canvas; behind
-# it one that waits and one that is encoded, with the encoder's copy.
-_LR_FRAMES, _HR_FRAMES = 4, 4
+# it one that waits and one that is encoded.
+_LR_FRAMES, _HR_FRAMES = 4, 3
 
 Route = Literal["whole", "bands"]
 
@@ -37,9 +40,11 @@ class NotNowError(TooLargeError):
 
     Attributes:
         header: of the picture, so that it need not be read again.
+        address_space: bytes that must be left of it when the picture is decoded alone.
     """
 
     header: Header | None = None
+    address_space: int = 0
 
 
 @dataclass(frozen=True)
@@ -95,7 +100,7 @@ class Admission:
         if not obstacle and (self._limits.low_memory or not self._fits_whole(job, header)):
             return "bands"
         height, width = header.upright_size
-        self._check(job.source, height, width, _stored_bytes(header), obstacle, count=header.count)
+        self._check(job, height, width, _stored_bytes(header), obstacle, count=header.count)
         return "whole"
 
     def check_page(self, job: FileJob, page: Picture) -> None:
@@ -104,37 +109,46 @@ class Admission:
         Raises:
             TooLargeError: it takes more memory than there is.
         """
-        self._check(job.source, page.height, page.width, _pixel_bytes(page), "split the file first", count=2)
+        self._check(job, page.height, page.width, _pixel_bytes(page), "split the file first", count=2)
 
     def _fits_whole(self, job: FileJob, header: Header) -> bool:
         height, width = self._upscaler.output_size(*header.upright_size)
         pixel_bytes = _stored_bytes(header)
         in_file = TIFF.largest_bytes is None or pixel_bytes * height * width <= TIFF.largest_bytes
-        needed = self._needed(*header.upright_size, pixel_bytes, count=1)
+        needed = self._needed(job.target, *header.upright_size, pixel_bytes, count=1)
         few = header.pixels <= DEFAULT_MAX_PIXELS or header.pixels <= (self._limits.max_pixels or 0)
         return few and in_file and needed <= self.memory * _MEMORY_SHARE
 
     def _check(
-        self, source: Path, height: int, width: int, pixel_bytes: int, remedy: str, *, count: int
+        self, job: FileJob, height: int, width: int, pixel_bytes: int, remedy: str, *, count: int
     ) -> None:
-        needed = self._needed(height, width, pixel_bytes, count=count)
-        if needed <= self.memory * _MEMORY_SHARE:
+        needed = self._needed(job.target, height, width, pixel_bytes, count=count)
+        few, space = needed <= self.memory * _MEMORY_SHARE, address_space_available() - _ADDRESS_SPACE_BYTES
+        if few and needed <= space:
             return
+        address_space = needed + _ADDRESS_SPACE_BYTES
         needed += _BESIDE_BYTES
-        available = available_memory()
-        if needed > available:
-            larger_height, larger_width = self._upscaler.output_size(height, width)
-            kind = NotNowError if needed <= self.memory else TooLargeError
-            raise kind(
-                f"{printable(source)}: {width}x{height} to {larger_width}x{larger_height} takes about "
-                f"{needed / 2**20:,.0f} MiB of memory, {available / 2**20:,.0f} MiB are available; {remedy}"
-            )
+        available = max(0, min(available_memory(), space))
+        if needed <= available:
+            return
+        larger_height, larger_width = self._upscaler.output_size(height, width)
+        message = (
+            f"{printable(job.source)}: {width}x{height} to {larger_width}x{larger_height} takes about "
+            f"{needed / 2**20:,.0f} MiB of memory, {available / 2**20:,.0f} MiB are available; {remedy}"
+        )
+        if needed > self.memory:
+            raise TooLargeError(message)
+        not_now = NotNowError(message)
+        not_now.address_space = address_space
+        raise not_now
 
-    def _needed(self, height: int, width: int, pixel_bytes: int, *, count: int) -> int:
+    def _needed(self, target: Path, height: int, width: int, pixel_bytes: int, *, count: int) -> int:
         """Return the bytes of all arrays that are in memory together."""
         larger_height, larger_width = self._upscaler.output_size(height, width)
         lr, hr = height * width * pixel_bytes, larger_height * larger_width * pixel_bytes
-        beside = (_LR_FRAMES * lr + _HR_FRAMES * hr) if count > 1 else _COPIES * (lr + hr)
+        spec = format_of_suffix(target.suffix)
+        encoding = 0 if spec is None else int(spec.encoder_copies * hr)
+        beside = encoding + (_LR_FRAMES * lr + _HR_FRAMES * hr if count > 1 else _COPIES * lr + hr)
         if self._capabilities.working_bytes is None:
             return beside
         working = self._capabilities.working_bytes(height, width, pixel_bytes)

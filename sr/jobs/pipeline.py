@@ -31,7 +31,7 @@ from sr.jobs.large import LargePicture, upscale_large
 from sr.jobs.sequences import upscale_sequence
 from sr.jobs.stages import Peekable, ahead, threads
 from sr.jobs.upscaler import Capabilities, PictureUpscaler, Progress, Stream
-from sr.memory import available_memory, give_back_memory
+from sr.memory import available_memory, give_back_memory, require_address_space
 from sr.processor import available_cores
 
 __all__ = ["FileJob", "FileResult", "RunSettings", "upscale_files"]
@@ -279,6 +279,8 @@ class _Pipeline:
                     picture = decoding.result()
                 except NotNowError as error:  # beside others that were in memory: now alone
                     wait(each.future for each in self._writings if each.future)
+                    give_back_memory()
+                    require_address_space(error.address_space)
                     picture = self._decode(job, error.header)
                 return self._upscaled(job, picture, decoder, encoder)
         except SrupError as error:

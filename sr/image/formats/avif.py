@@ -59,6 +59,7 @@ AVIF = FormatSpec(
     # What libavif decodes unless told otherwise (avif.h, AVIF_DEFAULT_IMAGE_DIMENSION_LIMIT and _SIZE_LIMIT).
     longest_side_px=32_768,
     largest_px=16_384 * 16_384,
+    encoder_copies=15,
     sequence_writer=_write_sequence,
     multi_image="frames",
     states_plays=False,

@@ -65,6 +65,7 @@ GIF = FormatSpec(
     reader=_read,
     writer=_write,
     longest_side_px=65_535,  # section 18
+    encoder_copies=17,
     sequence_writer=_write_sequence,
     multi_image="frames",
     holds_multi_image=_holds_multi_image,

@@ -92,6 +92,7 @@ TIFF = FormatSpec(
     writer=_write,
     longest_side_px=_UINT32_MAX >> 1,
     largest_bytes=_UINT32_MAX - _ROOM_FOR_METADATA,
+    encoder_copies=3,
     sixteen_bit_writer=_write_sixteen_bit,
     sequence_writer=_write_sequence,
     multi_image="pages",

@@ -63,6 +63,7 @@ WEBP = FormatSpec(
     reader=_read,
     writer=_write,
     longest_side_px=16_383,  # section 2.6
+    encoder_copies=10,
     sequence_writer=_write_sequence,
     multi_image="frames",
     holds_multi_image=_holds_multi_image,
