@@ -225,7 +225,7 @@ def test_what_fits_only_alone_waits_until_the_others_have_left_memory(
     jobs: list[FileJob], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     Image.fromarray(np.zeros((800, 1000, 3), np.uint8)).save(jobs[1].source)
-    calls, events = iter([48 * 2**20]), []  # free when the run begins; later nothing is, see below
+    calls, events = iter([35 * 2**20]), []  # free when the run begins; later nothing is, see below
     monkeypatch.setattr(sr.jobs.admission, "available_memory", lambda: next(calls, 0))
     write, upscaler = (
         sr.jobs.pipeline.write_picture,

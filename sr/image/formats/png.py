@@ -57,6 +57,7 @@ PNG = FormatSpec(
     reader=_read,
     writer=_write,
     longest_side_px=(1 << 31) - 1,  # section 11.2.1
+    encoder_copies=0.5,
     sixteen_bit_writer=_write_sixteen_bit,
     sequence_writer=_write_sequence,
     multi_image="frames",

@@ -63,7 +63,7 @@ class FormatSpec:
     longest_side_px: int
     largest_px: int | None = None
     largest_bytes: int | None = None
-    encoder_copies: float = 1.5  # JPEG 1.4, PNG at most 0.5; measured with 9 megapixels
+    encoder_copies: float = 1.5  # as of JPEG; measured, like all, with up to 9 megapixels
     sixteen_bit_writer: Callable[[BinaryIO, Picture, WriteOptions], None] | None = None
     sequence_writer: Callable[[BinaryIO, Iterable[Frame], SequenceInfo, WriteOptions], None] | None = None
     multi_image: MultiImage = ""
