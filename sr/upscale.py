@@ -118,6 +118,7 @@ class Upscaler(ImageUpscaler):
         # One picture at a time: a device is no faster with two, engines run batches one after the other, and
         # tiling changes where memory runs out. Reentrant, because `progress` may call the upscaler.
         self._lock, self._closed = RLock(), False
+        self._limits: list[tuple[int | None, int | None]] = []  # of tile and batch, those last heeded
         self._named = backend if isinstance(backend, str) else backend.info.name
         self._others: dict[tuple[bool, float], Backend] = {}  # for 16 bits, and for other strengths
         self.backend = open_backend(backend, request) if isinstance(backend, str) else backend
@@ -143,7 +144,10 @@ class Upscaler(ImageUpscaler):
         if scale is not None and scale != self.scale:
             raise TilingError(f"the model upscales by {self.scale}, not by {scale}; drop --scale or --model")
         model = info.model
-        halo = model.halo if halo is None else model.receptive_field_radius if halo < 0 else halo
+        if halo is None:  # where no halo makes tiles exact, it does not make them larger than what fits
+            most = info.default_tile // MIN_HALOS_PER_TILE
+            halo = model.halo if model.tiles_exact else min(model.halo, most)
+        halo = model.receptive_field_radius if halo < 0 else halo
         if model.ends.size is not None:  # the network takes tiles of one size
             side = min(model.ends.size)
             self.spec = TileSpec(tile=side, halo=min(halo, side // MIN_HALOS_PER_TILE))
@@ -155,13 +159,14 @@ class Upscaler(ImageUpscaler):
 
     def shrink_to_limits(self) -> bool:
         """Lower tile and batch to what the opened backends take; return whether that changed them."""
-        before = (self.spec, self.batch)
+        before = (self.spec, self.batch, self._limits)
+        self._limits = [(each.info.max_tile, each.info.max_batch) for each in self.backends]
         for info in (backend.info for backend in self.backends):
             if info.max_tile is not None:
                 self.spec = replace(self.spec, tile=min(self.spec.tile, info.max_tile))
             if info.max_batch is not None:
                 self.batch = min(self.batch, info.max_batch)
-        return (self.spec, self.batch) != before
+        return (self.spec, self.batch, self._limits) != before
 
     @property
     def warning(self) -> str | None:
@@ -282,7 +287,7 @@ class Upscaler(ImageUpscaler):
     def grid(self, height: int, width: int) -> TileGrid:
         """Return the tiles for a picture of this size."""
         model = self.backend.info.model
-        whole = not model.tiles_exact and model.ends.size is None and self._fits_whole(height, width)
+        whole = not model.tiles_exact and self._fits_whole(height, width)
         spec = replace(self.spec, tile=max(height, width, self.spec.tile)) if whole else self.spec
         constant = self.backend.info.constant_tiles and not whole
         return (constant and constant_grid(height, width, spec)) or fitted_grid(height, width, spec, model)
@@ -298,7 +303,10 @@ class Upscaler(ImageUpscaler):
         )
 
     def _fits_whole(self, height: int, width: int) -> bool:
-        needed = tile_memory(self.backend.info.model, height * width)
+        info = self.backend.info
+        if info.model.ends.size is not None or max(height, width) > (info.max_tile or max(height, width)):
+            return False
+        needed = tile_memory(info.model, height * width)
         return needed <= WHOLE_PICTURE_MEMORY_SHARE * available_memory()
 
     def backend_for(self, samples: Pixels, strength: float | None = None) -> Backend:

@@ -18,12 +18,12 @@ import resource, sys
 import numpy as np
 from sr import Upscaler
 
-backend = sys.argv[1]
+settings = {"backend": sys.argv[1], "model": sys.argv[2] or None}
 
 picture = np.random.default_rng(0).integers(0, 256, (640, 640, 3), np.uint8)
-with Upscaler(scale=2, backend=backend, tile=64) as upscaler:
+with Upscaler(**settings, tile=128) as upscaler:
     expected = upscaler(picture)
-with Upscaler(scale=2, backend=backend, tile=640) as upscaler:
+with Upscaler(**settings, tile=640) as upscaler:
     upscaler(picture[:64, :64])
     pages = int(open("/proc/self/statm").read().split()[0])
     limit = pages * resource.getpagesize() + (150 << 20)
@@ -31,7 +31,8 @@ with Upscaler(scale=2, backend=backend, tile=640) as upscaler:
     resource.setrlimit(resource.RLIMIT_AS, (limit, before[1]))
     got = upscaler(picture)
     resource.setrlimit(resource.RLIMIT_AS, before)
-    print(upscaler.spec.tile, np.abs(got.astype(int) - expected).max())
+    largest = max(upscaler.spec.tile, upscaler.backend.info.max_tile or 0)
+    print(largest, np.abs(got.astype(int) - expected).max())
 """
 
 
@@ -40,14 +41,34 @@ with Upscaler(scale=2, backend=backend, tile=640) as upscaler:
 @pytest.mark.parametrize(("backend", "package"), [("onnx", "onnxruntime"), ("openvino", "openvino")])
 def test_smaller_tiles_follow_where_memory_runs_out(backend: str, package: str) -> None:
     pytest.importorskip(package)
-    result = subprocess.run(
-        [sys.executable, "-c", PROGRAM, backend], capture_output=True, text=True, timeout=300, check=False
-    )
+    tile, difference = tile_and_difference(backend)
+    assert tile < 640
+    assert difference <= 1
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="needs Linux")
+@pytest.mark.parametrize("exact", [True, False])
+def test_networks_of_other_programs_get_smaller_tiles_too(tmp_path, monkeypatch, exact: bool) -> None:
+    """Where tiles cannot be exact, the picture is begun whole; smaller tiles leave what the warning says."""
+    pytest.importorskip("onnx")
+    from tests.foreign import Convention, write_network
+
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    path = write_network(tmp_path / "net.onnx", Convention(scale=4, mixed=not exact))
+    tile, difference = tile_and_difference("onnx", str(path))
+    assert tile < 640
+    assert difference <= (1 if exact else 60)
+
+
+def tile_and_difference(backend: str, model: str = "") -> tuple[int, int]:
+    """Return the tile with which the picture was made in little memory, and how far off it is, in levels."""
+    command = [sys.executable, "-c", PROGRAM, backend, model]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
     assert result.returncode == 0, result.stderr
     assert result.stderr == "", "nothing of the library reaches the user"
     tile, difference = map(int, result.stdout.split())
-    assert tile < 640
-    assert difference <= 1
+    return tile, difference
 
 
 def test_smaller_tiles_follow_where_pytorch_runs_out_of_memory(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,6 +18,7 @@ from sr.cli import main
 from sr.errors import BackendError, ModelError
 from sr.image import Picture, read_picture, write_picture
 from sr.network.ends import Conventions
+from sr.network.foreign import describe
 from sr.network.foreign.describe import foreign_descriptor, is_foreign
 from sr.network.foreign.graph import check_graph, read_graph
 from sr.network.modelfile import SHIPPED_DIR
@@ -153,6 +154,28 @@ def test_networks_that_see_the_whole_picture_are_said_to(tmp_path, photograph):
         assert upscaler.warning is not None
         assert "GlobalAveragePool" in upscaler.warning
         assert "levels" in upscaler.warning
+
+
+@pytest.mark.slow
+def test_measuring_ends_when_patience_does(tmp_path, monkeypatch):
+    """Convolutions over groups of 16 px see further than the smallest pictures; larger ones take long."""
+    path = write_network(tmp_path / "deep.onnx", Convention(group=16))
+    monkeypatch.setattr(describe, "_PATIENCE_SECONDS", 0.0)
+    phases = []
+
+    def progress(phase: str, share: float) -> None:
+        phases.append(phase)
+
+    hurried = foreign_descriptor(path, cache=tmp_path / "a", progress=progress)
+    assert not hurried.tiles_exact
+    assert "24 px" in hurried.notes[0]
+    assert "levels" in hurried.notes[0]
+    assert "96 px" in phases[-1]
+    monkeypatch.setattr(describe, "_PATIENCE_SECONDS", 600.0)
+    patient = foreign_descriptor(path, cache=tmp_path / "b")
+    assert patient.tiles_exact
+    assert 24 < patient.halo <= 80
+    assert patient.notes == ()
 
 
 def test_stated_conventions_are_not_probed(network):

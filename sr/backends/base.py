@@ -50,10 +50,12 @@ def default_tile(scale: int) -> int:
 def tile_within(memory: int, model: ModelDescriptor) -> int:
     """Return the side in lr pixels of the tile for a CPU with `memory` free bytes, in steps of 64.
 
-    Half of the memory is for one tile, and half for the pictures.
+    Half of the memory is for one tile, and half for the pictures. Where tiles cannot be exact, the largest
+    one that fits has the fewest edges.
     """
     fitting = isqrt(memory // 2 // tile_memory(model, 1)) // _SMALLEST_TILE * _SMALLEST_TILE
-    return min(default_tile(model.scale), max(_SMALLEST_TILE, fitting))
+    most = default_tile(model.scale) if model.tiles_exact else fitting
+    return min(most, fitting) if fitting else _SMALLEST_TILE
 
 
 def tile_memory(model: ModelDescriptor, pixels: int) -> int:
@@ -216,16 +218,16 @@ class Backend(ABC):
     def failure(self, library: str, error: Exception, shape: tuple[int, ...]) -> BackendError:
         """Return what a library's exception means for a batch of `shape`, (N, H, W, 3).
 
-        If memory ran out, the largest batch or tile in `info` is lowered where the output stays the same.
+        If memory ran out, the largest batch or tile in `info` is lowered.
         """
         if isinstance(error, MemoryError) or _OUT_OF_MEMORY.search(str(error)):
             return self._out_of_memory(shape)
         return BackendError(f"{library} failed on a batch of shape {shape}: {one_line(error)}")
 
     def _out_of_memory(self, shape: tuple[int, ...]) -> BackendError:
-        """Lower the largest batch or tile below `shape`, (N, H, W, 3), where the output stays the same."""
+        """Lower the largest batch or tile below `shape`, (N, H, W, 3), unless the size is fixed."""
         count, side, model = shape[0], max(shape[1:3]), self.info.model
-        if model.ours and model.tiles_exact:
+        if model.ends.size is None:
             if count > 1:
                 self.info = replace(self.info, max_batch=count // 2)
                 return OutOfDeviceMemoryError(f"memory ran out for {count} tiles of {side} px")

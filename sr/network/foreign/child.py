@@ -22,7 +22,8 @@ def main(path: str, memory_bytes: int, stated: dict[str, Any]) -> None:
     Args:
         path: of an ONNX file that `graph.check_graph` accepts, or of weights.
         memory_bytes: address space that the process may have.
-        stated: fields of `probe.Conventions`, and whether tiny pictures are tried.
+        stated: fields of `Conventions`, whether tiny pictures are tried (`small`), and how many seconds
+            measuring the halo may take (`patience`).
     """
     small = _SMALL_BYTES + _FILE_COPIES * Path(path).stat().st_size
     limit_memory(min(memory_bytes, small), memory_bytes)
@@ -50,7 +51,9 @@ def _probed(path: Path, stated: dict[str, Any], memory_bytes: int) -> dict[str, 
     )
     say(phase="found its conventions", share=0.0)
     limit_memory(memory_bytes, memory_bytes)
-    halo = measure_halo(session, found, lambda phase, share: say(phase=phase, share=share))
+    halo = measure_halo(
+        session, found, lambda phase, share: say(phase=phase, share=share), patience=stated["patience"]
+    )
     taken = max(0, peak_bytes() - loaded) // halo.largest
     return {
         **asdict(found),

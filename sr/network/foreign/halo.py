@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,12 +15,10 @@ from numpy.typing import NDArray
 
 from sr.errors import ModelError
 from sr.network.content import contents
+from sr.network.foreign.depth import Depth, by_depth, differences, least_seen, smallest_fitting
 from sr.network.foreign.probe import Probed
 from sr.network.foreign.session import PictureSession
 from sr.tiling import MIN_HALOS_PER_TILE
-
-# The tiling contract: no value is off by more than a level, and at most this share of them is off at all.
-MAX_LEVELS, MAX_SHARE = 1, 1e-4
 
 # Sides of whole picture and crop in lr pixels, tried in turn: they find halos up to 24, 64 and 112. Most
 # networks need less than 24, Real-ESRGAN x4plus more than 48.
@@ -35,8 +33,10 @@ _MARGIN = 1.25
 # Where no halo makes tiles exact: what other tools overlap by at most.
 _WITHOUT_HALO = 32
 
-# What all stages may take with a picture for each kind of content, by the time of a picture of this side.
-_PATIENCE_SECONDS, _TIMED_PX = 60.0, 32
+# The time for a pixel is first taken from a picture of this side.
+_TIMED_PX = 32
+
+_PHASE = "measuring how far tiles must overlap"
 
 Progress = Callable[[str, float], None]
 
@@ -50,104 +50,133 @@ class Halo:
         exact: tiles equal the whole picture with this halo.
         multiple: positions and sizes of tiles are multiples of this.
         levels: largest difference of a value that is left with this halo, in levels of 255.
+        share: of the values that differ with this halo.
         largest: lr pixels of the largest picture that was run.
+        tried: largest halo in lr pixels that could have been found.
+        cut_short: larger ones were not tried, which would have taken too long.
     """
 
     halo: int
     exact: bool
     multiple: int
     levels: int
+    share: float
     largest: int
+    tried: int
+    cut_short: bool = False
 
 
-@dataclass(frozen=True)
-class Depth:
-    """How a crop differs from the whole picture at a depth and deeper.
-
-    Attributes:
-        levels: largest difference of a value, in levels of 255.
-        differing: number of values that differ.
-        values: number of values.
-    """
-
-    levels: int
-    differing: int
-    values: int
-
-    @property
-    def fits(self) -> bool:
-        """Whether this meets the tiling contract; a single value may always differ by a rounding."""
-        return self.levels <= MAX_LEVELS and self.differing <= max(1, MAX_SHARE * self.values)
-
-
-def measure_halo(session: PictureSession, probed: Probed, progress: Progress) -> Halo:
+def measure_halo(session: PictureSession, probed: Probed, progress: Progress, *, patience: float) -> Halo:
     """Measure the halo of a network.
+
+    Args:
+        session: of the network.
+        probed: what is known of it.
+        progress: called with phase and share done.
+        patience: seconds that it may take; no stage begins that would take longer than what is left, but for
+            the first, which is always run.
 
     Raises:
         ModelError: the network failed.
     """
+    clock = _Clock(session, probed, patience)
     if probed.ends.size is not None:
-        return _of_fixed_size(session, probed, progress)
-    depth, levels, largest = _WITHOUT_HALO, 0, 0
-    costly = _costly(session, probed)
-    for stage, (side, crop) in enumerate(_STAGES):
-        if crop < probed.minimum:
-            continue
+        return _of_fixed_size(session, probed, progress, clock)
+    stages = [each for each in _STAGES if each[1] >= probed.minimum]
+    if not stages:
+        raise ModelError(f"needs pictures of {probed.minimum} px and more, which are too large to measure it")
+    kinds = clock.kinds(_pixels(stages))
+    for stage, (side, crop) in enumerate(stages):
 
         def shown(part: float, phase: str = f"pictures of {side} px", stage: int = stage) -> None:
-            progress(f"measuring how far tiles must overlap, {phase}", (stage + part) / len(_STAGES))
+            progress(f"{_PHASE}, {phase}", (stage + part) / len(stages))
 
-        pictures = _Pictures(session, probed, side=side, crop=crop, joined=costly, progress=shown)
-        largest = side**2
-        for multiple in _multiples(probed.multiple):
-            profile = pictures.profile(multiple)
-            halo = _smallest(profile)
-            if halo is not None and halo <= crop // 2 - _INNERMOST:
-                if multiple == _COARSEST and multiple != probed.multiple:
-                    multiple, profile = _finest(pictures, probed.multiple, profile)
-                    halo = _smallest(profile) or 0
-                return Halo(_rounded(halo, multiple), True, multiple, profile[halo].levels, largest)
-            depth = _least_seen(profile[: crop // 2 - _INNERMOST])
-            levels = profile[min(depth, len(profile) - 1)].levels
-    if not largest:
-        raise ModelError(f"needs pictures of {probed.minimum} px and more, which are too large to measure it")
-    return Halo(-(-depth // probed.multiple) * probed.multiple, False, probed.multiple, levels, largest)
+        pictures = _Pictures(session, probed, side=side, crop=crop, kinds=kinds, progress=shown)
+        halo = _exact(pictures, probed)
+        clock.lap(kinds * _pixels([(side, crop)]))
+        if halo is not None:
+            return halo
+        following = stages[stage + 1 : stage + 2]
+        if not following or clock.predicted(kinds * _pixels(following)) > clock.left:
+            break
+    return _inexact(pictures, probed, cut_short=bool(following))
 
 
-def _least_seen(profile: list[Depth]) -> int:
-    """Return the smallest depth, from the usual overlap on, that leaves the least difference."""
-    return max(_WITHOUT_HALO, min(range(len(profile)), key=lambda depth: profile[depth].levels))
+def _pixels(stages: Sequence[tuple[int, int]]) -> int:
+    """Return the lr pixels that stages run for each picture."""
+    return sum(side**2 + crop**2 for side, crop in stages)
 
 
-def _multiples(least: int) -> list[int]:
-    """Return at which positions crops begin: anywhere, and, if tiles do not match there, on a coarse grid."""
-    return list(dict.fromkeys([least, max(_COARSEST, least)]))
+class _Clock:
+    """How long pictures take, and what is left of the patience."""
+
+    def __init__(self, session: PictureSession, probed: Probed, patience: float) -> None:
+        side = -(-max(_TIMED_PX, probed.minimum) // probed.multiple) * probed.multiple
+        picture = np.zeros((*(probed.ends.size or (side, side)), 3), np.uint8)
+        session.upscaled(probed.ends, picture)  # the first run of a shape takes longer
+        self._start = self._lap = time.perf_counter()
+        self._end = self._start + patience
+        session.upscaled(probed.ends, picture)
+        self.lap(picture.shape[0] * picture.shape[1])
+
+    def lap(self, pixels: int) -> None:
+        """Take the time for so many lr pixels, since the last one, as that of pixels to come."""
+        now = time.perf_counter()
+        self._seconds_per_px, self._lap = (now - self._lap) / pixels, now
+
+    @property
+    def left(self) -> float:
+        """Seconds."""
+        return self._end - time.perf_counter()
+
+    def predicted(self, pixels: int) -> float:
+        """Return how many seconds so many lr pixels will take."""
+        return self._seconds_per_px * pixels
+
+    def kinds(self, pixels: int) -> int:
+        """Return how many pictures of so many lr pixels to run: one of each kind, or one of all kinds."""
+        count = len(contents(height=8, width=8))
+        return count if self.predicted(count * pixels) <= self.left else 1
 
 
-def _costly(session: PictureSession, probed: Probed) -> bool:
-    """Say whether four pictures of each size would take too long: then one has a quarter of each kind."""
-    side = -(-max(_TIMED_PX, probed.minimum) // probed.multiple) * probed.multiple
-    picture = np.zeros((side, side, 3), np.uint8)
-    session.upscaled(probed.ends, picture)  # the first run of a shape takes longer
-    start = time.perf_counter()
-    session.upscaled(probed.ends, picture)
-    px = sum(len(contents(height=8, width=8)) * (whole**2 + crop**2) for whole, crop in _STAGES)
-    return (time.perf_counter() - start) / side**2 * px > _PATIENCE_SECONDS
+def _exact(pictures: _Pictures, probed: Probed) -> Halo | None:
+    """Return the halo with which tiles are exact; None if there is none as small as the crops allow.
 
-
-def _finest(pictures: _Pictures, least: int, coarse: list[Depth]) -> tuple[int, list[Depth]]:
-    """Return the smallest multiple at which tiles may begin, and its profile.
-
-    Where a network takes pixels of its input in groups, tiles must begin where a group begins.
+    Where a network takes pixels of its input in groups, tiles must begin where a group begins. A coarse grid
+    suits all usual ones, so what fails there is not tried on finer ones.
     """
-    for multiple in (2, 4, 8):
-        if multiple <= least:
-            continue
-        profile = pictures.profile(multiple)
-        halo = _smallest(profile)
-        if halo is not None and halo <= pictures.crop // 2 - _INNERMOST:
-            return multiple, profile
-    return max(_COARSEST, least), coarse
+    least = probed.multiple
+    coarse = max(_COARSEST, least)
+    on_coarse_grid = _fitting(pictures, coarse)
+    finer = [each for each in (least, 2, 4, 8) if least <= each < coarse]
+    if on_coarse_grid is None:
+        return None
+    found = (_fitting(pictures, multiple) for multiple in dict.fromkeys(finer))
+    return next((halo for halo in found if halo is not None), on_coarse_grid)
+
+
+def _fitting(pictures: _Pictures, multiple: int) -> Halo | None:
+    profile = pictures.profile(multiple)
+    depth = smallest_fitting(profile)
+    if depth is None or depth > pictures.most:
+        return None
+    return _halo(_rounded(depth, multiple), True, multiple, profile[depth], pictures)
+
+
+def _inexact(pictures: _Pictures, probed: Probed, *, cut_short: bool) -> Halo:
+    """Return the halo that leaves least; what it leaves is measured at most at the largest one tried."""
+    profile = pictures.profile(probed.multiple)[: pictures.most + 1]
+    depth = least_seen(profile, least=_WITHOUT_HALO)
+    seen = profile[min(depth, pictures.most)]
+    halo = -(-depth // probed.multiple) * probed.multiple
+    return _halo(halo, False, probed.multiple, seen, pictures, cut_short=cut_short)
+
+
+def _halo(
+    halo: int, exact: bool, multiple: int, seen: Depth, pictures: _Pictures, *, cut_short: bool = False
+) -> Halo:
+    left = (seen.levels, _two_digits(seen.share))
+    return Halo(halo, exact, multiple, *left, pictures.side**2, pictures.most, cut_short)
 
 
 def _rounded(halo: int, multiple: int) -> int:
@@ -165,12 +194,14 @@ class _Pictures:
         *,
         side: int,
         crop: int,
-        joined: bool,
+        kinds: int,
         progress: Callable[[float], None],
     ) -> None:
-        self._session, self._probed, self.crop = session, probed, crop
-        kinds = list(contents(height=side, width=side).values())
-        self._pictures = [_quarters(kinds)] if joined else kinds
+        """Run the pictures whole; if `kinds` is 1, one that has a quarter of each kind."""
+        self._session, self._probed, self._crop = session, probed, crop
+        self.side, self.most = side, crop // 2 - _INNERMOST
+        every = list(contents(height=side, width=side).values())
+        self._pictures = every if kinds > 1 else [_quarters(every)]
         self._wholes = []
         for done, picture in enumerate(self._pictures):
             progress(done / (len(self._pictures) + 1))
@@ -180,13 +211,15 @@ class _Pictures:
     def profile(self, multiple: int) -> list[Depth]:
         """Compare crops that begin at an odd number of multiples, or at a multiple of 16, with the whole."""
         start = _COARSEST if multiple >= _COARSEST else _COARSEST + multiple
-        inside, scale = slice(start, start + self.crop), self._probed.scale
-        place = slice(start * scale, (start + self.crop) * scale)
+        inside, scale = slice(start, start + self._crop), self._probed.scale
+        place = slice(start * scale, (start + self._crop) * scale)
         found = [
-            _levels(whole[place, place], self._session.upscaled(self._probed.ends, picture[inside, inside]))
+            differences(
+                whole[place, place], self._session.upscaled(self._probed.ends, picture[inside, inside])
+            )
             for picture, whole in zip(self._pictures, self._wholes, strict=True)
         ]
-        return _by_depth(found, scale)
+        return by_depth(found, scale)
 
 
 def _quarters(pictures: list[NDArray[np.uint8]]) -> NDArray[np.uint8]:
@@ -199,53 +232,29 @@ def _quarters(pictures: list[NDArray[np.uint8]]) -> NDArray[np.uint8]:
     return joined
 
 
-def _of_fixed_size(session: PictureSession, probed: Probed, progress: Progress) -> Halo:
+def _of_fixed_size(session: PictureSession, probed: Probed, progress: Progress, clock: _Clock) -> Halo:
     """Compare two crops that overlap: the network takes no larger picture."""
     assert probed.ends.size is not None
     height, width = probed.ends.size
     step = max(1, min(height, width) // 4)
-    progress("measuring how far tiles must overlap", 0.0)
+    every = list(contents(height=height + step, width=width + step).values())
     found: list[NDArray[np.int16]] = []
-    for picture in contents(height=height + step, width=width + step).values():
+    pictures = every if clock.kinds(2 * height * width) > 1 else [_quarters(every)]
+    for done, picture in enumerate(pictures):
+        progress(_PHASE, done / len(pictures))
         first = session.upscaled(probed.ends, picture[:height, :width])
         second = session.upscaled(probed.ends, picture[step:, step:])
         lost = step * probed.scale
-        found.append(_levels(first[lost:, lost:], second[:-lost, :-lost]))
-    profile = _by_depth(found, probed.scale)
-    halo, most = _smallest(profile), min(height, width) // MIN_HALOS_PER_TILE
-    if halo is None or _rounded(halo, 1) > most:
+        found.append(differences(first[lost:, lost:], second[:-lost, :-lost]))
+    profile = by_depth(found, probed.scale)
+    depth, most = smallest_fitting(profile), min(height, width) // MIN_HALOS_PER_TILE
+    exact = depth is not None and _rounded(depth, 1) <= most
+    if depth is None or not exact:
         depth = min(most, len(profile) - 1)
-        return Halo(depth, False, 1, profile[depth].levels, height * width)
-    return Halo(_rounded(halo, 1), True, 1, profile[halo].levels, height * width)
+    seen = profile[depth]
+    halo = _rounded(depth, 1) if exact else depth
+    return Halo(halo, exact, 1, seen.levels, _two_digits(seen.share), height * width, most)
 
 
-def _levels(first: NDArray[np.uint8], second: NDArray[np.uint8]) -> NDArray[np.int16]:
-    """Return the differences, (H, W, 3)."""
-    return np.abs(first.astype(np.int16) - second.astype(np.int16))
-
-
-def _by_depth(differences: list[NDArray[np.int16]], scale: int) -> list[Depth]:
-    """Return what differs at each depth, in lr pixels from the edge, and deeper."""
-    side = min(differences[0].shape[:2])
-    profile = []
-    for depth in range(side // scale // 2):
-        rim = depth * scale
-        deeper = [each[rim : each.shape[0] - rim, rim : each.shape[1] - rim] for each in differences]
-        profile.append(
-            Depth(
-                levels=max(int(each.max()) for each in deeper),
-                differing=sum(int(np.count_nonzero(each)) for each in deeper),
-                values=sum(each.size for each in deeper),
-            )
-        )
-    return profile
-
-
-def _smallest(profile: list[Depth]) -> int | None:
-    """Return the smallest depth from which on all depths meet the contract."""
-    fitting = None
-    for depth in range(len(profile) - 1, -1, -1):
-        if not profile[depth].fits:
-            break
-        fitting = depth
-    return fitting
+def _two_digits(share: float) -> float:
+    return float(f"{share:.2g}")
