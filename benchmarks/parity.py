@@ -3,10 +3,13 @@
 PICTURES are picture files, which are upscaled at every scale, or pair lists from `srup prepare`. The lr
 pictures of a list are upscaled at their scale; the hr pictures are the truth for PSNR. PyTorch computes
 the reference on the CPU, each picture whole. The exit status is 1 if a backend differs more, or loses
-more PSNR, than `deploy.verify` allows its precision. Cases that cannot run here are listed.
+more PSNR, than `deploy.verify` allows its precision. Cases that cannot run here are listed. With --model, the
+network in that file is compared in place of the shipped ones; where it is an ONNX file, ONNX Runtime computes
+the reference.
 
     python -m benchmarks.parity
     python -m benchmarks.parity --backend onnx --precision fp16 pairs/val/Set5/x2.json
+    python -m benchmarks.parity --model 4x_foo.pth photo.png
 """
 
 from __future__ import annotations
@@ -15,7 +18,7 @@ import math
 import re
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +26,7 @@ import click
 import numpy as np
 from numpy.typing import NDArray
 
+from benchmarks.lib.models import NamedModel, model_option, model_row, named_model
 from benchmarks.lib.options import Script, store_option
 from benchmarks.lib.paths import EXAMPLES
 from benchmarks.lib.results import store_result
@@ -43,6 +47,8 @@ DEVICES = {
     name: tuple(device for device, kind in (("cpu", "cpu"), ("cuda", "gpu")) if kind in spec.devices)
     for name, spec in BACKENDS.items()
 }
+
+_NAMES = {"torch": "PyTorch", "onnx": "ONNX Runtime"}
 
 Image = NDArray[np.uint8]
 
@@ -68,11 +74,12 @@ class Sample:
 
 @dataclass(frozen=True)
 class Case:
-    """A backend, device and precision to compare with the reference."""
+    """A backend, device and precision to compare with the reference; `named` is not a shipped network."""
 
     backend: str
     device: str
     precision: str
+    named: NamedModel | None = field(default=None, compare=False)
 
     def open(self, scale: int, tile: int) -> Upscaler:
         """Open the case at a scale.
@@ -83,6 +90,9 @@ class Case:
         request = BackendRequest(
             scale, device=self.device, precision=self.precision, tile=tile, builder=build_engine
         )  # type: ignore[arg-type]
+        if self.named is not None:
+            tile = self.named.smallest_tile(tile)
+            request = replace(request, model=self.named.path, tile=tile)
         return Upscaler(backend=open_backend(self.backend, request), tile=tile)
 
 
@@ -92,6 +102,7 @@ def run(
     backends: Sequence[str] = NAMES,
     precisions: Sequence[str] = (),
     scales: Sequence[int] = (),
+    named: NamedModel | None = None,
 ) -> dict[str, Any]:
     """Compare every case that can run here.
 
@@ -100,6 +111,7 @@ def run(
         backends: by name.
         precisions: empty means all that a backend has.
         scales: empty means all shipped ones.
+        named: a network in place of the shipped ones; it has a scale of its own.
 
     Returns:
         "rows", one for each scale, case and tiling; "sets", Y-PSNR against the truth; "not_run" with
@@ -109,6 +121,11 @@ def run(
         SrupError: a file cannot be read, or the reference cannot run.
     """
     scales = list(scales) or shipped_scales()
+    reference = Case("torch", "cpu", "fp32")
+    if named is not None:
+        scales = [named.descriptor.scale]
+        of_weights = named.path.suffix.lower() != ".onnx"
+        reference = Case("torch" if of_weights else "onnx", "cpu", named.descriptor.precision, named)
     samples = [sample for path in paths for sample in read_samples(path)]
     rows: list[dict[str, Any]] = []
     sets: list[dict[str, Any]] = []
@@ -117,11 +134,11 @@ def run(
         here = [sample for sample in samples if sample.scale in (None, scale)]
         if not here:
             continue
-        reference = Case("torch", "cpu", "fp32")
         expected = list(outputs(reference, scale, here, tiled=False))
         truth = scores(here, expected)
         sets += [{"set": of, "scale": scale, "case": "reference", "psnr_y": y} for of, y in truth.items()]
-        for case in cases(backends, precisions):
+        for each in cases(backends, precisions):
+            case = replace(each, named=named)
             if case in not_run:
                 continue
             try:
@@ -132,7 +149,8 @@ def run(
             rows += measured
             sets += [score_row(case, scale, of, y, truth[of]) for of, y in reached.items()]
     return {
-        "reference": "PyTorch fp32 on the CPU, pictures whole",
+        "reference": f"{_NAMES[reference.backend]} {reference.precision} on the CPU, pictures whole",
+        **({"model": model_row(named)} if named is not None else {}),
         "pictures": [sample.name for sample in samples],
         "min_psnr_db": MIN_PSNR_DB,
         "max_loss_db": MAX_LOSS_DB,
@@ -269,15 +287,25 @@ def lines(result: dict[str, Any]) -> Iterator[str]:
     "--precision", "precisions", type=click.Choice(list(MIN_PSNR_DB)), multiple=True, help="Repeatable."
 )
 @click.option("--scale", "scales", type=click.Choice(shipped_scales()), multiple=True)
+@model_option
 @store_option
 def main(
     pictures: tuple[Path, ...],
     backends: tuple[str, ...],
     precisions: tuple[str, ...],
     scales: tuple[int, ...],
+    model: Path | None,
     store: bool,
 ) -> None:
-    result = run(pictures or EXAMPLES, backends=backends or NAMES, precisions=precisions, scales=scales)
+    if model is not None and scales:
+        raise click.UsageError("--model has a scale of its own; drop --scale")
+    result = run(
+        pictures or EXAMPLES,
+        backends=backends or NAMES,
+        precisions=precisions,
+        scales=scales,
+        named=None if model is None else named_model(model),
+    )
     for line in lines(result):
         click.echo(line)
     if store:

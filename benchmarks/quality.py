@@ -4,13 +4,16 @@ Each SET is NAME=FOLDER with hr pictures. MATLAB-exact bicubic makes lr pictures
 networks (uint8, tiled, as users run them) and bicubic upscale them. The result has Y-PSNR, Y-SSIM and the
 same of RGB with `scale` pixels shaved, parameters, multiply-adds for an output of 1280x720, seconds per
 megapixel of output, and the published figures of the fixed peers with their sources. With --plane, the
-quality-speed plane (`benchmarks.plane`) is measured as well.
+quality-speed plane (`benchmarks.plane`) is measured as well. With --model, the network in that file, or
+several in turn, are measured in place of the shipped ones.
 
     python -m benchmarks.quality Set5=PATH/TO/Set5/HR Set14=PATH/TO/Set14/HR --store
+    python -m benchmarks.quality Set5=PATH/TO/Set5/HR --model 4x_foo.onnx
 """
 
 from __future__ import annotations
 
+import math
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -25,6 +28,7 @@ from numpy.typing import NDArray
 
 from benchmarks import plane
 from benchmarks.lib.front import BICUBIC
+from benchmarks.lib.models import NamedModel, model_row, models_option, named_model
 from benchmarks.lib.options import Script, click_sets, store_option
 from benchmarks.lib.peers import NETWORKS, published
 from benchmarks.lib.plane_plot import draw
@@ -35,6 +39,7 @@ from sr.network.config import PRESETS
 from sr.network.descriptor import Precision
 from sr.network.modelfile import shipped_onnx, shipped_scales
 from sr.resize import bicubic_resize
+from sr.sized.chained import opened
 from sr.upscale import Upscaler
 from train.evaluate import Upscale, evaluate
 from train.prepare.make import PrepareSpec, prepare
@@ -42,32 +47,53 @@ from train.prepare.make import PrepareSpec, prepare
 _720P = 1280 * 720
 
 
-def run(sets: Mapping[str, Path] | None = None, *, with_plane: bool = True) -> dict[str, Any]:
+def run(
+    sets: Mapping[str, Path] | None = None, *, with_plane: bool = True, named: Sequence[NamedModel] = ()
+) -> dict[str, Any]:
     """Measure on test sets; without any, only the plane, with the stored quality of the shipped weights.
 
     Args:
         sets: folder with hr pictures by name of the set.
         with_plane: measure the quality-speed plane too.
+        named: networks in place of the shipped ones, one after the other; there is no plane of them.
 
     Raises:
         DataError: a folder has no usable pictures, or there are neither sets nor a stored quality.
     """
-    rows = [row for name, folder in (sets or {}).items() for row in measure(name, folder)]
+    rows = [row for name, folder in (sets or {}).items() for row in measure(name, folder, named)]
+    if named:
+        return {"rows": rows, "models": [model_row(each) for each in named], "published": []}
     result: dict[str, Any] = {"rows": rows, "published": published_rows()}
     if with_plane:
         result |= plane.run(ours=psnr_of(rows) if rows else None)
     return result
 
 
-def measure(name: str, hr_folder: Path) -> Iterator[dict[str, Any]]:
-    """Yield one row for each scale and method."""
+def measure(name: str, hr_folder: Path, named: Sequence[NamedModel] = ()) -> Iterator[dict[str, Any]]:
+    """Yield one row for each scale and method.
+
+    Raises:
+        DataError: the folder has no usable pictures.
+        ModelError: networks that are named keep the size of a picture.
+    """
+    scales = tuple(shipped_scales())
+    if named:
+        scales = (math.prod(each.descriptor.scale for each in named),)
+        if scales == (1,):
+            raise ModelError(
+                f"{named[0].path}: keeps the size, so it is measured on damaged pictures: "
+                "srup prepare --degrade, then srup eval --list"
+            )
     with tempfile.TemporaryDirectory() as scratch:
-        spec = PrepareSpec(hr_folder, scales=tuple(shipped_scales()), output=Path(scratch), whole=True)
+        spec = PrepareSpec(hr_folder, scales=scales, output=Path(scratch), whole=True)
         for prepared in prepare(spec).without_problems().lists:
             scale, pairs = prepared.scale, prepared.path
             bicubic = _Timed(partial(bicubic_resize, scale=scale))
             quality = evaluate(bicubic, pairs, scale=scale)
             yield {"set": name, "scale": scale, "method": BICUBIC, **asdict(quality)}
+            if named:
+                yield {"set": name, "scale": scale} | _measured(named, pairs, scale)
+                continue
             for model in shipped_models(scale):
                 metadata = read_metadata(model)
                 with Upscaler(model=model, backend="onnx", device="cpu") as upscaler:
@@ -85,6 +111,19 @@ def measure(name: str, hr_folder: Path) -> Iterator[dict[str, Any]]:
                     "macs_720p_g": round(metadata.macs_per_lr_px / scale**2 * _720P / 1e9, 2),
                     "s_per_megapixel": round(timed.seconds / timed.megapixels, 4),
                 }
+
+
+def _measured(named: Sequence[NamedModel], pairs: Path, scale: int) -> dict[str, Any]:
+    """Return the quality of networks in turn."""
+    with opened([each.path for each in named], backend="auto", device="cpu") as upscaler:
+        timed = _Timed(upscaler)
+        quality = evaluate(timed, pairs, scale=scale)
+    seconds = round(timed.seconds / timed.megapixels, 4)
+    return {
+        "method": " + ".join(each.path.name for each in named),
+        **asdict(quality),
+        "s_per_megapixel": seconds,
+    }
 
 
 class _Timed:
@@ -146,9 +185,12 @@ def lines(result: Mapping[str, Any]) -> Iterator[str]:
 @click.command(cls=Script, help=__doc__)
 @click.argument("sets", nargs=-1, required=True, metavar="SET...", callback=click_sets)
 @click.option("--plane", "with_plane", is_flag=True, help="Measure the quality-speed plane too.")
+@models_option
 @store_option
-def main(sets: dict[str, Path], with_plane: bool, store: bool) -> None:
-    result = run(sets, with_plane=with_plane)
+def main(sets: dict[str, Path], with_plane: bool, models: tuple[Path, ...], store: bool) -> None:
+    if models and with_plane:
+        raise click.UsageError("--plane is of the shipped networks; drop --model or --plane")
+    result = run(sets, with_plane=with_plane, named=[named_model(each) for each in models])
     for line in lines(result):
         click.echo(line)
     if store:

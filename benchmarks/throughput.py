@@ -8,15 +8,17 @@ that cannot run here are named with the package to install.
 
     python -m benchmarks.throughput --scale 3 --size 320x180
     python -m benchmarks.throughput --backend srup-trt --backend torch-eager --size 1280x720 --precision fp16
+    python -m benchmarks.throughput --model 4x_foo.onnx --size 128x96
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext, suppress
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any, get_args
 
 import click
@@ -24,6 +26,7 @@ import numpy as np
 import onnx
 
 from benchmarks.lib.limits import Peaks, cpu_peaks, gpu_peaks
+from benchmarks.lib.models import NamedModel, model_option, model_row, named_model
 from benchmarks.lib.options import Script, click_size, store_option
 from benchmarks.lib.results import store_result
 from benchmarks.lib.runners import CPU_ONLY, GPU_ONLY, RUNNERS, Case, Runner, open_runner
@@ -31,7 +34,7 @@ from benchmarks.lib.timing import MAX_VARIATION_CPU, MAX_VARIATION_GPU, Timings,
 from benchmarks.lib.trt_split import split_of, split_warnings
 from benchmarks.lib.work import Work, counted_work
 from sr.backends.gpus import visible_gpus
-from sr.errors import SrupError
+from sr.errors import ModelError, SrupError
 from sr.network.descriptor import Precision
 from sr.network.modelfile import shipped_scales
 
@@ -65,6 +68,7 @@ def run(
     precision: Precision = "fp32",
     device: str = "auto",
     spec: Spec | None = None,
+    named: NamedModel | None = None,
 ) -> dict[str, Any]:
     """Measure; return peaks, and for each scale rows, missing engines and warnings.
 
@@ -75,6 +79,7 @@ def run(
         precision: of the network.
         device: "cpu", "cuda", or "auto": a GPU if there is one.
         spec: how to measure.
+        named: a network in place of the shipped ones; it has a scale and a precision of its own.
 
     Raises:
         BackendError: no requested engine can run.
@@ -83,18 +88,23 @@ def run(
     device = ("cuda" if visible_gpus() else "cpu") if device == "auto" else device
     peaks = spec.peaks or (gpu_peaks(precision) if device == "cuda" else cpu_peaks())
     height, width = size
-    cases = []
-    for scale in scales or shipped_scales():
-        case = Case(scale, height, width, batch, precision, device)
-        cases.append(measure(case, spec, peaks))
-    return {"peaks": peaks.as_dict(), "rounds": spec.rounds, "cases": cases}
+    result: dict[str, Any] = {"peaks": peaks.as_dict(), "rounds": spec.rounds}
+    if named is not None:
+        found = named.descriptor
+        case = Case(found.scale, height, width, batch, found.precision, device, named=named)
+        return result | {"model": model_row(named), "cases": [measure(case, spec, peaks)]}
+    cases = [
+        measure(Case(scale, height, width, batch, precision, device), spec, peaks)
+        for scale in scales or shipped_scales()
+    ]
+    return result | {"cases": cases}
 
 
 def measure(case: Case, spec: Spec, peaks: Peaks) -> dict[str, Any]:
     """Return the rows of one case."""
     unfit = CPU_ONLY if case.device == "cuda" else GPU_ONLY
     names = spec.backends or tuple(name for name in RUNNERS if name not in unfit)
-    work = counted_work(onnx.load(case.model()), height=case.height, width=case.width, batch=case.batch)
+    work = _work(case)
     pictures = case.pictures()
     missing, memory, warm_up_s = [], {}, {}
     with ExitStack() as stack:
@@ -135,9 +145,7 @@ def measure(case: Case, spec: Spec, peaks: Peaks) -> dict[str, Any]:
         "batch": case.batch,
         "precision": case.precision,
         "device": case.device,
-        "gmacs": round(work.macs / 1e9, 3),
-        "megabytes": round(work.bytes_moved / 1e6, 1),
-        "megabytes_at_least": round(work.least_bytes / 1e6, 1),
+        **_counted(work),
         "against": against,
         "rows": rows,
         "missing": missing,
@@ -145,7 +153,24 @@ def measure(case: Case, spec: Spec, peaks: Peaks) -> dict[str, Any]:
     }
 
 
-def _row(name: str, against: str, timings: Timings, case: Case, work: Work, peaks: Peaks) -> dict[str, Any]:
+def _work(case: Case) -> Work | None:
+    """Count the work of a case; None for another program's graph whose shapes cannot be inferred."""
+    with nullcontext() if case.named is None else suppress(ModelError):
+        return counted_work(onnx.load(case.model()), height=case.height, width=case.width, batch=case.batch)
+    return None
+
+
+def _counted(work: Work | None) -> dict[str, float | None]:
+    return {
+        "gmacs": work and round(work.macs / 1e9, 3),
+        "megabytes": work and round(work.bytes_moved / 1e6, 1),
+        "megabytes_at_least": work and round(work.least_bytes / 1e6, 1),
+    }
+
+
+def _row(
+    name: str, against: str, timings: Timings, case: Case, work: Work | None, peaks: Peaks
+) -> dict[str, Any]:
     latency = timings.latency_ms(name)
     seconds = latency["median"] / 1e3
     return {
@@ -153,8 +178,8 @@ def _row(name: str, against: str, timings: Timings, case: Case, work: Work, peak
         "latency_ms": latency,
         "megapixels_per_s": round(case.output_megapixels / seconds, 3),
         "time_ratio": timings.ratio(name, against),
-        "share_of_flops": round(peaks.share(work.macs, seconds), 3),
-        "share_of_copy": round(work.bytes_moved / seconds / peaks.bytes_per_s, 3),
+        "share_of_flops": work and round(peaks.share(work.macs, seconds), 3),
+        "share_of_copy": work and round(work.bytes_moved / seconds / peaks.bytes_per_s, 3),
         "variation": round(timings.variation(name), 4),
     }
 
@@ -184,15 +209,19 @@ def lines(result: dict[str, Any]) -> Iterator[str]:
     for case in result["cases"]:
         yield (
             f"x{case['scale']}, {case['batch']} of {case['size']}, {case['precision']}, {case['device']}: "
-            f"{case['gmacs']:.1f} G multiply-adds, {case['megabytes']:.0f} MB"
+            + (
+                "its work cannot be counted"
+                if case["gmacs"] is None
+                else f"{case['gmacs']:.1f} G multiply-adds, {case['megabytes']:.0f} MB"
+            )
         )
         for row in case["rows"]:
-            ms, ratio = row["latency_ms"], row["time_ratio"]
+            ms, ratio, share = row["latency_ms"], row["time_ratio"], row["share_of_flops"]
             yield (
                 f"  {row['backend']:20} {ms['median']:8.1f} ms (p90 {ms['p90']:.1f}, p95 {ms['p95']:.1f}, "
                 f"p99 {ms['p99']:.1f}) {row['megapixels_per_s']:7.2f} MP/s, {ratio['median']:.2f} times "
-                f"{case['against']} ({ratio['p10']:.2f} to {ratio['p90']:.2f}), "
-                f"{row['share_of_flops']:.0%} of the peak"
+                f"{case['against']} ({ratio['p10']:.2f} to {ratio['p90']:.2f})"
+                + ("" if share is None else f", {share:.0%} of the peak")
             )
             for part, figures in row.get("split_ms", {}).items():
                 yield f"    {part:10} {figures['median']:8.3f} ms"
@@ -229,9 +258,15 @@ def lines(result: dict[str, Any]) -> Iterator[str]:
     help="Engine that ratios refer to.",
 )
 @click.option("--rounds", default=ROUNDS, show_default=True, type=click.IntRange(1))
+@model_option
 @store_option
-def main(backends: tuple[str, ...], against: str, rounds: int, store: bool, **what: Any) -> None:
-    result = run(**what, spec=Spec(backends, against, rounds))
+def main(
+    backends: tuple[str, ...], against: str, rounds: int, model: Path | None, store: bool, **what: Any
+) -> None:
+    if model is not None and what["scales"]:
+        raise click.UsageError("--model has a scale of its own; drop --scale")
+    named = None if model is None else named_model(model)
+    result = run(**what, spec=Spec(backends, against, rounds), named=named)
     for line in lines(result):
         click.echo(line)
     if store:

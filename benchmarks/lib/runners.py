@@ -16,17 +16,19 @@ from __future__ import annotations
 import importlib.util
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from benchmarks.lib.models import NamedModel
 from sr.backends import BACKENDS
 from sr.errors import BackendError, require_extra
 from sr.network.descriptor import Precision
-from sr.network.ends import INPUT_NAME, OUTPUT_NAME
+from sr.network.ends import UINT8, Ends
+from sr.network.foreign.statedict import is_foreign_weights
 from sr.network.modelfile import DEFAULT_PRESET, shipped_onnx, shipped_weights
 
 Pictures = NDArray[np.uint8]  # (N, H, W, C)
@@ -47,6 +49,7 @@ class Case:
         precision: of the network.
         device: "cpu" or "cuda".
         preset: of the shipped network.
+        named: a network in place of the shipped one, of the same scale and precision.
     """
 
     scale: int
@@ -56,6 +59,7 @@ class Case:
     precision: Precision = "fp32"
     device: str = "cpu"
     preset: str = DEFAULT_PRESET
+    named: NamedModel | None = field(default=None, compare=False)
 
     @property
     def output_megapixels(self) -> float:
@@ -63,12 +67,19 @@ class Case:
         return self.batch * self.height * self.width * self.scale**2 / 1e6
 
     def model(self) -> Path:
-        """Return the shipped ONNX file.
+        """Return the ONNX file.
 
         Raises:
-            ModelError: no file ships for this scale.
+            ModelError: none ships for this scale, or the named network has none.
         """
+        if self.named is not None:
+            return self.named.onnx
         return shipped_onnx(scale=self.scale, preset=self.preset, precision=self.precision)
+
+    @property
+    def ends(self) -> Ends:
+        """How the ONNX file takes and gives images."""
+        return UINT8 if self.named is None else self.named.descriptor.ends
 
     def pictures(self) -> Pictures:
         """Return the pictures to run: always the same noise, which no engine can exploit."""
@@ -102,13 +113,18 @@ def _open_srup(backend: str, case: Case) -> Iterator[Runner]:
     settings: dict[str, Any] = {"scale": case.scale, "backend": backend, "device": case.device}
     if case.batch > 1:
         settings["batch"] = case.batch
-    model = shipped_weights(scale=case.scale, preset=case.preset) if backend == "torch" else case.model()
+    if case.named is not None:
+        model = case.named.path
+    elif backend == "torch":
+        model = shipped_weights(scale=case.scale, preset=case.preset)
+    else:
+        model = case.model()
     with Upscaler(**settings, model=model, builder=build_engine) as upscaler:
         yield lambda pictures: np.stack([upscaler(picture) for picture in pictures])
 
 
 def _torch_network(case: Case) -> Any:
-    """Return our folded network for RGB pictures, on its device."""
+    """Return the network for RGB pictures in [0, 1], on its device; ours folded."""
     require_extra("torch", "torch", "safetensors", purpose="PyTorch")
     import torch
 
@@ -120,7 +136,14 @@ def _torch_network(case: Case) -> Any:
         raise BackendError(f"PyTorch runs in fp32 and fp16 here, not in {case.precision}")
     if case.device == "cuda" and not torch.cuda.is_available():
         raise BackendError("PyTorch sees no CUDA device; https://pytorch.org/get-started has the pip line")
-    net = fold(load_weights(shipped_weights(scale=case.scale, preset=case.preset)).build())
+    weights = shipped_weights(scale=case.scale, preset=case.preset) if case.named is None else case.named.path
+    if weights.suffix == ".onnx":
+        raise BackendError(f"PyTorch runs weights, {weights.name} is ONNX")
+    if is_foreign_weights(weights):
+        from sr.network.foreign.torchnet import load_network
+
+        return load_network(weights).module.to(case.device)
+    net = fold(load_weights(weights).build())
     net = net.half() if case.precision == "fp16" else net
     return RGBNet(net).eval().to(case.device)
 
@@ -163,7 +186,8 @@ def _torch_compiled(case: Case) -> Runner:
 
 
 def _onnxruntime(case: Case, *, provider: str = "CPUExecutionProvider") -> Runner:
-    return onnxruntime_runner(case.model(), provider=provider)
+    _check_size(case)
+    return onnxruntime_runner(case.model(), provider=provider, ends=case.ends)
 
 
 def _onnxruntime_cuda(case: Case) -> Runner:
@@ -171,10 +195,23 @@ def _onnxruntime_cuda(case: Case) -> Runner:
 
 
 def _openvino(case: Case) -> Runner:
-    return openvino_runner(case.model(), precision=case.precision)
+    _check_size(case)
+    return openvino_runner(case.model(), precision=case.precision, ends=case.ends)
 
 
-def onnxruntime_runner(model: Path | bytes, *, provider: str = "CPUExecutionProvider") -> Runner:
+def _check_size(case: Case) -> None:
+    """Check that the network takes whole pictures of the case.
+
+    Raises:
+        ModelError: it does not.
+    """
+    if case.named is not None:
+        case.named.check_size(height=case.height, width=case.width)
+
+
+def onnxruntime_runner(
+    model: Path | bytes, *, provider: str = "CPUExecutionProvider", ends: Ends = UINT8
+) -> Runner:
     """Return a function that runs an ONNX model on pictures, in ONNX Runtime with its defaults.
 
     Raises:
@@ -191,10 +228,18 @@ def onnxruntime_runner(model: Path | bytes, *, provider: str = "CPUExecutionProv
     session = onnxruntime.InferenceSession(source, providers=[provider])
     if session.get_providers()[0] != provider:
         raise BackendError(f"ONNX Runtime could not start {provider}; see srup info")
-    return lambda pictures: session.run([OUTPUT_NAME], {INPUT_NAME: pictures})[0]
+    names = [ends.output_name]
+    return _between(ends, lambda tensor: session.run(names, {ends.input_name: tensor})[0])
 
 
-def openvino_runner(model: Path | bytes, *, precision: str = "fp32") -> Runner:
+def _between(ends: Ends, run: Callable[[NDArray[Any]], NDArray[Any]]) -> Runner:
+    """Return a function on pictures from one on tensors."""
+    return lambda pictures: ends.batch_from_tensor(
+        ends.in_batches(run, ends.tensor_from_batch(pictures)), np.dtype(np.uint8)
+    )
+
+
+def openvino_runner(model: Path | bytes, *, precision: str = "fp32", ends: Ends = UINT8) -> Runner:
     """Return a function that runs an ONNX model on pictures, in OpenVINO on the CPU.
 
     Raises:
@@ -212,8 +257,8 @@ def openvino_runner(model: Path | bytes, *, precision: str = "fp32") -> Runner:
         hints["INFERENCE_PRECISION_HINT"] = "f32"
     source = model if isinstance(model, bytes) else model.read_bytes()
     compiled = core.compile_model(core.read_model(source, b""), "CPU", hints)
-    request, output = compiled.create_infer_request(), compiled.output(OUTPUT_NAME)
-    return lambda pictures: np.array(request.infer({INPUT_NAME: pictures})[output])
+    request, output = compiled.create_infer_request(), compiled.output(ends.output_name)
+    return _between(ends, lambda tensor: np.array(request.infer({ends.input_name: tensor})[output]))
 
 
 _FOREIGN: dict[str, Callable[[Case], Runner]] = {

@@ -31,7 +31,8 @@ _CONVOLUTIONS = {"Conv", "ConvTranspose"}
 _ABSORBED = {"Relu", "LeakyRelu", "PRelu", "Add"}  # by the preceding convolution
 # What TensorRT makes one kernel of; a reduction or a pixel shuffle is a kernel of its own.
 _POINTWISE = {"Abs", "Add", "Cast", "Clip", "Div", "LessOrEqual", "Mul", "Relu", "Round", "Sub", "Transpose"}
-_FREE_AXES = ("N", "H", "W")
+# What the free axes of an input are, by how many there are.
+_FREE_AXES = {0: (), 1: ("N",), 2: ("H", "W"), 3: ("N", "H", "W")}
 
 
 @dataclass(frozen=True)
@@ -102,7 +103,7 @@ def counted_work(
 ) -> Work:
     """Count the work of `model` for `batch` pictures of `height` x `width` lr pixels.
 
-    The free axes of the only input are taken as N, H and W, in this order; fixed axes stay.
+    Three free axes of the only input are N, H and W, two are H and W, one is N; fixed axes stay.
 
     Raises:
         ModelError: the shapes of the graph cannot be inferred from the size.
@@ -133,10 +134,12 @@ def _sized(model: ModelProto, sizes: Mapping[str, int]) -> ModelProto:
     sized.CopyFrom(model)
     if len(sized.graph.input) != 1:
         raise ModelError(f"the graph has {len(sized.graph.input)} inputs, need one picture")
-    free = iter(_FREE_AXES)
-    for dim in sized.graph.input[0].type.tensor_type.shape.dim:
-        if not dim.HasField("dim_value"):
-            dim.dim_value = sizes[next(free)]
+    axes = sized.graph.input[0].type.tensor_type.shape.dim
+    free = [axis for axis in axes if not axis.HasField("dim_value")]
+    if len(free) not in _FREE_AXES:
+        raise ModelError(f"{len(free)} axes of the input are free, need at most {max(_FREE_AXES)}")
+    for dim, axis in zip(free, _FREE_AXES[len(free)], strict=True):
+        dim.dim_value = sizes[axis]
     for output in sized.graph.output:
         output.type.tensor_type.ClearField("shape")
     del sized.graph.value_info[:]
