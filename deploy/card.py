@@ -31,6 +31,11 @@ def model_card(model: ModelDescriptor, *, file_name: str) -> str:
         f"    srup upscale PICTURE --model {file_name}",
         "",
         f"Input and output: {_TENSORS[model.io]}. Convolutions are computed in {model.precision}.",
+        *(
+            []
+            if model.any_size
+            else [f"Sizes of pictures and tiles: {model.sizes}; `srup` fits pictures to them."]
+        ),
         "",
         f"* Training data: {data or 'not described. Test the network on pictures like yours first'}.",
         "* It restores the kind of pictures that it was trained on. Noise, blur and JPEG artefacts stay, or",

@@ -17,6 +17,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from sr.errors import ModelError, one_line
+from sr.fitting import fitted_size
 from sr.metrics import psnr
 from sr.network.content import contents
 from sr.network.descriptor import ENDS, IO, ModelDescriptor, Precision
@@ -77,7 +78,7 @@ def onnx_from_others(
     described = replace(
         found,
         name=path.stem,
-        ends=ENDS[io],
+        ends=replace(ENDS[io], size=found.ends.size, batch=found.ends.batch),
         precision="fp16" if precision == "fp16" else found.precision,
         attention="none" if found.tiles_exact else "dynamic",
         params=_params(model),
@@ -91,7 +92,7 @@ def onnx_from_others(
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
         raise ModelError(f"{path}: cannot be written as ONNX file of srup ({one_line(error)})") from error
     if half:
-        _check_half(_with_ends(model, found, io), wrapped, path, io)
+        _check_half(_with_ends(model, found, io), wrapped, path, described)
     return wrapped, described
 
 
@@ -102,13 +103,6 @@ def _check(found: ModelDescriptor, path: Path, precision: Precision) -> None:
         raise ModelError(f"{path}: networks of other programs are exported in fp32 or fp16, not {precision}")
     if ends.channels != 3 or not ends.floats or ends.border or ends.crop:
         raise ModelError(f"{path}: takes one channel or integers, or crops its border; {remedy}")
-    if ends.size is not None or ends.batch is not None:
-        raise ModelError(f"{path}: takes pictures of one size, or one at a time; {remedy}")
-    if found.minimum > 1 or found.multiple > 1:
-        raise ModelError(
-            f"{path}: takes pictures of at least {found.minimum} px, in multiples of {found.multiple}, which "
-            f"an exported file cannot say; {remedy}"
-        )
 
 
 def _no_half(model: onnx.ModelProto) -> bool:
@@ -143,6 +137,9 @@ def _with_ends(model: onnx.ModelProto, found: ModelDescriptor, io: IO) -> onnx.M
     before, after = _Nodes("before"), _Nodes("after")
     element = TensorProto.FLOAT16 if ends.dtype == "float16" else TensorProto.FLOAT
     x, uint8 = INPUT_NAME, io == "uint8"
+    batch: Any = "N" if ends.batch is None else ends.batch
+    height, width = ends.size or ("H", "W")
+    up_height, up_width = ("sH", "sW") if ends.size is None else (found.scale * side for side in ends.size)
     if uint8:
         x = before.node("Cast", x, to=TensorProto.FLOAT)
         x = before.node("Transpose", x, perm=[0, 3, 1, 2])
@@ -165,10 +162,10 @@ def _with_ends(model: onnx.ModelProto, found: ModelDescriptor, io: IO) -> onnx.M
     made = helper.make_graph(
         [*before.nodes, *graph.node, *after.nodes],
         "srup",
-        [helper.make_tensor_value_info(INPUT_NAME, kind, _axes("H", "W", nhwc=uint8))],
+        [helper.make_tensor_value_info(INPUT_NAME, kind, _axes(batch, height, width, nhwc=uint8))],
         [
-            helper.make_tensor_value_info(OUTPUT_NAME, kind, _axes("sH", "sW", nhwc=uint8)),
-            helper.make_tensor_value_info(FINITE_NAME, TensorProto.FLOAT, ["N"]),
+            helper.make_tensor_value_info(OUTPUT_NAME, kind, _axes(batch, up_height, up_width, nhwc=uint8)),
+            helper.make_tensor_value_info(FINITE_NAME, TensorProto.FLOAT, [batch]),
         ],
         [*graph.initializer, *before.constants, *after.constants],
     )
@@ -192,8 +189,8 @@ def _rename(graph: onnx.GraphProto, names: dict[str, str]) -> None:
         node.output[:] = [names.get(each, each) for each in node.output]
 
 
-def _axes(height: str, width: str, *, nhwc: bool) -> list[Any]:
-    return ["N", height, width, 3] if nhwc else ["N", 3, height, width]
+def _axes(batch: Any, height: Any, width: Any, *, nhwc: bool) -> list[Any]:
+    return [batch, height, width, 3] if nhwc else [batch, 3, height, width]
 
 
 class _Nodes:
@@ -232,7 +229,7 @@ def _turned(nodes: _Nodes, x: str, ends: Any, *, to_network: bool) -> str:
     return x
 
 
-def _check_half(full: onnx.ModelProto, half: onnx.ModelProto, path: Path, io: IO) -> None:
+def _check_half(full: onnx.ModelProto, half: onnx.ModelProto, path: Path, described: ModelDescriptor) -> None:
     """Refuse a float16 file that differs too much from the float32 one."""
     import onnxruntime
 
@@ -242,14 +239,13 @@ def _check_half(full: onnx.ModelProto, half: onnx.ModelProto, path: Path, io: IO
         onnxruntime.InferenceSession(each.SerializeToString(), options, providers=["CPUExecutionProvider"])
         for each in (full, half)
     ]
-    worst = math.inf
-    for height, width in _SIZES:
-        for picture in contents(height=height, width=width).values():
-            fed: Any = picture[None]
-            if io == "float32":
-                fed = np.ascontiguousarray(fed.transpose(0, 3, 1, 2) / np.float32(255))
-            made = [_levels(run.run([OUTPUT_NAME], {INPUT_NAME: fed})[0], io) for run in runs]
-            worst = min(worst, psnr(made[0], made[1]))
+    worst, ends = math.inf, described.ends
+    for size in {ends.size or fitted_size(*size, described) for size in _SIZES}:
+        for picture in contents(height=size[0], width=size[1]).values():
+            fed = ends.tensor_from_batch(picture[None].repeat(ends.batch or 1, axis=0))
+            made = [run.run([OUTPUT_NAME], {INPUT_NAME: fed})[0] for run in runs]
+            first, second = (_levels(each, described.io) for each in made)
+            worst = min(worst, psnr(first, second))
     if not worst >= MIN_HALF_DB:
         raise ModelError(
             f"{path}: in fp16 it reaches {worst:.1f} dB of itself in fp32, need {MIN_HALF_DB:g}; "

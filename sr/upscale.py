@@ -289,7 +289,7 @@ class Upscaler(ImageUpscaler):
         model = self.backend.info.model
         whole = not model.tiles_exact and self._fits_whole(height, width)
         spec = replace(self.spec, tile=max(height, width, self.spec.tile)) if whole else self.spec
-        constant = self.backend.info.constant_tiles and not whole
+        constant = self.backend.info.constant_tiles and model.any_size and not whole
         return (constant and constant_grid(height, width, spec)) or fitted_grid(height, width, spec, model)
 
     def batching(self) -> Batching:

@@ -1,5 +1,7 @@
 """Networks of other programs as files of ours: the same pixels, our ends; fp16 only where it is close."""
 
+import importlib.util
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -8,26 +10,24 @@ import pytest
 from click.testing import CliRunner
 from onnx import TensorProto, numpy_helper
 
+from deploy.card import model_card
+from deploy.engines.build import check_model
 from deploy.foreign import is_others, onnx_from_others
+from deploy.triton.repository import RepositorySpec, write_repository
 from deploy.verify import difference, tiles_match
 from sr.backends.ort import read_metadata
+from sr.backends.tensorrt.spec import EngineSpec
 from sr.cli import main
-from sr.errors import ModelError
+from sr.errors import EngineError, ModelError
 from sr.image import read_picture
 from sr.network.modelfile import shipped_onnx
 from sr.upscale import Upscaler
 from tests.foreign import Convention, foreign_network, write_network
 
 EXAMPLES = Path(__file__).resolve().parent.parent / "examples"
+pytestmark = pytest.mark.usefixtures("model_cache")
+
 CPU = {"backend": "onnx", "device": "cpu"}
-
-
-@pytest.fixture(scope="module", autouse=True)
-def cache(tmp_path_factory):
-    """Keep what is probed out of the user's cache folder."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
-        yield
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +48,7 @@ def photograph() -> np.ndarray:
     ids=["usual", "unusual", "float32 ends", "fp16 made", "fp16 given"],
 )
 def test_an_exported_file_gives_the_same_picture(tmp_path, photograph, convention, precision, io):
-    source = write_network(tmp_path / "4x_foo.onnx", convention)
+    source = write_network(tmp_path / "4x_foo.onnx", convention, order=convention.order)
     model, _ = onnx_from_others(source, precision=precision, io=io, licence="CC0-1.0")
     exported = tmp_path / "exported.onnx"
     exported.write_bytes(model.SerializeToString())
@@ -98,13 +98,78 @@ def test_fp16_is_refused_where_the_architecture_is_not_known_to_work(tmp_path):
     ("convention", "fact"),
     [
         (Convention(channels=1), "one channel"),
-        (Convention(size=(64, 80), batch=1), "one size"),
-        (Convention(group=4), "multiples of 4"),
+        (Convention(padded=False), "border"),
     ],
 )
 def test_what_a_file_of_ours_cannot_say_is_refused(tmp_path, convention, fact):
     with pytest.raises(ModelError, match=rf"net\.onnx.*{fact}.*--model"):
         onnx_from_others(write_network(tmp_path / "net.onnx", convention))
+
+
+SIZES = {
+    "one size, one at a time": (Convention(size=(64, 80), batch=1), "80x64 only"),
+    "one size": (Convention(size=(64, 64)), "64x64 only"),
+    "multiples": (Convention(group=4), "multiples of 4"),
+}
+
+
+@pytest.mark.parametrize("kind", SIZES)
+@pytest.mark.parametrize(("precision", "io"), [("fp32", "uint8"), ("fp16", "uint8"), ("fp32", "float32")])
+def test_sizes_that_a_network_takes_go_with_the_exported_file(tmp_path, photograph, kind, precision, io):
+    convention, words = SIZES[kind]
+    source = write_network(tmp_path / "net.onnx", convention)
+    model, described = onnx_from_others(source, precision=precision, io=io)
+    exported = tmp_path / "exported.onnx"
+    exported.write_bytes(model.SerializeToString())
+    found, theirs = read_metadata(exported), read_metadata(source)
+    assert found == replace(described, training=found.training)
+    assert found.sizes == theirs.sizes == words
+    assert (found.minimum, found.multiple) == (theirs.minimum, theirs.multiple)
+    assert (found.ends.size, found.ends.batch) == (convention.size, convention.batch)
+    with Upscaler(model=source, **CPU) as upscaler:
+        expected = upscaler(photograph)
+    with Upscaler(model=exported, **CPU, tile=64) as upscaler:
+        made = upscaler(photograph)
+        assert upscaler.tile_count(90, 110) > 1
+        assert upscaler(photograph[:7, :9]).shape == (14, 18, 3), "continued to what the network takes"
+    assert difference(made, expected).psnr > (50 if precision == "fp16" else 80)
+    shown = CliRunner().invoke(main, ["info", "--model", str(exported)])
+    assert words in shown.output
+    assert words in model_card(found, file_name="exported.onnx")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("architecture", ["SwinIR", "SAFMN"])
+def test_tiles_of_an_exported_window_network_are_on_its_grid(tmp_path, photograph, architecture):
+    if importlib.util.find_spec("spandrel") is None:
+        pytest.skip("spandrel is not installed")
+    from tests.architectures import write_weights
+
+    source = write_weights(tmp_path / "net.pth", architecture)
+    exported = tmp_path / "exported.onnx"
+    exported.write_bytes(onnx_from_others(source)[0].SerializeToString())
+    found = read_metadata(exported)
+    assert found.multiple == 8
+    assert found.tiles_exact
+    with Upscaler(model=source, **CPU) as upscaler:
+        expected = upscaler(photograph)
+    with Upscaler(model=exported, **CPU, tile=max(48, 4 * found.halo)) as upscaler:
+        made = upscaler(photograph)
+        tiles = upscaler.grid(90, 110)
+        assert len(tiles) > 1
+        assert all(span.start % 8 == span.length % 8 == 0 for span in (*tiles.rows, *tiles.columns))
+    assert tiles_match(difference(made, expected))
+
+
+@pytest.mark.parametrize("kind", SIZES)
+def test_engines_and_servers_refuse_networks_of_some_sizes(tmp_path, kind):
+    source = write_network(tmp_path / "net.onnx", SIZES[kind][0])
+    exported = tmp_path / "exported.onnx"
+    exported.write_bytes(onnx_from_others(source)[0].SerializeToString())
+    with pytest.raises(EngineError, match=rf"exported\.onnx.*{SIZES[kind][1]}.*--backend onnx"):
+        check_model(exported, EngineSpec(2, "fp32"))
+    with pytest.raises(ModelError, match=SIZES[kind][1]):
+        list(write_repository(RepositorySpec(str(exported)), tmp_path / "repo"))
 
 
 def test_our_own_files_are_no_others():

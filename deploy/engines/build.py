@@ -41,10 +41,10 @@ def build_engine(request: EngineRequest, *, progress: Progress | None, timing_ca
 
 
 def check_model(path: Path, spec: EngineSpec) -> None:
-    """Check scale and precision in the file's metadata, before a build of minutes.
+    """Check scale, precision and sizes in the file's metadata, before a build of minutes.
 
     Raises:
-        EngineError: they differ from the spec.
+        EngineError: they differ from the spec, or not any size can be run.
         ModelError: the file is not ours.
     """
     metadata = read_metadata(path)
@@ -52,6 +52,11 @@ def check_model(path: Path, spec: EngineSpec) -> None:
         raise EngineError(
             f"{path}: is x{metadata.scale} {metadata.precision}, need x{spec.scale} {spec.precision}; "
             f"export one with: srup export --onnx --scale {spec.scale} --precision {spec.precision}"
+        )
+    if not metadata.any_size or metadata.ends.batch is not None:
+        raise EngineError(
+            f"{path}: takes pictures of these sizes: {metadata.sizes}, and engines take any; "
+            "use the ONNX file itself with --backend onnx"
         )
 
 

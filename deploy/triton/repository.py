@@ -106,10 +106,10 @@ def _described(path: Path, scale: int) -> ModelDescriptor:
             f"{path}: an output pixel depends on the whole picture, so tiles would not match; "
             "export it with --attention frozen"
         )
-    if descriptor.minimum > 1 or descriptor.multiple > 1:
+    if not descriptor.any_size or descriptor.ends.batch is not None:
         raise ModelError(
-            f"{path}: takes only sides from {descriptor.minimum} px on in steps of {descriptor.multiple}; "
-            "a server takes pictures of any size"
+            f"{path}: takes pictures of these sizes: {descriptor.sizes}, perhaps one at a time; a server's "
+            "tiles have any size, and share batches"
         )
     return descriptor
 

@@ -50,7 +50,7 @@ def _foreign_rows(model: ModelDescriptor) -> Iterator[tuple[str, Any]]:
     ends = model.ends
     yield "model", f"{model.name} x{model.scale}"
     yield "input and output", f"{ends.dtype} {ends.layout}"
-    colours = ends.order if ends.channels == 3 else "one at a time"
+    colours = f"{ends.order} (assumed unless stated)" if ends.channels == 3 else "one at a time"
     yield "channels, range", f"{colours}, {ends.black:g} to {ends.white:g}"
     yield "sizes", _sizes(model)
     yield "pictures at once", "any" if ends.batch is None else ends.batch
@@ -66,11 +66,7 @@ def _foreign_rows(model: ModelDescriptor) -> Iterator[tuple[str, Any]]:
 
 
 def _sizes(model: ModelDescriptor) -> str:
-    if model.ends.size is not None:
-        height, width = model.ends.size
-        return f"{width}x{height} only; pictures are cut into tiles, or continued"
-    multiple = "any" if model.multiple == 1 else f"multiples of {model.multiple}"
-    return multiple if model.minimum <= model.multiple else f"{multiple}, at least {model.minimum}"
+    return model.sizes if model.any_size else f"{model.sizes}; pictures are cut into tiles, or continued"
 
 
 def _rows(model: ModelDescriptor) -> Iterator[tuple[str, Any]]:
@@ -85,6 +81,8 @@ def _rows(model: ModelDescriptor) -> Iterator[tuple[str, Any]]:
         yield "default halo, lr px", model.halo
         yield "precision, IO, colours", f"{model.precision}, {model.io}, {model.colour}"
         yield "attention", model.attention
+        if not model.any_size:
+            yield "sizes", _sizes(model)
         yield "licence of the weights", model.licence or _NO_LICENCE
         yield "sha256 of the weights", model.weights_sha256[:12]
     if model.restores:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from sr.errors import ModelError
@@ -91,18 +91,28 @@ class ModelDescriptor:
         return self.ends.size is None and self.minimum == self.multiple == 1
 
     @property
+    def sizes(self) -> str:
+        """Which pictures and tiles go through the network as they are, in words."""
+        if self.ends.size is not None:
+            height, width = self.ends.size
+            return f"{width}x{height} only"
+        multiple = "any" if self.multiple == 1 else f"multiples of {self.multiple}"
+        return multiple if self.minimum <= self.multiple else f"{multiple}, at least {self.minimum}"
+
+    @property
     def io(self) -> IO:
         """Type of the images on both ends, as `srup export --io` names it."""
         return "float32" if self.ends.floats else "uint8"
 
     def to_properties(self) -> dict[str, str]:
         """Return ONNX metadata properties of a file of ours: each value is JSON."""
+        given = {key: getattr(self, name) for key, name in _PROPERTIES.items()}
+        given |= {key: getattr(self.ends, key) for key in _OF_ENDS} | {"format": FORMAT}
         properties = {
-            key: json.dumps(getattr(self, name))
-            for key, name in _PROPERTIES.items()
-            if key != "restores" or self.restores
+            key: json.dumps(value)
+            for key, value in given.items()
+            if key not in _UNUSUAL or value != _UNUSUAL[key]
         }
-        properties["format"] = json.dumps(FORMAT)
         return {KEY_PREFIX + key: value for key, value in properties.items()}
 
     @staticmethod
@@ -119,6 +129,7 @@ class ModelDescriptor:
                 for key, name in _PROPERTIES.items()
                 if key not in _OPTIONAL or KEY_PREFIX + key in properties
             }
+            ends = {key: json.loads(properties.get(KEY_PREFIX + key, "null")) for key in _OF_ENDS}
             known = json.loads(properties[KEY_PREFIX + "format"])
         except (KeyError, json.JSONDecodeError) as error:
             raise ModelError(f"{source}: not an ONNX file of srup (no srup metadata); {remedy}") from error
@@ -126,14 +137,22 @@ class ModelDescriptor:
             raise ModelError(f"{source}: ONNX format {known!r}, need {FORMAT!r}; {remedy}")
         if values["channels"] != 3 and "colour" not in values:
             raise ModelError(f"{source}: takes pictures of one channel, need RGB; {remedy}")
+        if ends["size"] is not None:
+            ends["size"] = tuple(ends["size"])
         io = values.pop("io")
         if io not in ENDS or values["precision"] not in COMPUTED_IN:
             raise ModelError(f"{source}: IO {io!r} in {values['precision']!r} is unknown; {remedy}")
-        return ModelDescriptor(ends=ENDS[io], tiles_exact=values["attention"] != "dynamic", **values)
+        exact = values["attention"] != "dynamic"
+        return ModelDescriptor(ends=replace(ENDS[io], **ends), tiles_exact=exact, **values)
 
 
-# Older files have no colour; only the partner of another network restores.
-_OPTIONAL = ("colour", "restores")
+# What only files have that are unlike most, and its value in all others: only the partner of another network
+# restores, and only networks of other programs do not take any size.
+_UNUSUAL: dict[str, Any] = {"restores": {}, "minimum": 1, "multiple": 1, "size": None, "batch": None}
+# Older files have no colour.
+_OPTIONAL = ("colour", *_UNUSUAL)
+# Attributes of `Ends` that files store.
+_OF_ENDS = ("size", "batch")
 
 # Key in our ONNX files -> attribute, in the order in which files hold them.
 _PROPERTIES = {
@@ -153,6 +172,8 @@ _PROPERTIES = {
     "licence": "licence",
     "colour": "colour",
     "restores": "restores",
+    "minimum": "minimum",
+    "multiple": "multiple",
 }
 
 
