@@ -44,6 +44,14 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(threads)
 
 
+@pytest.fixture(scope="module")
+def model_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Keep what is converted and probed out of the user's cache folder; tests of all files share it."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.getbasetemp() / "model_cache"))
+        yield
+
+
 @pytest.fixture
 def no_curves(monkeypatch: pytest.MonkeyPatch) -> None:
     """Train without matplotlib, as where it is not installed: curves take most of the time of a tiny run."""

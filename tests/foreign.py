@@ -66,9 +66,11 @@ class _Graph:
         return name
 
 
-def write_network(path: Path, convention: Convention) -> Path:
-    """Write a network; return its path."""
-    path.write_bytes(foreign_network(convention).SerializeToString())
+def write_network(path: Path, convention: Convention, **stated: str) -> Path:
+    """Write a network, which states something in its metadata; return its path."""
+    model = foreign_network(convention)
+    helper.set_model_props(model, stated)
+    path.write_bytes(model.SerializeToString())
     return path
 
 
@@ -107,7 +109,7 @@ def _reordered(graph: _Graph, x: str, c: Convention) -> str:
 
 
 def _core(graph: _Graph, x: str, c: Convention) -> str:
-    """Upscale RGB in [0, 1]: repeat pixels, add detail, and hold blue back, which tells the order."""
+    """Upscale RGB in [0, 1]: repeat pixels, add detail, and hold blue back, which tells the range."""
     rng, whole = np.random.default_rng(0), x
     if c.group > 1:
         x = graph.node("SpaceToDepth", x, blocksize=c.group)

@@ -48,13 +48,13 @@ def test_smaller_tiles_follow_where_memory_runs_out(backend: str, package: str) 
 
 @pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="needs Linux")
+@pytest.mark.usefixtures("model_cache")
 @pytest.mark.parametrize("exact", [True, False])
-def test_networks_of_other_programs_get_smaller_tiles_too(tmp_path, monkeypatch, exact: bool) -> None:
+def test_networks_of_other_programs_get_smaller_tiles_too(tmp_path: Path, exact: bool) -> None:
     """Where tiles cannot be exact, the picture is begun whole; smaller tiles leave what the warning says."""
     pytest.importorskip("onnx")
     from tests.foreign import Convention, write_network
 
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     path = write_network(tmp_path / "net.onnx", Convention(scale=4, mixed=not exact))
     tile, difference = tile_and_difference("onnx", str(path))
     assert tile < 640

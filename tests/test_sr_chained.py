@@ -61,8 +61,8 @@ def test_outputs_depend_on_all_models_and_their_order():
 
 
 @pytest.mark.slow
-def test_the_command_repairs_and_then_upscales(lr, tmp_path, monkeypatch):
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+@pytest.mark.usefixtures("model_cache")
+def test_the_command_repairs_and_then_upscales(lr, tmp_path):
     first = write_network(tmp_path / "1x_repair.onnx", Convention(scale=1))
     second = write_network(tmp_path / "4x_foo.onnx", Convention(scale=4))
     write_picture(tmp_path / "in.png", Picture(lr))

@@ -19,14 +19,17 @@ from sr.errors import BackendError, ModelError
 from sr.image import Picture, read_picture, write_picture
 from sr.network.ends import Conventions
 from sr.network.foreign import describe
+from sr.network.foreign.checks import check_graph
 from sr.network.foreign.describe import foreign_descriptor, is_foreign
-from sr.network.foreign.graph import check_graph, read_graph
-from sr.network.modelfile import SHIPPED_DIR
+from sr.network.foreign.graph import Graph, read_graph
+from sr.network.modelfile import SHIPPED_DIR, shipped_onnx
 from sr.upscale import Upscaler
 from tests.foreign import Convention, foreign_network, write_network
 
 EXAMPLES = Path(__file__).resolve().parent.parent / "examples"
 PLAIN = Convention()
+
+pytestmark = pytest.mark.usefixtures("model_cache")
 
 CONVENTIONS = {
     "usual": PLAIN,
@@ -49,14 +52,6 @@ CONVENTIONS = {
     "grey": Convention(channels=1),
     "in groups": Convention(group=4),
 }
-
-
-@pytest.fixture(scope="module", autouse=True)
-def cache(tmp_path_factory):
-    """Keep what is probed out of the user's cache folder; all tests share it."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
-        yield
 
 
 @pytest.fixture(scope="module")
@@ -82,7 +77,9 @@ def network(tmp_path_factory):
 
 @pytest.mark.parametrize("name", CONVENTIONS)
 def test_a_convention_is_found(network, name):
-    convention, model = CONVENTIONS[name], read_metadata(network(name))
+    convention = CONVENTIONS[name]
+    stated = Conventions(order="BGR") if convention.order == "BGR" else None
+    model = read_metadata(network(name), stated=stated)
     ends = model.ends
     assert model.scale == convention.scale
     assert (ends.layout, ends.order, ends.channels) == (
@@ -182,6 +179,23 @@ def test_stated_conventions_are_not_probed(network):
     stated = Conventions(value_range=(-1.0, 1.0), order="BGR")
     ends = foreign_descriptor(network("usual"), stated=stated).ends
     assert (ends.black, ends.white, ends.order) == (-1.0, 1.0, "BGR")
+
+
+def test_the_order_of_channels_is_rgb_unless_it_is_stated(tmp_path, photograph):
+    """BGR in a file behaves as the same network for RGB does, once that is known."""
+    made = []
+    for name, convention, stated in (
+        ("right", Convention(), {}),
+        ("unstated", Convention(order="BGR"), {}),
+        ("stated", Convention(order="BGR", high=255.0), {"order": "BGR", "range": "0..255"}),
+    ):
+        path = write_network(tmp_path / f"{name}.onnx", convention, **stated)
+        ends = read_metadata(path).ends
+        assert (ends.order, ends.white) == (stated.get("order", "RGB"), convention.high)
+        with Upscaler(model=path, backend="onnx", device="cpu") as upscaler:
+            made.append(upscaler(photograph[:40, :40]))
+    assert tiles_match(difference(made[0], made[2]))
+    assert not tiles_match(difference(made[0], made[1]))
 
 
 def test_a_file_is_probed_once(network, tmp_path):
@@ -327,6 +341,94 @@ def with_node(operator: str, *constants: list[int] | list[float], **attributes: 
     model.graph.node.append(helper.make_node(operator, [output.name, *names], ["end"], **attributes))
     output.name = "end"
     return model
+
+
+@pytest.mark.parametrize("ours", [False, True])
+def test_loops_are_refused_wherever_they_are(tmp_path, ours):
+    """A loop without end inside a branch; what calls itself a file of ours is checked too."""
+    model = with_node("If")
+    forever = helper.make_node("Loop", ["", "true", "x"], ["y"], body=helper.make_graph([], "body", [], []))
+    branch = helper.make_graph([forever], "branch", [], [])
+    model.graph.node[-1].attribute.append(helper.make_attribute("then_branch", branch))
+    if ours:
+        helper.set_model_props(model, onnx_properties(shipped_onnx(scale=2)))
+    path = saved(model, tmp_path / "net.onnx")
+    with pytest.raises(ModelError, match=r"net\.onnx.*Loop"):
+        Upscaler(model=path, backend="onnx", device="cpu")
+
+
+def onnx_properties(path: Path) -> dict[str, str]:
+    return {entry.key: entry.value for entry in onnx.load(path).metadata_props}
+
+
+def with_functions(calls: dict[str, list[str]]) -> onnx.ModelProto:
+    """Return a network with functions, each of which calls others, or operators, in turn."""
+    model = foreign_network(PLAIN)
+    opsets = [helper.make_opsetid("", 17), helper.make_opsetid("local", 1)]
+    for name, called in calls.items():
+        nodes = [
+            helper.make_node(each, ["x"], [f"y{at}"], domain="local" if each in calls else "")
+            for at, each in enumerate(called)
+        ]
+        model.functions.append(helper.make_function("local", name, ["x"], ["y0"], nodes, opsets))
+    model.opset_import.append(opsets[1])
+    model.graph.node.append(helper.make_node("f0", [model.graph.output[0].name], ["unused"], domain="local"))
+    return model
+
+
+def test_functions_that_expand_without_end_are_refused_without_a_run(tmp_path):
+    doubling = {f"f{at}": [f"f{at + 1}"] * 2 for at in range(40)} | {"f40": ["Relu"]}
+    for calls, fact in ((doubling, "nodes"), ({"f0": ["f1"], "f1": ["Relu", "f0"]}, "calls itself")):
+        path = saved(with_functions(calls), tmp_path / "net.onnx")
+        with pytest.raises(ModelError, match=rf"net\.onnx.*refused.*{fact}"):
+            check_graph(read_graph(path), path)
+    path = saved(with_functions({"f0": ["f1", "f1"], "f1": ["Relu"]}), tmp_path / "net.onnx")
+    check_graph(read_graph(path), path)
+
+
+def test_graphs_nested_too_deep_and_of_too_many_parts_are_refused(tmp_path):
+    graph = helper.make_graph([], "innermost", [], [])
+    for _ in range(20):
+        branch = helper.make_node("If", ["c"], ["y"], then_branch=graph)
+        graph = helper.make_graph([branch], "outer", [], [])
+    model = with_node("If")
+    model.graph.node[-1].attribute.append(helper.make_attribute("then_branch", graph))
+    path = saved(model, tmp_path / "deep.onnx")
+    with pytest.raises(ModelError, match=r"deep\.onnx.*nested"):
+        read_graph(path)
+    node = helper.make_node("Relu", ["x"], ["x"]).SerializeToString()
+    field = bytes([0x0A, len(node)]) + node
+    for name, content in (("nodes", field * 100_001), ("parts", b"\x08\x01" * 600_000)):
+        length, at = len(content), bytearray()
+        while length:
+            at.append(length & 0x7F | (0x80 if length > 0x7F else 0))
+            length >>= 7
+        path = tmp_path / f"{name}.onnx"
+        path.write_bytes(b"\x3a" + bytes(at) + content)
+        with pytest.raises(ModelError, match=rf"{name}\.onnx.*refused.*{name}"):
+            read_graph(path)
+
+
+def test_sparse_tensors_and_names_that_no_file_has_are_refused(tmp_path):
+    model = foreign_network(PLAIN)
+    values = helper.make_tensor("huge", TensorProto.FLOAT, [1], [1.0])
+    place = helper.make_tensor("at", TensorProto.INT64, [1], [5])
+    model.graph.sparse_initializer.append(helper.make_sparse_tensor(values, place, [2**31, 2**31]))
+    path = saved(model, tmp_path / "net.onnx")
+    with pytest.raises(ModelError, match=r"net\.onnx.*sparse"):
+        foreign_descriptor(path)
+    for location in ("a\0b", "x" * 5000):
+        with pytest.raises(ModelError, match=r"net\.onnx.*no name of a file"):
+            check_graph(Graph(external=[location]), path)
+
+
+@pytest.mark.slow
+def test_a_tensor_that_claims_more_than_it_stores_is_refused(tmp_path):
+    model = foreign_network(PLAIN)
+    model.graph.initializer[2].dims[:] = [2**20, 2**20, 3, 3]
+    with pytest.raises(ModelError, match=r"net\.onnx") as refused:
+        foreign_descriptor(saved(model, tmp_path / "net.onnx"))
+    assert "\n" not in str(refused.value)
 
 
 def test_enormous_constants_are_refused_without_a_run(tmp_path):

@@ -28,19 +28,12 @@ from sr.network.modelfile import SHIPPED_DIR, shipped_weights
 from sr.upscale import Upscaler
 from tests.architectures import SETTINGS, network, write_weights
 
-pytestmark = pytest.mark.skipif(
-    importlib.util.find_spec("spandrel") is None, reason="spandrel is not installed"
-)
+pytestmark = [
+    pytest.mark.usefixtures("model_cache"),
+    pytest.mark.skipif(importlib.util.find_spec("spandrel") is None, reason="spandrel is not installed"),
+]
 
 EXAMPLES = Path(__file__).resolve().parent.parent / "examples"
-
-
-@pytest.fixture(scope="module", autouse=True)
-def cache(tmp_path_factory):
-    """Keep what is converted and probed out of the user's cache folder; all tests share it."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
-        yield
 
 
 @pytest.fixture(scope="module")
@@ -116,6 +109,15 @@ def test_a_tensor_larger_than_what_is_stored_is_refused(tmp_path):
     torch.save({"net": {"a.weight": torch.zeros(1).expand(100_000, 100_000)}}, path)
     with pytest.raises(ModelError, match="claims"):
         read_state(path)
+
+
+def test_dicts_that_refer_to_each_other_are_read_once(tmp_path):
+    """Eighty levels, each of which has the next one twice: 2 to the 80th paths."""
+    state: dict = {"a.weight": torch.zeros(3)}
+    for _ in range(80):
+        state = {"first": state, "second": state}
+    torch.save(state, tmp_path / "x.pth")
+    assert len(statedict.tensors_in(read_state(tmp_path / "x.pth"))) == 1
 
 
 @pytest.mark.parametrize("suffix", [".pth", ".safetensors"])

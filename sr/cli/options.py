@@ -115,7 +115,7 @@ conventions = together(
     click.option(
         "--model-order",
         type=click.Choice(["RGB", "BGR"]),
-        help="Order of channels in another program's ONNX model.  [default: found by small runs]",
+        help="Order of channels in another program's ONNX model, which runs cannot tell.  [default: RGB]",
     ),
 )
 restore = click.option(

@@ -20,7 +20,7 @@ def main(path: str, memory_bytes: int, stated: dict[str, Any]) -> None:
     """Probe a file and print what was found.
 
     Args:
-        path: of an ONNX file that `graph.check_graph` accepts, or of weights.
+        path: of an ONNX file that `checks.check_graph` accepts, or of weights.
         memory_bytes: address space that the process may have.
         stated: fields of `Conventions`, whether tiny pictures are tried (`small`), and how many seconds
             measuring the halo may take (`patience`).

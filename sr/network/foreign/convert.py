@@ -23,8 +23,8 @@ FIXED_TILE = 256
 
 # Exporter and size in turn: the legacy exporter is quicker, and folds more.
 ATTEMPTS = (("legacy", 0), ("dynamo", 0), ("legacy", FIXED_TILE), ("dynamo", FIXED_TILE))
-# For one attempt, with its runs; the slowest that worked took 100 s.
-_SECONDS = 300.0
+# For reading the weights, and then for one attempt, with its runs; the slowest that worked took 100 s.
+_READ_SECONDS, _SECONDS = 300.0, 300.0
 
 
 def converted(path: Path, *, progress: Progress | None = None, cache: Path | None = None) -> Path:
@@ -67,8 +67,14 @@ def _failure(path: Path, made: Path, exporter: str, tile: int, progress: Progres
     """Try one exporter; return why it failed, or an empty string.
 
     Raises:
-        ModelError: the weights are refused.
+        ModelError: the weights are refused, or reading them takes too long.
     """
+    read = False
+
+    def note_reading(phase: str, share: float) -> None:
+        nonlocal read
+        read = True
+
     if progress is not None:
         size = f", {tile}x{tile} only" if tile else ""
         progress(f"{path.name}: converting it to ONNX with PyTorch's {exporter} exporter{size}", 0.0)
@@ -77,9 +83,12 @@ def _failure(path: Path, made: Path, exporter: str, tile: int, progress: Progres
             "sr.network.foreign.exporting",
             (str(made), exporter, str(tile)),
             path,
-            seconds=[_SECONDS],
+            seconds=[_READ_SECONDS, _SECONDS],
+            progress=note_reading,
         )
     except ApartError as error:
+        if not read:  # the other exporters would get no further
+            raise
         return f"{exporter} exporter: {str(error).removeprefix(f'{path}: ')}"
     failure: str = found["failure"]
     return failure

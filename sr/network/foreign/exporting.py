@@ -51,6 +51,7 @@ def main(path: str, memory_bytes: int, out: str, exporter: str, tile: int) -> No
     except MemoryError:
         say(error="refused, it needs more memory than is available")
         return
+    say(phase="read its weights", share=0.0)
     try:
         sides = traced_sides(network, tile)
         _export(network, Path(out), exporter, sides, free=not tile)

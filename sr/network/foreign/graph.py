@@ -1,4 +1,4 @@
-"""What an ONNX file holds, read without running it; files that must not run are refused here.
+"""What an ONNX file holds, read without running it; `checks` says which files must not run.
 
 The file is a protocol buffer (onnx.proto3). Only a few of its fields are read, so that the base install
 needs no `onnx` package; tensors are skipped, not copied.
@@ -18,18 +18,13 @@ from typing import NamedTuple
 
 from sr.errors import ModelError
 
-# Domains whose operators ONNX Runtime brings itself; operators of others need a library of the author's.
-_KNOWN_DOMAINS = ("", "ai.onnx", "ai.onnx.ml", "com.microsoft", "ai.onnx.preview")
-
-# Operators that can repeat work any number of times.
-_LOOPS = ("Loop", "Scan", "SequenceMap")
-
-# Operators whose output size is a constant of the file, and the largest one: values of a 4096x4096 image.
+# Operators whose output size is a constant of the file.
 _SIZED = ("ConstantOfShape", "Expand", "Tile", "Resize", "Upsample", "Pad", "RandomNormal", "RandomUniform")
-_LARGEST_CONSTANT_SIZE = 2**24
 
 _LARGEST_FILE = 2**31 - 1  # bytes; protocol buffers cannot be larger
 _DEEPEST = 16  # graphs inside graphs
+# DAT, among the largest, has about 10,000 nodes. Parts are those of one message.
+MOST_NODES, _MOST_PARTS = 100_000, 2**19
 
 # Operators that mix all pixels of an image, so that no halo makes tiles exact.
 GLOBAL_OPERATORS = (
@@ -42,6 +37,7 @@ GLOBAL_OPERATORS = (
 # Operators that mix all pixels if their axes are those of the image.
 _REDUCTIONS = ("ReduceMean", "ReduceMax", "ReduceSum", "ReduceL2", "Softmax", "LayerNormalization")
 
+Call = tuple[str, str]  # domain and name of an operator
 Message = list[tuple[int, int, "int | memoryview"]]  # field, wire type, value
 
 
@@ -65,6 +61,9 @@ class Graph:
         metadata: properties that the file states.
         external: files with tensors, as the file names them.
         domains: of operators, without those that the file defines itself.
+        calls: domain and name of the operator of each node, in their order.
+        functions: likewise of the nodes of each function that the file defines, by domain and name.
+        sparse: it has sparse tensors, whose size is not that of their values.
         sizes: for operators whose output size is a constant, its number of values.
     """
 
@@ -74,6 +73,9 @@ class Graph:
     metadata: dict[str, str] = field(default_factory=dict)
     external: list[str] = field(default_factory=list)
     domains: set[str] = field(default_factory=set)
+    calls: list[Call] = field(default_factory=list)
+    functions: dict[Call, list[Call]] = field(default_factory=dict)
+    sparse: bool = False
     sizes: dict[str, float] = field(default_factory=dict)
 
     @property
@@ -82,11 +84,15 @@ class Graph:
         return tuple(name for name in (*GLOBAL_OPERATORS, *_REDUCTIONS) if self.operators[name])
 
 
+class RefusedError(ValueError):
+    """A file asks for more than any network needs; says what, to follow the name of the file."""
+
+
 def read_graph(path: Path) -> Graph:
     """Read an ONNX file.
 
     Raises:
-        ModelError: the file is missing, too large, or not ONNX.
+        ModelError: the file is missing, too large, not ONNX, or absurd.
     """
     if not path.is_file():
         raise ModelError(f"{path}: no such model file")
@@ -95,13 +101,17 @@ def read_graph(path: Path) -> Graph:
         raise ModelError(f"{path}: not an ONNX file ({size:,} bytes; need 1 to {_LARGEST_FILE:,})")
     try:
         with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
-            view = memoryview(content)
+            view, graph, refusal = memoryview(content), Graph(), ""
             try:
                 graph = _model(view)
+            except RefusedError as error:
+                refusal = str(error)  # the error itself holds views, which keep the file open
             finally:
                 view.release()
     except (ValueError, IndexError, struct.error, BufferError) as error:  # BufferError: a view is still open
         raise ModelError(f"{path}: not an ONNX file, or a damaged one") from error
+    if refusal:
+        raise ModelError(f"{path}: refused, {refusal}")
     if not graph.operators or not graph.outputs:
         raise ModelError(f"{path}: not an ONNX file, or one without operators")
     return graph
@@ -159,33 +169,13 @@ def constants_of(content: memoryview, path: Path) -> Constants:
     return found
 
 
-def check_graph(graph: Graph, path: Path) -> None:
-    """Check that a file can be run safely.
-
-    Raises:
-        ModelError: it has tensors outside its folder, custom operators, loops, or enormous constants.
-    """
-    folder = path.resolve().parent
-    for name in graph.external:
-        if not (folder / name).resolve().is_relative_to(folder) or Path(name).is_absolute():
-            raise ModelError(f"{path}: refused, it reads {name!r}, which is outside its folder")
-        if not (folder / name).is_file():
-            raise ModelError(
-                f"{path}: its tensors are in {name!r}, which is missing; put it beside the model"
-            )
-    if custom := sorted(graph.domains.difference(_KNOWN_DOMAINS)):
-        raise ModelError(f"{path}: refused, it has custom operators (domain {custom[0]!r})")
-    if loops := [name for name in _LOOPS if graph.operators[name]]:
-        raise ModelError(f"{path}: refused, it has loops (operator {loops[0]}); only plain graphs are run")
-    for operator, values in graph.sizes.items():
-        if values > _LARGEST_CONSTANT_SIZE:
-            raise ModelError(f"{path}: refused, its operator {operator} makes {values:.2g} values of each")
-
-
 def _fields(view: memoryview) -> Iterator[tuple[int, int, int | memoryview]]:
     """Yield number, wire type and value of each field of a message."""
-    at, end = 0, len(view)
+    at, end, parts = 0, len(view), 0
     while at < end:
+        parts += 1
+        if parts > _MOST_PARTS:
+            raise RefusedError(f"a message of it has more than {_MOST_PARTS:,} parts")
         key, at = _varint(view, at)
         number, wire = key >> 3, key & 7
         if wire == 0:
@@ -238,19 +228,25 @@ def _model(view: memoryview) -> Graph:
             entry = {key: _text(text) for key, _, text in _fields(_view(value))}
             found.metadata[entry.get(1, "")] = entry.get(2, "")
         elif number == 25:  # a function that the file defines
+            name, domain, before = "", "", len(found.calls)
             for key, _, part in _fields(_view(value)):
-                if key == 10:
-                    own.add(_text(part))
+                if key == 1:
+                    name = _text(part)
+                elif key == 10:
+                    domain = _text(part)
                 elif key == 7:
                     _node(_view(part), found, {}, depth=1)
+            found.functions[domain, name] = found.calls[before:]
+            own.add(domain)
     found.domains -= own
     return found
 
 
 def _graph(view: memoryview, found: Graph, *, depth: int) -> None:
     if depth > _DEEPEST:
-        raise ValueError("graphs nested too deeply")
+        raise RefusedError(f"its graphs are nested more than {_DEEPEST} deep")
     parts = list(_fields(view))
+    found.sparse |= any(number == 15 for number, _, _ in parts)
     constants = dict(_tensor(_view(value), found) for number, _, value in parts if number == 5)
     for number, _, value in parts:
         if number == 1:
@@ -281,6 +277,11 @@ def _node(view: memoryview, found: Graph, constants: dict[str, tuple[float, ...]
                     _graph(_view(part), found, depth=depth + 1)
                 elif key in (5, 10):
                     own = _tensor(_view(part), found)[1]
+                elif key in (22, 23):
+                    found.sparse = True
+    found.calls.append((domain, operator))
+    if len(found.calls) > MOST_NODES:
+        raise RefusedError(f"it has more than {MOST_NODES:,} nodes")
     found.operators[operator] += 1
     found.domains.add(domain)
     if operator == "Constant" and outputs:

@@ -1,11 +1,13 @@
-"""Finds the conventions of a foreign network by small runs: sizes, scale, range, order of channels.
+"""Finds the conventions of a foreign network by small runs: sizes, scale, range.
 
-Nothing is taken from names. What a run cannot tell apart counts as the usual convention: RGB from 0 to 1.
+Nothing is taken from names. What runs cannot tell apart counts as the usual convention, RGB from 0 to 1. They
+cannot tell the order of channels: colours in a wrong order come back in that order, nearly as good.
 """
 
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -28,12 +30,13 @@ _BASE = 32  # side of pictures; small ones keep large networks quick
 # Sides tried in turn for networks that need larger pictures.
 _BASES = (32, 64, 128, 256)
 
-ORDERS: tuple[Order, ...] = ("RGB", "BGR")
+_ORDERS: tuple[Order, ...] = ("RGB", "BGR")
 RANGES = ((0.0, 1.0), (0.0, 255.0), (-1.0, 1.0))  # the usual one first
 # A less usual convention must leave less than this part of the error that a more usual one leaves. Strokes
 # on white tell ranges apart: over Real-ESRGAN's networks a wrong -1 to 1 leaves 1.5 times the error or more,
-# the right one at most 0.52 of it. The order shows only in networks that treat colours very differently.
-_BETTER_RANGE, _BETTER_ORDER = 0.7, 0.5
+# the right one at most 0.52 of it.
+_BETTER_RANGE = 0.7
+_STATED_RANGE = re.compile(r"(-?\d+(?:\.\d+)?)\.\.(-?\d+(?:\.\d+)?)")  # LOW..HIGH
 _WARM = (1.0, 0.8, 0.5)  # factors of red, green and blue
 # Flat pictures far outside all ranges show where a network clips.
 _FAR_BELOW, _FAR_ABOVE = -300.0, 600.0
@@ -71,14 +74,15 @@ class Said:
     @staticmethod
     def of(metadata: Mapping[str, str]) -> Said:
         """Read metadata; what does not read is as if it were not there."""
-        order: Order | None = next((each for each in ORDERS if metadata.get("order") == each), None)
+        order: Order | None = next((each for each in _ORDERS if metadata.get("order") == each), None)
         counts = {
             name: int(text)
             for name in ("minimum", "multiple")
             if (text := metadata.get(name, "")).isdecimal() and 0 < int(text) <= _BASES[-1]
         }
-        known = metadata.get("range") == "0..1"
-        return Said(value_range=RANGES[0] if known else None, order=order, **counts)
+        match = _STATED_RANGE.fullmatch(metadata.get("range", ""))
+        black, white = (float(match[1]), float(match[2])) if match else (0.0, 0.0)
+        return Said(value_range=(black, white) if black < white else None, order=order, **counts)
 
 
 def probe(session: PictureSession, path: Path, stated: Conventions, *, small: bool = True) -> Probed:
@@ -109,7 +113,7 @@ def probe(session: PictureSession, path: Path, stated: Conventions, *, small: bo
     if fitting is None:
         raise ModelError(f"{path}: does not upscale a picture when run: {reason}")
     fitting = replace(fitting, ends=_with_batches(session, fitting))
-    fitting = replace(fitting, ends=_with_colours(session, fitting, stated))
+    fitting = replace(fitting, ends=_with_range(session, fitting, stated))
     off = _error(session, fitting.ends, fitting.scale, _picture(fitting))
     return replace(fitting, likeness_db=round(-20 * math.log10(max(off, 1e-5)), 1))
 
@@ -250,30 +254,17 @@ def _error(session: PictureSession, ends: Ends, scale: int, picture: NDArray[np.
     return error if np.isfinite(error) else np.inf
 
 
-def _with_colours(session: PictureSession, probed: Probed, stated: Conventions) -> Ends:
-    """Find range and order of channels: where the network clips, else with which a picture stays itself."""
-    ends = probed.ends
-    orders = ORDERS if ends.channels == 3 else ORDERS[:1]
-    if stated.order is not None:
-        orders = (stated.order,)
-    ranges = [
-        [replace(ends, black=black, white=white, order=order) for order in orders]
-        for black, white in _ranges(session, probed, stated)
-    ]
-    in_range = _best(session, probed, ranges, "text", _BETTER_RANGE)
-    return _best(session, probed, [[each] for each in in_range], "shapes", _BETTER_ORDER)[0]
-
-
-def _best(
-    session: PictureSession, probed: Probed, candidates: Sequence[list[Ends]], kind: str, much_better: float
-) -> list[Ends]:
-    """Return the most usual of the candidates that a less usual one does not beat clearly."""
+def _with_range(session: PictureSession, probed: Probed, stated: Conventions) -> Ends:
+    """Find the range: where the network clips, else the most usual one that no other beats clearly."""
+    ends = replace(probed.ends, order=stated.order or _ORDERS[0])
+    ranges = _ranges(session, probed, stated)
+    candidates = [replace(ends, black=black, white=white) for black, white in ranges]
     if len(candidates) == 1:
         return candidates[0]
-    picture = _picture(probed, kind)
-    errors = [min(_error(session, ends, probed.scale, picture) for ends in each) for each in candidates]
-    best = min(errors)
-    return next(each for each, off in zip(candidates, errors, strict=True) if off * much_better <= best)
+    picture = _picture(probed, "text")
+    errors = [_error(session, each, probed.scale, picture) for each in candidates]
+    fitting = zip(candidates, errors, strict=True)
+    return next(each for each, off in fitting if off * _BETTER_RANGE <= min(errors))
 
 
 def _ranges(session: PictureSession, probed: Probed, stated: Conventions) -> Sequence[tuple[float, float]]:

@@ -79,14 +79,19 @@ def read_state(path: Path) -> dict[str, Any]:
     return dict(found)
 
 
-def tensors_in(found: Mapping[str, Any], *, depth: int = 3) -> list[Tensor]:
-    """Return the tensors of a state dict, those inside other dicts included."""
+def tensors_in(found: Mapping[str, Any]) -> list[Tensor]:
+    """Return the tensors of a state dict, those inside other dicts included; each dict counts once."""
     import torch
 
-    tensors = [value for value in found.values() if isinstance(value, torch.Tensor)]
-    for value in found.values():
-        if isinstance(value, Mapping) and depth:
-            tensors += tensors_in(value, depth=depth - 1)
+    tensors: list[Tensor] = []
+    dicts, seen = [found], {id(found)}
+    while dicts:
+        for value in dicts.pop().values():
+            if isinstance(value, torch.Tensor):
+                tensors.append(value)
+            elif isinstance(value, Mapping) and id(value) not in seen:
+                seen.add(id(value))
+                dicts.append(value)
     return tensors
 
 
