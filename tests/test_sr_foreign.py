@@ -75,7 +75,14 @@ def network(tmp_path_factory):
 # --- probing ------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", CONVENTIONS)
+# Probing one takes half a second; these have among them another order, range, layout, type and multiple.
+QUICK = ("BGR, 0 to 255", "NHWC, uint8", "in groups")
+each_convention = pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=() if name in QUICK else pytest.mark.slow) for name in CONVENTIONS]
+)
+
+
+@each_convention
 def test_a_convention_is_found(network, name):
     convention = CONVENTIONS[name]
     stated = Conventions(order="BGR") if convention.order == "BGR" else None
@@ -100,7 +107,7 @@ def test_a_convention_is_found(network, name):
     assert not model.ours
 
 
-@pytest.mark.parametrize("name", CONVENTIONS)
+@each_convention
 def test_tiles_equal_the_whole_picture(network, photograph, name):
     path = network(name)
     halo = read_metadata(path).halo
@@ -121,6 +128,7 @@ def test_tiles_equal_the_whole_picture(network, photograph, name):
     assert tiles_match(difference(tiled, whole))
 
 
+@pytest.mark.slow
 def test_conventions_that_differ_only_in_form_give_the_same_picture(network, photograph):
     """The same network behind other ends; half precision and levels round once more."""
     with Upscaler(model=network("usual"), backend="onnx", device="cpu") as upscaler:

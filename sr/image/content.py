@@ -25,38 +25,12 @@ _RAW_SUFFIXES = frozenset(
     | {".rw2", ".raw", ".rwl", ".3fr", ".fff", ".iiq", ".erf", ".kdc", ".dcr", ".mrw", ".mos", ".mef", ".x3f"}
 )
 # Formats that cameras, phones and editors write, and that are not read.
-_UNSUPPORTED_SUFFIXES = _RAW_SUFFIXES | {
-    *(
-        ".heic",
-        ".heif",
-        ".hif",
-        ".jxl",
-        ".jp2",
-        ".j2k",
-        ".jpf",
-        ".jpx",
-        ".jxr",
-        ".psd",
-        ".psb",
-        ".xcf",
-        ".kra",
-    ),
-    *(
-        ".svg",
-        ".tga",
-        ".ppm",
-        ".pgm",
-        ".pbm",
-        ".pnm",
-        ".pam",
-        ".qoi",
-        ".dds",
-        ".exr",
-        ".hdr",
-        ".ico",
-        ".icns",
-    ),
-}
+_UNSUPPORTED_SUFFIXES = (
+    _RAW_SUFFIXES
+    | {".heic", ".heif", ".hif", ".jxl", ".jp2", ".j2k", ".jpf", ".jpx", ".jxr"}
+    | {".psd", ".psb", ".xcf", ".kra", ".svg", ".exr", ".hdr"}
+    | {".tga", ".ppm", ".pgm", ".pbm", ".pnm", ".pam", ".qoi", ".dds", ".ico", ".icns"}
+)
 
 # Files and folders of macOS, Windows, Linux desktops and network storage; some are named like pictures.
 SYSTEM_FOLDERS = frozenset(
