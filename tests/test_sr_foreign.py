@@ -154,6 +154,8 @@ def test_networks_that_see_the_whole_picture_are_said_to(tmp_path, photograph):
     path = write_network(tmp_path / "pooled.onnx", Convention(mixed=True))
     model = read_metadata(path)
     assert not model.tiles_exact
+    shown = CliRunner().invoke(main, ["info", "--model", str(path)]).output
+    assert "".join(model.notes).replace(" ", "") in "".join(shown.split()), "all of it, in several lines"
     with Upscaler(model=path, backend="onnx", device="cpu", tile=128) as upscaler:
         assert upscaler.tile_count(*photograph.shape[:2]) == 1, "small enough to be run whole"
         assert upscaler.warning is not None

@@ -17,7 +17,7 @@ from sr.network.modelkind import check_model_file
 from sr.restoring import pair_for
 
 _LABEL_WIDTH, _WIDTH = 30, 80
-_NO_LICENCE = "none stated"
+_NO_LICENCE, _NOTE = "none stated", "note"
 _NOT_SHOWN = ("started_from", "device", "steps", "hours")  # or shown as sums
 
 
@@ -38,11 +38,18 @@ def _row(label: str, values: Sequence[str]) -> Iterator[str]:
     width = (_WIDTH - _LABEL_WIDTH) // len(distinct if len(distinct) == 1 else values)
     shown = distinct if len(distinct) == 1 else values
     if any(len(value) >= width for value in shown):  # a text: one line each
-        for index, value in enumerate(distinct):
-            text = textwrap.shorten(value, _WIDTH - _LABEL_WIDTH, placeholder=" ...")
-            yield f"{'' if index else label:{_LABEL_WIDTH}}{text}"
+        for value in distinct:
+            for text in _fitting(value, whole=label == _NOTE):
+                yield f"{label:{_LABEL_WIDTH}}{text}"
+                label = ""
         return
     yield f"{label:{_LABEL_WIDTH}}{''.join(f'{value:<{width}}' for value in shown)}".rstrip()
+
+
+def _fitting(text: str, *, whole: bool) -> list[str]:
+    """Return the lines of a text beside a label; all of it, or what fits into one."""
+    width = _WIDTH - _LABEL_WIDTH
+    return textwrap.wrap(text, width) if whole else [textwrap.shorten(text, width, placeholder=" ...")]
 
 
 def _foreign_rows(model: ModelDescriptor) -> Iterator[tuple[str, Any]]:
@@ -61,8 +68,8 @@ def _foreign_rows(model: ModelDescriptor) -> Iterator[tuple[str, Any]]:
     yield "precision", model.precision
     yield "licence of the weights", model.licence or _NO_LICENCE
     yield "sha256 of the file", model.weights_sha256[:12]
-    for note in model.notes:
-        yield "note", note
+    if model.notes:
+        yield _NOTE, "; ".join(model.notes)
 
 
 def _sizes(model: ModelDescriptor) -> str:
