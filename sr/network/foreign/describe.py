@@ -29,8 +29,8 @@ CACHE_FORMAT = 4
 # How long finding the conventions may take, and then each step of measuring the halo.
 _PROBE_SECONDS, _HALO_SECONDS = 600.0, 3600.0
 # What measuring the halo may take, once for each network: of large networks on slow processors the largest
-# pictures are left out then. Real-ESRGAN x4plus, 16.7 million weights, takes 1.1 ms of a core for a pixel:
-# 15 s up to halos of 24 px, 4 minutes up to 112.
+# pictures are left out then. Real-ESRGAN x4plus, 16.7 million weights, takes about 1.1 ms of a core for a
+# pixel: 15 s up to halos of 24 px; by that, 4 minutes up to 112.
 _PATIENCE_SECONDS = 300.0
 
 # Float32 bytes for each lr pixel where the system does not say how much memory a run took: 64 channels of hr
