@@ -85,6 +85,7 @@ def mounted(folder: Path, options: str) -> Iterator[Path]:
         subprocess.run(["umount", "-l", folder], check=True)
 
 
+@pytest.mark.slow
 @linux
 def test_a_full_disk_fails_only_pictures_that_do_not_fit_and_the_run_can_be_repeated(folder, tmp_path):
     with mounted(tmp_path / "out", "size=40k") as out:
@@ -114,6 +115,7 @@ def test_an_unwritable_ledger_fails_no_picture(folder, tmp_path):
     assert len(list(out.glob("*.png"))) == 3
 
 
+@pytest.mark.slow
 @linux
 def test_a_read_only_output_folder_is_refused_before_the_work(folder, tmp_path):
     with mounted(tmp_path / "out", "ro") as out:
@@ -125,6 +127,7 @@ def test_a_read_only_output_folder_is_refused_before_the_work(folder, tmp_path):
         assert len(error_lines(result)) == 3
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "geteuid"), reason="permissions the Unix way")
 def test_missing_permissions_are_reported(folder, tmp_path):
     """A picture and a folder that may not be read, and an output folder that may not be written."""
@@ -182,6 +185,7 @@ def test_results_that_cannot_be_printed(folder):
     assert not temporaries(folder.parent)
 
 
+@pytest.mark.slow
 @linux
 def test_files_that_are_not_pictures_are_named_and_the_others_upscaled(folder, tmp_path):
     """A pipe, a loop of links, a broken link, an unreadable file, an empty file, a folder named x.png."""
@@ -271,6 +275,7 @@ def started(*arguments: object) -> subprocess.Popen[str]:
     )
 
 
+@pytest.mark.slow
 def test_inputs_that_vanish_meanwhile(folder):
     many(folder, 40)
     with started(folder) as process:

@@ -183,6 +183,7 @@ def process(redirections: str, *words: str, cwd: Path) -> subprocess.CompletedPr
     )
 
 
+@pytest.mark.slow
 def test_streams_that_are_closed(tmp_path: Path) -> None:
     small().save(tmp_path / "a.png")
     for redirections, words in (("<&-", ("-",)), (">&-", ("a.png", "-o", "-"))):

@@ -109,6 +109,7 @@ def started_from(cwd: Path, *arguments: object) -> Path | None:
     return load_config(newest).init_weights
 
 
+@pytest.mark.slow
 def test_last_checkpoint_or_that_of_an_epoch_is_loaded_whole(cwd: Path, first: Path) -> None:
     load = ("--load-subdir", "first", "--load-prefix", "p")
     assert started_from(cwd, *load) == Path("checkpoints/first/p_x2_last.pt")
@@ -122,6 +123,7 @@ def test_last_checkpoint_or_that_of_an_epoch_is_loaded_whole(cwd: Path, first: P
     assert third == Path("checkpoints/first/p_x2_e0001.pt")
 
 
+@pytest.mark.slow
 def test_checkpoint_of_another_scale_gives_its_trunk(cwd: Path, first: Path) -> None:
     load = ("--load-subdir", "first", "--load-prefix", "p", "--upscale-factor", 3)
     assert started_from(cwd, *load, "--load-epoch", 2) == Path("checkpoints/first/p_x2_e0002.pt")
@@ -133,6 +135,7 @@ def test_checkpoint_of_another_scale_gives_its_trunk(cwd: Path, first: Path) -> 
             torch.testing.assert_close(second.state[name], value, atol=1e-6, rtol=0)
 
 
+@pytest.mark.slow
 def test_folder_and_prefix_are_by_default_those_to_save_in(cwd: Path, first: Path) -> None:
     message = refused(*TINY_RUN, "--save-subdir", "first", "--save-prefix", "p", "--load-epoch", 1)
     assert "--resume" in message
