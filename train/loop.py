@@ -28,6 +28,7 @@ from train.monitor import Speed
 from train.position import Position
 from train.report import Log, Progress, Report, device_name, step_report
 from train.schedule import Schedule, check_stages
+from train.silent import renew, share_of, silent_units
 from train.stage import Stage
 from train.stopping import StopFlag, Stopped, asked_to_stop
 
@@ -78,8 +79,16 @@ class Trainer:
             self.at = self._checkpoints.resume()
         else:
             model, started_from = initial_model(config, log=self.report.log)
+            if started_from:
+                self._renew_silent_units(model)
             self.learner.use(model)
             self.at = Position(started_from=started_from)
+
+    def _renew_silent_units(self, model: SRNet) -> None:
+        silent = silent_units(model, self._epoch_plan(0))
+        if share_of(silent):
+            renew(model, silent)
+            self.report.log(f"{share_of(silent):.1%} of the hidden units never fired; they start anew")
 
     def _facts(self) -> dict[str, Any]:
         """Return what the weights say about the data and the device."""
@@ -242,6 +251,7 @@ class Trainer:
         qualities = self._measure() if at.epoch % config.val_every == 0 or last_epoch else {}
         if qualities:
             record["quality"] = {name: asdict(quality) for name, quality in qualities.items()}
+            record["silent_units"] = share_of(silent_units(self.shipped_model, self._epoch_plan(0)))
             self.report.crops(upscale_with(self.shipped_model), epoch=at.epoch)
             if at.frozen:
                 at.frozen["fine_tuned"] = {name: quality.psnr_y for name, quality in qualities.items()}

@@ -94,6 +94,10 @@ def now_and_then(show: Callable[[StepReport], object], *, seconds: float = 60.0)
     return progress
 
 
+# From this share of hidden units on, silent ones are worth a line.
+_SILENT = 0.01
+
+
 class Report:
     """The report of a run, written by its main process."""
 
@@ -157,6 +161,11 @@ class Report:
             f"{self._figures(qualities)}  {record['images_per_s']:,.0f} images/s  "
             f"{duration(record['seconds'])}"
         )
+        if (silent := record.get("silent_units", 0.0)) >= _SILENT:
+            self.log(
+                f"{silent:.1%} of the hidden units never fire; a new run from these weights (--init-weights) "
+                "with a lower --lr starts them anew"
+            )
         if self._group.is_main:
             self.metrics.write(dict(record))
 
