@@ -417,7 +417,10 @@ def test_the_command_writes_a_page(photos, tmp_path):
     size = page.stat().st_size / 1e6
     assert result.stdout.splitlines()[-1] == f"{page}: 2 pictures compared, {size:.1f} MB"
     seen = Page(page)
-    assert seen.alts[::3] == ["kitten.png, nearest", "osprey.png, nearest"]
+    assert [alt for alt in seen.alts if alt.endswith("nearest")] == [
+        "kitten.png, nearest",
+        "osprey.png, nearest",
+    ]
     for index, name in enumerate(("kitten", "osprey")):
         target = tmp_path / "in_x3" / f"{name}_x3.png"
         np.testing.assert_array_equal(seen.arrays(index)["srup"], pixels(target, "RGB"))

@@ -144,6 +144,17 @@ def test_small_and_flat_pictures_have_none(size):
     assert block_edges(np.full((200, 200), 77, np.uint8)) == 0
 
 
+def test_repeated_pixels_are_no_blocks_of_a_jpeg(photograph):
+    mosaic = np.asarray(photograph)[::8, ::8].repeat(8, 0).repeat(8, 1)
+    assert block_edges(mosaic) == 0
+    ramp = np.add.outer(np.arange(len(mosaic)), np.arange(mosaic.shape[1])) * 40
+    assert block_edges((mosaic.astype(np.uint16) * 128 + ramp[..., None]).astype(np.uint16)) == 0
+    buffer = io.BytesIO()
+    photograph.save(buffer, "JPEG", quality=1)
+    with Image.open(buffer) as opened:
+        assert block_edges(np.asarray(opened.convert("RGB"))) > BLOCK_EDGES
+
+
 def test_frames_of_an_animation_are_not_searched(photograph, tmp_path):
     frames = [photograph.crop((at, 0, at + 80, 60)).quantize(64) for at in (0, 8)]
     frames[0].save(tmp_path / "a.gif", save_all=True, append_images=frames[1:])

@@ -14,10 +14,12 @@ from sr.errors import require_extra
 from sr.network.descriptor import ModelDescriptor
 from sr.network.modelfile import shipped_onnx, shipped_scales
 from sr.network.modelkind import check_model_file
+from sr.network.pair import restored_name
 from sr.restoring import pair_for
 
 _LABEL_WIDTH, _WIDTH = 30, 80
 _NO_LICENCE, _NOTE = "none stated", "note"
+_QUALITIES = (90, 75)  # of JPEGs, for which the strength is shown
 _NOT_SHOWN = ("started_from", "device", "steps", "hours")  # or shown as sums
 
 
@@ -27,7 +29,9 @@ def model_lines(name: str, *, scale: int | None) -> Iterator[str]:
     Raises:
         ModelError: there is no such preset or file.
     """
-    columns = [dict(_rows(model)) | dict(_partner_rows(path)) for model, path in _described(name, scale)]
+    columns = [
+        dict(_rows(model)) | dict(_partner_rows(path, model.name)) for model, path in _described(name, scale)
+    ]
     for label in dict.fromkeys(label for column in columns for label in column):
         yield from _row(label, [str(column.get(label, "")) for column in columns])
 
@@ -97,13 +101,13 @@ def _rows(model: ModelDescriptor) -> Iterator[tuple[str, Any]]:
     yield from _training_rows(model.training)
 
 
-def _partner_rows(path: Path | None) -> Iterator[tuple[str, Any]]:
+def _partner_rows(path: Path | None, network: str) -> Iterator[tuple[str, Any]]:
     """Yield the partner with which a model file restores, if it has one."""
     partner = None if path is None else pair_for(path, None)
     if partner is not None:
-        yield "restores with", partner.path.name
-        for kind, rows in partner.restores.strengths.items():
-            yield f"strength: {kind}", ", ".join(f"{quality:g}: {strength:g}" for quality, strength in rows)
+        yield "restores with", restored_name(network)
+        strengths = (f"{partner.restores.strength('jpeg', quality):g}" for quality in _QUALITIES)
+        yield f"strengths at JPEG {', '.join(map(str, _QUALITIES))}", ", ".join(strengths)
 
 
 def _training_rows(training: dict[str, Any]) -> Iterator[tuple[str, Any]]:

@@ -232,13 +232,18 @@ def _quantiser_in(bits: _Bits) -> float:
 _BLOCK = 8
 _LARGEST_SIDE = 1024  # px that are looked at, from the middle
 _STEEPEST = 48  # levels; beyond, an edge is the picture's own
+# Blocks of equal pixels (mosaics, enlarged pixel art) are smooth inside: of the roughness at their edges they
+# have none, while 27 photographs have at least 1.5 % at JPEG quality 1 and 12 % at quality 10.
+_REPEATED = 0.01
+_INNER = slice(3, 6)  # px from an edge that neither it nor the next one reaches
 _SMOOTHEST = 0.5  # levels, added to the roughness: what is nearly flat has no edges to compare
 
 
 def block_edges(pixels: NDArray) -> float:
     """Return how much rougher a picture is across one line in eight than across others, in both directions.
 
-    The measure is 0 for pictures without a period of eight pixels, wherever its blocks begin.
+    The measure is 0 for pictures without a period of eight pixels, wherever its blocks begin, and for pixels
+    that were repeated eight times.
 
     Args:
         pixels: uint8 or uint16, (H, W) or (H, W, 3).
@@ -257,6 +262,9 @@ def _excess(luma: NDArray[np.float32]) -> float:
     """Compare the roughness of columns one block apart with that of the others; logarithm of the ratio."""
     jump = np.abs(3 * (luma[:, 2:-1] - luma[:, 1:-2]) - (luma[:, 3:] - luma[:, :-3]))  # 0 for parabolas
     rough = np.minimum(jump, _STEEPEST).mean(0)
-    rough = rough[: len(rough) // _BLOCK * _BLOCK].reshape(-1, _BLOCK)
-    by_phase = rough.mean(0) + _SMOOTHEST
+    by_phase = rough[: len(rough) // _BLOCK * _BLOCK].reshape(-1, _BLOCK).mean(0)
+    from_edge = np.roll(by_phase, -int(by_phase.argmax()))
+    if from_edge[_INNER].mean() < _REPEATED * from_edge[0]:
+        return 0.0
+    by_phase += _SMOOTHEST
     return float(np.log(by_phase.max() / np.sort(by_phase)[-2]))
