@@ -38,7 +38,7 @@ class Part:
 
 
 OSPREY = Part(3, 30, 110, 110, 100)
-KITTEN = Part(2, 60, 150, 150, 130)
+KITTEN = Part(4, 95, 150, 80, 68)
 
 
 def enlarged(path: Path, scale: int, **strengths: float | None) -> dict[str, Pixels]:

@@ -76,15 +76,23 @@ def derived(files: Sequence[Path], pictures: Sequence[Pixels], *, scale: int, ba
     )
 
 
-def make_pair(base: Path, trained: Path, pictures: Sequence[Path], output: Path) -> Path:
-    """Write the pair into a folder; return the partner's weights."""
+def make_pair(
+    base: Path, trained: Path, pictures: Sequence[Path], output: Path, *, halo: int | None = None
+) -> Path:
+    """Write the pair into a folder; return the partner's weights. The halo is at least that of the base."""
     output.mkdir(parents=True, exist_ok=True)
     low, high = load_weights(base), load_weights(trained)
     kept = output / f"{low.preset}_x{low.config.scale}.safetensors"
     if kept.resolve() != base.resolve():
         shutil.copyfile(base, kept)
     partner = kept.with_name(f"{restored_name(low.preset)}_x{low.config.scale}.safetensors")
-    high = replace(high, preset=restored_name(low.preset), halo=high.halo or low.halo, licence=low.licence)
+    halos = [each for each in (halo, high.halo, low.halo) if each is not None]
+    high = replace(
+        high,
+        preset=restored_name(low.preset),
+        halo=max(halos, default=None),
+        licence=low.licence,
+    )
     files = _strengths(kept, high, output / "between")
     images = [_middle(path, low.config.scale) for path in pictures]
     restores = derived(files, images, scale=low.config.scale, base=weights_sha256(kept))
@@ -119,10 +127,22 @@ def _middle(path: Path, scale: int) -> NDArray[np.uint8]:
 @click.argument("trained", type=click.Path(path_type=Path, exists=True, dir_okay=False))
 @click.argument("pictures", nargs=-1, required=True, type=click.Path(path_type=Path, exists=True))
 @click.option("--calibrate", type=click.Path(path_type=Path, exists=True, file_okay=False), help="For int8.")
+@click.option(
+    "--halo",
+    type=click.IntRange(1),
+    help="Of the partner's tiles, as `benchmarks.halo --model TRAINED` measures it.",
+)
 @click.option("-o", "--output", required=True, type=click.Path(path_type=Path, file_okay=False))
-def main(base: Path, trained: Path, pictures: tuple[Path, ...], calibrate: Path | None, output: Path) -> None:
+def main(
+    base: Path,
+    trained: Path,
+    pictures: tuple[Path, ...],
+    calibrate: Path | None,
+    halo: int | None,
+    output: Path,
+) -> None:
     found = [file for path in pictures for file in (sorted(path.iterdir()) if path.is_dir() else [path])]
-    partner = make_pair(base, trained, [file for file in found if is_picture(file)], output)
+    partner = make_pair(base, trained, [file for file in found if is_picture(file)], output, halo=halo)
     kept = partner.with_name(partner.name.replace("-restore", ""))
     for kind, rows in load_weights(partner).restores["strengths"].items():
         click.echo(f"{kind}: " + ", ".join(f"{quality:g}: {strength:g}" for quality, strength in rows))

@@ -277,7 +277,7 @@ def test_preset_leaves_a_part_and_changes_the_rest() -> None:
     got = lr_patches(plan_of(RESTORE, hr=hr, patches_per_picture=400))
     clean = lr_patches(plan_of(None, hr=hr, patches_per_picture=400))
     same = np.mean([np.array_equal(a, b) for a, b in zip(got, clean, strict=True)])
-    assert 0.25 < same < 0.45
+    assert 0.1 < same < 0.25
 
 
 # --- descriptions -------------------------------------------------------------------------------

@@ -122,7 +122,12 @@ class Degradation:
     noise_grey: float = 0.5
     noise_signal: float = 0.5
     jpeg: float = 0.0
-    jpeg_quality: tuple[tuple[float, ...], ...] = ((30.0, 70.0, 0.3), (70.0, 95.0, 0.6), (95.0, 97.0, 0.1))
+    jpeg_quality: tuple[tuple[float, ...], ...] = (
+        (20.0, 40.0, 0.15),
+        (40.0, 70.0, 0.25),
+        (70.0, 95.0, 0.5),
+        (95.0, 100.0, 0.1),
+    )
     jpeg_subsampling: dict[str, float] = field(
         default_factory=lambda: {"4:4:4": 0.2, "4:2:2": 0.1, "4:2:0": 0.7}
     )
@@ -198,7 +203,7 @@ class Degradation:
 # "restore" is mild, as pictures on the web are: a network trained with worse ones answers with blur.
 PRESETS: dict[str, Degradation] = {
     "restore": Degradation(
-        clean=0.25,
+        clean=0.1,
         shrink={
             "bicubic": 0.4,
             "lanczos": 0.12,
