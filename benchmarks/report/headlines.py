@@ -43,6 +43,16 @@ def _quality_line(result: Result) -> str:
     return ", ".join(f"{row['set']} x{row['scale']} {row['psnr_y']:.2f} dB" for row in ours) + "."
 
 
+def _real_line(result: Result) -> str:
+    said = (
+        f"{row['set']} x{row['scale']} {row['methods']['auto']['psnr_y']:.2f} dB "
+        f"(bicubic {row['methods']['bicubic']['psnr_y']:.2f})"
+        for row in result["rows"]
+        if row["condition"] == "JPEG 75"
+    )
+    return f"JPEGs of quality 75: {', '.join(said)}."
+
+
 def _plane_line(result: Result) -> str:
     said = (
         f"x{found['scale']} {gap['name']} "
@@ -87,6 +97,7 @@ HEADLINES: dict[str, Callable[[Result], str]] = {
     "throughput": _throughput_line,
     "parity": _parity_line,
     "quality": _quality_line,
+    "real": _real_line,
     "plane": _plane_line,
     "predict": _predict_line,
     "pipeline": _pipeline_line,
