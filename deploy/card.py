@@ -71,11 +71,14 @@ def _training_table(training: dict[str, Any]) -> list[str]:
     return ["| | |", "|---|---|", *rows] if rows else []
 
 
-def training_entries(training: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Yield label and value of each entry of a training summary, those of earlier trainings included."""
+def training_entries(training: dict[str, Any], prefix: str = "", runs: int = 0) -> Iterator[tuple[str, Any]]:
+    """Yield label and value of each entry of a training summary, those of `runs` before it included."""
     for key, value in training.items():
-        label = f"{prefix}{key.replace('_', ' ')}"
-        if isinstance(value, dict):
-            yield from training_entries(value, f"{label}: ")
+        if key == "started_from" and isinstance(value, dict):
+            before = "run" if runs == 0 else f"{runs + 1} runs"
+            yield from training_entries(value, f"{before} before: ", runs + 1)
+        elif isinstance(value, dict):
+            yield from training_entries(value, f"{prefix}{key.replace('_', ' ')}: ", runs)
         elif value not in (None, "", [], ()):
-            yield label, ", ".join(map(str, value)) if isinstance(value, list | tuple) else value
+            shown = ", ".join(map(str, value)) if isinstance(value, list | tuple) else value
+            yield f"{prefix}{key.replace('_', ' ')}", shown

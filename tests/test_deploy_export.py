@@ -16,6 +16,7 @@ import torch
 from click.testing import CliRunner
 from onnx import TensorProto
 
+from deploy.card import training_entries
 from deploy.export import ExportSpec, export_files, export_onnx
 from deploy.freezing import NOTABLE_LOSS_DB, freezing_cost
 from deploy.verify import difference, tiles_match
@@ -159,6 +160,17 @@ def test_the_command_states_licence_and_data(weights_file, tmp_path):
     (path,) = (tmp_path / "out").glob("*.onnx")
     assert (metadata_of(path).licence, metadata_of(path).training["data"]) == ("CC-BY-4.0", "my holiday")
     assert path.with_suffix(".md").exists()
+
+
+def test_a_card_lists_earlier_trainings_by_how_many_runs_before_they_were():
+    first = {"steps": 1, "degradation": {"jpeg": 0.5}}
+    entries = dict(training_entries({"steps": 3, "started_from": {"steps": 2, "started_from": first}}))
+    assert entries == {
+        "steps": 3,
+        "run before: steps": 2,
+        "2 runs before: steps": 1,
+        "2 runs before: degradation: jpeg": 0.5,
+    }
 
 
 def test_a_card_claims_no_licence_that_nobody_stated(weights_file, tmp_path):
