@@ -10,8 +10,6 @@ of processes nor the end, when one of two has nothing to do, counts.
 from __future__ import annotations
 
 import json
-import os
-import secrets
 import shutil
 import statistics
 import subprocess
@@ -25,6 +23,7 @@ from threading import Thread
 
 import click
 
+from benchmarks.lib.cluster import cluster_environment, start_cluster
 from benchmarks.lib.options import Script
 from benchmarks.lib.paths import ROOT
 from benchmarks.lib.pictures import photographs
@@ -33,25 +32,11 @@ from sr.errors import DataError
 
 LONG_SIDE = 512  # of the inputs, in pixels: about half a second of one core
 
-CLUSTER = """
-import sys
-from ray.cluster_utils import Cluster
-
-node = {"num_cpus": 1, "object_store_memory": 100 * 2**20}
-cluster = Cluster(initialize_head=True, head_node_args={**node, "include_dashboard": False})
-try:
-    cluster.add_node(**node)
-    print(cluster.address, flush=True)
-    sys.stdin.readline()
-finally:
-    cluster.shutdown()
-"""
-
 
 def run(pictures: int, rounds: int, *, long_side: int = LONG_SIDE) -> dict[str, object]:
     """Measure rates in turn; return them in megapixels a second, and the ratio of their medians."""
     rates: dict[str, list[float]] = {"plain": [], "ray": []}
-    environment = _environment()
+    environment = cluster_environment() | {"OMP_NUM_THREADS": "1"}
     with tempfile.TemporaryDirectory() as scratch, _cluster(environment) as address:
         source = Path(scratch) / "in"
         source.mkdir()
@@ -74,28 +59,9 @@ def run(pictures: int, rounds: int, *, long_side: int = LONG_SIDE) -> dict[str, 
     }
 
 
-def _environment() -> dict[str, str]:
-    return os.environ | {
-        "PYTHONPATH": str(ROOT),
-        "PYTHONWARNINGS": "ignore",
-        "OMP_NUM_THREADS": "1",
-        "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # which keeps the cluster on the loopback interface
-        "RAY_USAGE_STATS_ENABLED": "0",
-        "RAY_AUTH_MODE": "token",
-        "RAY_AUTH_TOKEN": secrets.token_hex(32),
-    }
-
-
 @contextmanager
 def _cluster(environment: dict[str, str]) -> Iterator[str]:
-    with subprocess.Popen(
-        [sys.executable, "-c", CLUSTER],
-        env=environment,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        text=True,
-    ) as process:
+    with start_cluster(environment) as process:
         assert process.stdin is not None
         assert process.stdout is not None
         address = process.stdout.readline().strip()

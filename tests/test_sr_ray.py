@@ -2,8 +2,6 @@
 
 import importlib.util
 import json
-import os
-import secrets
 import signal
 import subprocess
 import sys
@@ -18,6 +16,7 @@ import pytest
 from click.testing import CliRunner, Result
 from PIL import Image
 
+from benchmarks.lib.cluster import cluster_environment, start_cluster
 from sr.cli import main
 from sr.files import TEMPORARY_PREFIX
 from sr.jobs.interrupt import INTERRUPTED
@@ -83,36 +82,6 @@ def opener(upscaling, settings):
 sys_argv = list(sys.argv)
 main(sys.argv[1:-1], prog_name="srup", obj=opener)
 """
-
-# A cluster of two nodes with a core each; a line on standard input removes the second.
-CLUSTER = """
-import sys
-from ray.cluster_utils import Cluster
-
-node = {"num_cpus": 1, "object_store_memory": 100 * 2**20}
-cluster = Cluster(initialize_head=True, head_node_args={**node, "include_dashboard": False})
-try:
-    second = cluster.add_node(**node)
-    print(cluster.address, flush=True)
-    if sys.stdin.readline():
-        cluster.remove_node(second, allow_graceful=False)
-        print("removed", flush=True)
-    sys.stdin.readline()
-finally:
-    cluster.shutdown()
-"""
-
-
-def environment() -> dict[str, str]:
-    """Return variables that keep a cluster on the loopback interface, for those who know the token."""
-    return os.environ | {
-        "PYTHONPATH": str(ROOT),
-        "PYTHONWARNINGS": "ignore",
-        "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
-        "RAY_USAGE_STATS_ENABLED": "0",
-        "RAY_AUTH_MODE": "token",
-        "RAY_AUTH_TOKEN": secrets.token_hex(32),
-    }
 
 
 @pytest.fixture
@@ -191,17 +160,10 @@ def test_a_lost_node_and_a_killed_driver_lose_nothing(folder: Path, tmp_path: Pa
     make_pictures(folder, range(PICTURES, MANY))
     for name in BROKEN:
         (folder / name).write_bytes(b"damaged")
-    out, env = tmp_path / "out", environment()
+    out, env = tmp_path / "out", cluster_environment()
     expected = plain(folder, tmp_path / "alone")
     assert len(expected) == MANY
-    cluster = subprocess.Popen(
-        [sys.executable, "-c", CLUSTER],
-        env=env,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        text=True,
-    )
+    cluster = start_cluster(env)
     assert cluster.stdin is not None
     assert cluster.stdout is not None
     with ended(cluster, by=cluster.stdin.close):
@@ -292,7 +254,7 @@ def test_a_picture_that_ends_its_process_fails_alone_on_a_cluster_that_only_this
         path.unlink()
     expected = plain(folder, tmp_path / "alone")
     Image.new("RGB", (DEADLY_WIDTH, 20)).save(folder / "deadly.png")
-    driver = started(folder, tmp_path / "out", "--ray", env=environment())
+    driver = started(folder, tmp_path / "out", "--ray", env=cluster_environment())
     with ended(driver):
         lines = records(driver)
         first = next(lines)
@@ -322,7 +284,7 @@ def test_a_picture_that_ends_its_process_fails_alone_on_a_cluster_that_only_this
 @unix
 def test_ctrl_c_ends_all_processes_and_leaves_no_partial_file(folder: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    driver = started(folder, out, "--ray", env=environment())
+    driver = started(folder, out, "--ray", env=cluster_environment())
     with ended(driver):
         lines = records(driver)
         next(lines)
