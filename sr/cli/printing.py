@@ -275,7 +275,7 @@ def json_line(result: FileResult, description: Description, run: Mapping[str, ob
 def _restored(summary: RunSummary) -> str:
     """Return how many pictures were restored with which strength, to be appended to a sentence."""
     counts = [f"{count:,} at {strength:g}" for strength, count in sorted(summary.restored.items())]
-    return f"; restored {', '.join(counts)}" if counts else ""
+    return f"; strength of restoration: {', '.join(counts)}" if counts else ""
 
 
 def _counts(worklist: Worklist, skipped: int = 0) -> dict[str, object]:
@@ -300,11 +300,19 @@ def _error_line(result: FileResult) -> str:
 
 def _result_line(result: FileResult) -> str:
     (width, height), (output_width, output_height) = result.size or (0, 0), result.output_size or (0, 0)
-    restored = result.restored
     return (
         f"{printable(result.job.source)} -> {printable(result.job.target)}  "
         f"{width}x{height} -> {output_width}x{output_height}  "
         f"{'' if result.frames == 1 else f'{result.frames} frames, '}"
         f"{result.tiles} {'tile' if result.tiles == 1 else 'tiles'}, {result.seconds:.2f} s"
-        f"{'' if restored is None else f', restored {restored.strength:g} ({restored.why})'}"
+        f"{_restoration(result)}"
     )
+
+
+def _restoration(result: FileResult) -> str:
+    """Return how strongly a picture was restored, and why, to be appended to its line."""
+    if result.restored is None:
+        return ""
+    strength = result.restored.strength
+    how = f"restored at strength {strength:g}" if strength else "not restored"
+    return f", {how} ({result.restored.why})"
