@@ -21,7 +21,7 @@ from sr.upscale import Upscaler
 
 Pixels = NDArray[np.uint8]
 
-EXAMPLES = ROOT / "examples"
+FOLDER = ROOT / "examples"
 CAPTION_PX, GAP_PX = 22, 6
 JPEG_QUALITY = 50
 
@@ -41,7 +41,7 @@ OSPREY = Part(3, 30, 110, 110, 100)
 KITTEN = Part(4, 95, 150, 80, 68)
 
 
-def enlarged(path: Path, scale: int, **strengths: float | None) -> dict[str, Pixels]:
+def enlarged(path: Path, scale: int, strengths: Mapping[str, float | None]) -> dict[str, Pixels]:
     """Return a picture with its pixels repeated, by bicubic, and by srup with each strength, by caption."""
     lr = read_picture(path).pixels
     panels = {
@@ -70,13 +70,13 @@ def write_sheet(path: Path, panels: Mapping[str, Pixels], part: Part) -> None:
 
 def main() -> None:
     """Write examples/before-after.png and examples/jpeg-restored.png."""
-    osprey = enlarged(EXAMPLES / "osprey.png", OSPREY.scale, **{"srup upscale --scale 3": None})
-    write_sheet(EXAMPLES / "before-after.png", osprey, OSPREY)
+    osprey = enlarged(FOLDER / "osprey.png", OSPREY.scale, {"srup upscale --scale 3": None})
+    write_sheet(FOLDER / "before-after.png", osprey, OSPREY)
     with tempfile.TemporaryDirectory() as folder:
         jpeg = Path(folder) / "kitten.jpg"
-        Image.open(EXAMPLES / "kitten.png").convert("RGB").save(jpeg, quality=JPEG_QUALITY)
-        kitten = enlarged(jpeg, KITTEN.scale, **{"srup, --restore 0": 0, "srup, --restore 1": 1})
-    write_sheet(EXAMPLES / "jpeg-restored.png", kitten, KITTEN)
+        Image.open(FOLDER / "kitten.png").convert("RGB").save(jpeg, quality=JPEG_QUALITY)
+        kitten = enlarged(jpeg, KITTEN.scale, {"srup, --restore 0": 0, "srup, --restore 1": 1})
+    write_sheet(FOLDER / "jpeg-restored.png", kitten, KITTEN)
 
 
 if __name__ == "__main__":
