@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from deploy.card import model_card
 from deploy.fold import fold
-from deploy.foreign import is_others, onnx_from_others
+from deploy.foreign import onnx_from_others
 from deploy.freezing import NOTABLE_LOSS_DB, freezing_cost
 from deploy.half import may_hide_overflow, without_hidden_overflow
 from deploy.quantize import calibration_pictures, quantized
@@ -30,7 +30,8 @@ from sr.network.colour import upscale_rgb
 from sr.network.config import PRESETS
 from sr.network.deployed import restored_weights
 from sr.network.descriptor import ENDS, IO, ModelDescriptor, Precision
-from sr.network.ends import FINITE_NAME, INPUT_NAME, OUTPUT_NAME
+from sr.network.ends import FINITE_NAME, INPUT_NAME, OUTPUT_NAME, Conventions
+from sr.network.foreign.describe import is_others
 from sr.network.model import SRNet, frozen_attention
 from sr.network.modelfile import onnx_name, shipped_scales, shipped_weights
 
@@ -61,6 +62,7 @@ class ExportSpec:
         licence: of the weights, for the metadata; None keeps what the weights say, which may be nothing.
         data_note: what the training data are, for the metadata; None keeps what the weights say.
         restore: strength of restoration; above 0 the weights have a partner, see `sr.network.pair`.
+        conventions: stated of a network of another program.
     """
 
     precision: Precision = "fp32"
@@ -70,6 +72,7 @@ class ExportSpec:
     licence: str | None = None
     data_note: str | None = None
     restore: float = 0.0
+    conventions: Conventions | None = None
 
 
 class ExportedNet(nn.Module):
@@ -204,7 +207,12 @@ def _export_others(
     if spec.attention != "frozen" or spec.data_note is not None:
         raise ModelError(f"{path}: --attention and --data-note are for networks that srup trained")
     model, described = onnx_from_others(
-        path, precision=spec.precision, io=spec.io, licence=spec.licence, progress=progress
+        path,
+        precision=spec.precision,
+        io=spec.io,
+        licence=spec.licence,
+        stated=spec.conventions,
+        progress=progress,
     )
     out_dir.mkdir(parents=True, exist_ok=True)
     out = out_dir / onnx_name(

@@ -21,9 +21,9 @@ from sr.fitting import fitted_size
 from sr.metrics import psnr
 from sr.network.content import contents
 from sr.network.descriptor import ENDS, IO, ModelDescriptor, Precision
-from sr.network.ends import FINITE_NAME, INPUT_NAME, OUTPUT_NAME
+from sr.network.ends import FINITE_NAME, INPUT_NAME, OUTPUT_NAME, Conventions
 from sr.network.foreign.convert import converted
-from sr.network.foreign.describe import foreign_descriptor, is_foreign
+from sr.network.foreign.describe import foreign_descriptor
 from sr.network.foreign.statedict import is_foreign_weights
 
 # An fp16 file must reach this against the fp32 network, in dB, in pictures of each of these sizes (lr px):
@@ -39,17 +39,13 @@ _FLOAT32_MAX = 3.4028234663852886e38
 Progress = Callable[[str, float], None]
 
 
-def is_others(path: Path) -> bool:
-    """Say whether a file is a network of another program: ONNX without our metadata, or weights."""
-    return is_foreign(path) if path.suffix.lower() == ".onnx" else is_foreign_weights(path)
-
-
 def onnx_from_others(
     path: Path,
     *,
     precision: Precision = "fp32",
     io: IO = "uint8",
     licence: str | None = None,
+    stated: Conventions | None = None,
     progress: Progress | None = None,
 ) -> tuple[onnx.ModelProto, ModelDescriptor]:
     """Return the checked ONNX model of a network of another program, and its description.
@@ -59,13 +55,14 @@ def onnx_from_others(
         precision: "fp32", or "fp16" where it is close enough.
         io: as in `deploy.export.ExportSpec`.
         licence: of the weights; None keeps what the file states.
+        stated: conventions of the network that are not to be found out.
         progress: called with phase and share done while the file is converted and probed.
 
     Raises:
         ModelError: it is refused, has other ends than such a file can have, or is not close enough in fp16.
     """
     source = converted(path, progress=progress) if is_foreign_weights(path) else path
-    found = foreign_descriptor(source, progress=progress)
+    found = foreign_descriptor(source, stated=stated, progress=progress)
     _check(found, path, precision)
     model = onnx.load(source)
     if _opset(model) < _LEAST_OPSET:

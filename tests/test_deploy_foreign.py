@@ -12,7 +12,8 @@ from onnx import TensorProto, numpy_helper
 
 from deploy.card import model_card
 from deploy.engines.build import check_model
-from deploy.foreign import is_others, onnx_from_others
+from deploy.engines.models import engine_models
+from deploy.foreign import onnx_from_others
 from deploy.triton.repository import RepositorySpec, write_repository
 from deploy.verify import difference, tiles_match
 from sr.backends.ort import read_metadata
@@ -20,6 +21,8 @@ from sr.backends.tensorrt.spec import EngineSpec
 from sr.cli import main
 from sr.errors import EngineError, ModelError
 from sr.image import read_picture
+from sr.network.ends import Conventions
+from sr.network.foreign.describe import is_others
 from sr.network.modelfile import shipped_onnx
 from sr.upscale import Upscaler
 from tests.foreign import Convention, foreign_network, write_network
@@ -171,6 +174,71 @@ def test_engines_and_servers_refuse_networks_of_some_sizes(tmp_path, kind):
         check_model(exported, EngineSpec(2, "fp32"))
     with pytest.raises(ModelError, match=SIZES[kind][1]):
         list(write_repository(RepositorySpec(str(exported)), tmp_path / "repo"))
+
+
+STATED = Conventions((0.0, 255.0), "BGR")
+OPTIONS = ["--model-range", "0..255", "--model-order", "BGR"]
+
+
+def by_command(source: Path, folder: Path) -> Path:
+    run = CliRunner().invoke(
+        main, ["export", "--onnx", "--weights", str(source), *OPTIONS, "-o", str(folder)]
+    )
+    assert run.exit_code == 0, run.output
+    return next(folder.glob("*.onnx"))
+
+
+def for_engines(source: Path, folder: Path) -> Path:
+    ((_, path),) = engine_models(str(source), (), "fp32", folder, conventions=STATED)
+    return path
+
+
+def for_servers(source: Path, folder: Path) -> Path:
+    command = ["export", "--triton", "--weights", str(source), *OPTIONS, "-o", str(folder)]
+    run = CliRunner().invoke(main, command)
+    assert run.exit_code == 0, run.output
+    return next(folder.rglob("model.onnx"))
+
+
+@pytest.mark.parametrize("exported", [by_command, for_engines, for_servers])
+@pytest.mark.parametrize("kind", ["onnx", pytest.param("pth", marks=pytest.mark.slow)])
+def test_an_exported_file_computes_with_the_stated_conventions(tmp_path, photograph, exported, kind):
+    others: tuple[Conventions | None, ...] = (Conventions((0.0, 255.0)), Conventions(order="BGR"))
+    if kind == "onnx":
+        source = write_network(tmp_path / "net.onnx", Convention())
+    else:
+        if importlib.util.find_spec("spandrel") is None:
+            pytest.skip("spandrel is not installed")
+        from tests.architectures import write_weights
+
+        source, others = write_weights(tmp_path / "net.pth", "Compact"), (None,)
+    made = []
+    file = exported(source, tmp_path / "out")
+    for model, conventions in ((file, None), (source, STATED), *((source, each) for each in others)):
+        with Upscaler(model=model, **CPU, conventions=conventions) as upscaler:
+            made.append(upscaler(photograph[:40, :48]))
+    assert tiles_match(difference(made[0], made[1]))
+    assert not any(tiles_match(difference(made[0], other)) for other in made[2:])
+
+
+@pytest.mark.parametrize("command", [["export", "--onnx", "--weights"], ["info", "--model"]])
+@pytest.mark.parametrize("options", [OPTIONS[:2], OPTIONS[2:]])
+@pytest.mark.parametrize("ours", ["small", str(shipped_onnx(scale=2))])
+def test_conventions_of_our_own_networks_cannot_be_stated(command, options, ours):
+    run = CliRunner().invoke(main, [*command, ours, *options])
+    assert run.exit_code == 2, run.output
+    assert options[0] in run.output
+    assert "other programs" in run.output
+
+
+def test_stated_conventions_are_described(tmp_path):
+    source = write_network(tmp_path / "net.onnx", Convention())
+    shown = CliRunner().invoke(main, ["info", "--model", str(source), *OPTIONS])
+    assert shown.exit_code == 0, shown.output
+    assert "BGR, 0 to 255" in shown.output
+    missing = CliRunner().invoke(main, ["info", *OPTIONS])
+    assert missing.exit_code == 2
+    assert "--model" in missing.output
 
 
 def test_our_own_files_are_no_others():

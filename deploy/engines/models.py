@@ -8,13 +8,20 @@ from pathlib import Path
 from sr.backends.ort import read_metadata
 from sr.errors import ModelError, require_extra
 from sr.network.descriptor import Precision
+from sr.network.ends import Conventions
 from sr.network.foreign.describe import is_foreign
 from sr.network.modelfile import shipped_onnx, shipped_scales
 from sr.network.pair import RESTORED_FOLDER, restored_file, stepped
 
 
 def engine_models(
-    name: str, scales: Sequence[int], precision: Precision, folder: Path, *, restore: float = 0.0
+    name: str,
+    scales: Sequence[int],
+    precision: Precision,
+    folder: Path,
+    *,
+    restore: float = 0.0,
+    conventions: Conventions | None = None,
 ) -> list[tuple[int, Path]]:
     """Return scale and path of each ONNX file for `name`.
 
@@ -25,6 +32,7 @@ def engine_models(
         precision: of the files.
         folder: made if need be.
         restore: strength of restoration; rounded to the nearest of `sr.network.pair.STRENGTHS`.
+        conventions: stated of a network of another program.
 
     Raises:
         ModelError: there is no such file or preset, or not at this scale.
@@ -46,9 +54,8 @@ def engine_models(
         require_extra("torch", "torch", "safetensors", "onnx", "onnxscript", purpose=f"an engine of {name}")
     from deploy.export import ExportSpec, export_files
 
-    files = list(
-        export_files(name, scales, folder, ExportSpec(precision=precision, restore=stepped(restore)))
-    )
+    spec = ExportSpec(precision=precision, restore=stepped(restore), conventions=conventions)
+    files = list(export_files(name, scales, folder, spec))
     return [(engine_models(str(file), (), precision, folder)[0][0], file) for file in files]
 
 

@@ -18,6 +18,7 @@ from sr.errors import EngineError, ModelError
 from sr.files import atomic_write
 from sr.image import DEFAULT_MAX_PIXELS
 from sr.network.descriptor import ModelDescriptor, Precision
+from sr.network.ends import Conventions
 from sr.network.modelfile import DEFAULT_PRESET
 from sr.tiling import TileSpec
 from sr.version import __version__
@@ -44,6 +45,7 @@ class RepositorySpec:
         batch: tiles that the ONNX file runs at once.
         halo: lr pixels; None takes the model's own, -1 the receptive-field radius.
         max_pixels, max_bytes: limits of a request.
+        conventions: stated of a network of another program.
     """
 
     weights: str = DEFAULT_PRESET
@@ -54,6 +56,7 @@ class RepositorySpec:
     halo: int | None = None
     max_pixels: int = DEFAULT_MAX_PIXELS
     max_bytes: int = DEFAULT_MAX_BYTES
+    conventions: Conventions | None = None
 
 
 @dataclass(frozen=True)
@@ -81,7 +84,9 @@ def write_repository(spec: RepositorySpec, folder: Path) -> Iterator[ServedModel
     """
     plans = {each.scale: each for each in served_plans(spec.plans)}
     with TemporaryDirectory() as exported:
-        models = engine_models(spec.weights, spec.scales, "fp32", Path(exported))
+        models = engine_models(
+            spec.weights, spec.scales, "fp32", Path(exported), conventions=spec.conventions
+        )
         served = dict(models)
         if unused := plans.keys() - served.keys():
             raise EngineError(

@@ -17,6 +17,8 @@ GROUPS = {
     "Output": ("onnx", "trt", "trt_rtx", "triton", "output"),
     "Network": (
         "weights",
+        "model_range",
+        "model_order",
         "scales",
         "precision",
         "attention",
@@ -45,6 +47,7 @@ EXAMPLES = (
     help="A .safetensors file, a preset whose shipped weights to use, or another program's network (ONNX, "
     ".pth, .safetensors); for engines and Triton also an ONNX file of srup.",
 )
+@options.conventions
 @options.scales
 @click.option(
     "--io",
@@ -129,6 +132,7 @@ def _export_onnx(request: ExportRequest) -> None:
         request.licence,
         request.data_note,
         request.restore,
+        request.conventions,
     )
     folder = request.output or Path()
     for path in export_files(

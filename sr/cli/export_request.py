@@ -8,6 +8,9 @@ from typing import TYPE_CHECKING, Literal
 
 import click
 
+from sr.cli.stated import check_stated, stated_conventions
+from sr.network.ends import Conventions
+
 if TYPE_CHECKING:
     from sr.backends.tensorrt.spec import EngineSpec
 
@@ -21,6 +24,8 @@ class ExportRequest:
     trt_rtx: bool
     triton: bool
     weights: str
+    model_range: tuple[float, float] | None
+    model_order: Literal["RGB", "BGR"] | None
     scales: tuple[int, ...]
     io: Literal["uint8", "float32"]
     precision: Literal["fp32", "fp16", "int8"] | None
@@ -39,6 +44,11 @@ class ExportRequest:
     compatible: bool
     plans: tuple[Path, ...]
     halo: int | None
+
+    @property
+    def conventions(self) -> Conventions | None:
+        """What is stated of a network of another program."""
+        return stated_conventions(self.model_range, self.model_order)
 
     @property
     def backends(self) -> list[str]:
@@ -66,10 +76,12 @@ class ExportRequest:
 
         Raises:
             UsageError: two do not.
+        ModelError: conventions are stated of a file that cannot be read.
         """
         if not (self.onnx or self.backends or self.triton):
             raise click.UsageError("choose an output: --onnx, --trt or --trt-rtx, or several; or --triton")
         self._check_belonging()
+        check_stated(self.conventions, [self.weights])
         if self.triton:
             self._check_serving()
         if not self.onnx and (self.io, self.attention) != ("uint8", "frozen"):

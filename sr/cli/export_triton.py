@@ -56,6 +56,7 @@ def export_repository(request: ExportRequest) -> None:
         tile=request.tile,
         batch=request.batch or RepositorySpec.batch,
         halo=request.halo,
+        conventions=request.conventions,
     )
     for model in write_repository(spec, request.output or Path()):
         click.echo(f"{model.folder}  {model.note}".rstrip())

@@ -12,6 +12,7 @@ from sr.backends.specs import model_suffixes
 from sr.cli.progress import phase_lines
 from sr.errors import require_extra
 from sr.network.descriptor import ModelDescriptor
+from sr.network.ends import Conventions
 from sr.network.modelfile import shipped_onnx, shipped_scales
 from sr.network.modelkind import check_model_file
 from sr.network.pair import restored_name
@@ -23,14 +24,17 @@ _QUALITIES = (90, 75)  # of JPEGs, for which the strength is shown
 _NOT_SHOWN = ("started_from", "device", "steps", "hours")  # or shown as sums
 
 
-def model_lines(name: str, *, scale: int | None) -> Iterator[str]:
+def model_lines(name: str, *, scale: int | None, stated: Conventions | None = None) -> Iterator[str]:
     """Yield parameters, multiply-adds and origin of a preset or of a model file, in lines.
+
+    `stated` are conventions of a network of another program.
 
     Raises:
         ModelError: there is no such preset or file.
     """
     columns = [
-        dict(_rows(model)) | dict(_partner_rows(path, model.name)) for model, path in _described(name, scale)
+        dict(_rows(model)) | dict(_partner_rows(path, model.name))
+        for model, path in _described(name, scale, stated)
     ]
     for label in dict.fromkeys(label for column in columns for label in column):
         yield from _row(label, [str(column.get(label, "")) for column in columns])
@@ -61,7 +65,8 @@ def _foreign_rows(model: ModelDescriptor) -> Iterator[tuple[str, Any]]:
     ends = model.ends
     yield "model", f"{model.name} x{model.scale}"
     yield "input and output", f"{ends.dtype} {ends.layout}"
-    colours = f"{ends.order} (assumed unless stated)" if ends.channels == 3 else "one at a time"
+    assumed = " (assumed unless stated)" if ends.order == "RGB" else ""
+    colours = f"{ends.order}{assumed}" if ends.channels == 3 else "one at a time"
     yield "channels, range", f"{colours}, {ends.black:g} to {ends.white:g}"
     yield "sizes", _sizes(model)
     yield "pictures at once", "any" if ends.batch is None else ends.batch
@@ -123,12 +128,14 @@ def _training_rows(training: dict[str, Any]) -> Iterator[tuple[str, Any]]:
         yield "training: runs, steps, hours", f"{len(runs)}, {steps:,}, {hours:.1f}"
 
 
-def _described(name: str, scale: int | None) -> Iterator[tuple[ModelDescriptor, Path | None]]:
+def _described(
+    name: str, scale: int | None, stated: Conventions | None
+) -> Iterator[tuple[ModelDescriptor, Path | None]]:
     """Yield the description of each model, and its file if it has one."""
     path = Path(name)
     path = runnable_model("auto", path, progress=phase_lines()) or path
     if path.suffix == ".onnx":
-        yield _onnx_metadata(path), path
+        yield _onnx_metadata(path, stated), path
     elif path.suffix in (".safetensors", ".pth", ".pt"):
         require_extra("torch", "torch", "safetensors", purpose=f"describing {name}")
         from sr.network.checkpoint import descriptor_from_weights, load_weights
@@ -151,7 +158,7 @@ def _described(name: str, scale: int | None) -> Iterator[tuple[ModelDescriptor, 
         yield descriptor_from_weights(weights), None
 
 
-def _onnx_metadata(path: Path) -> ModelDescriptor:
+def _onnx_metadata(path: Path, stated: Conventions | None = None) -> ModelDescriptor:
     from sr.backends.ort import read_metadata
 
-    return read_metadata(path, progress=phase_lines())
+    return read_metadata(path, progress=phase_lines(), stated=stated)

@@ -109,13 +109,13 @@ conventions = together(
         "--model-range",
         type=ValueRange(),
         metavar="LOW..HIGH",
-        help="Values of black and white in another program's ONNX model, e.g. 0..255.  [default: found by "
+        help="Values of black and white in another program's network, e.g. 0..255.  [default: found by "
         "small runs]",
     ),
     click.option(
         "--model-order",
         type=click.Choice(["RGB", "BGR"]),
-        help="Order of channels in another program's ONNX model, which runs cannot tell.  [default: RGB]",
+        help="Order of channels in another program's network, which runs cannot tell.  [default: RGB]",
     ),
 )
 restore = click.option(

@@ -18,6 +18,7 @@ from sr.cli.building import build_engine, build_progress
 from sr.cli.compare import check_page
 from sr.cli.progress import phase_lines
 from sr.cli.request import UpscaleRequest, image_error_is_wrong_usage
+from sr.cli.stated import check_stated
 from sr.cli.streams import check_streams, streamed_worklist
 from sr.cli.types import STREAM, OutputPath
 from sr.cli.workload import estimated_work
@@ -70,12 +71,11 @@ def plan_run(request: UpscaleRequest) -> PlannedRun:
     request.check()
     check_streams(request)
     check_inputs(request.files)
-    if _conventions(request) is not None and len(request.models) != 1:
-        raise click.UsageError("--model-range and --model-order need one --model")
     for model in request.models:
         check_model_file(model, model_suffixes())
+    check_stated(request.conventions, request.models)
     for model in request.models:
-        _probe(model, request.backend, _conventions(request))
+        _probe(model, request.backend, request.conventions)
     if request.compare is not None:
         check_page(request.compare, overwrite=request.overwrite)
     with image_error_is_wrong_usage():
@@ -86,7 +86,7 @@ def plan_run(request: UpscaleRequest) -> PlannedRun:
         long_side=request.long_side,
         linear=request.linear,
         models=request.models,
-        conventions=_conventions(request),
+        conventions=request.conventions,
         restore=request.restore,
     )
     rules = _output_rules(request, upscaling, written_as)
@@ -103,24 +103,15 @@ def plan_run(request: UpscaleRequest) -> PlannedRun:
     )
 
 
-def _conventions(request: UpscaleRequest) -> Conventions | None:
-    if request.model_range is None and request.model_order is None:
-        return None
-    return Conventions(request.model_range, request.model_order)
-
-
 def _probe(model: Path, backend: str, stated: Conventions | None) -> None:
     """Convert and probe a model of another program now, with progress; later the answers are cached."""
     from sr.backends.choice import runnable_model
-    from sr.network.foreign.describe import foreign_descriptor, is_foreign
-    from sr.network.foreign.statedict import is_foreign_weights
+    from sr.network.foreign.describe import foreign_descriptor, is_others
 
     progress = phase_lines()
     model = runnable_model(backend, model, progress=progress) or model
-    if is_foreign(model) or is_foreign_weights(model):
+    if is_others(model):
         foreign_descriptor(model, stated=stated, progress=progress)
-    elif stated is not None:
-        raise click.UsageError("--model-range and --model-order are for models of other programs")
 
 
 def open_planned(planned: PlannedRun, opener: Opener | None) -> UpscalerSetup:
@@ -195,7 +186,7 @@ def _upscaler_settings(request: UpscaleRequest) -> UpscalerSettings:
         "halo": request.halo,
         "batch": request.batch,
         "engine_dir": request.engine_dir,
-        "conventions": _conventions(request),
+        "conventions": request.conventions,
         "restore": request.restore,
     }
 

@@ -36,6 +36,7 @@ def export_engines(request: ExportRequest) -> None:
         request.precision or "fp16",
         store.folder,
         restore=request.restore,
+        conventions=request.conventions,
     )
     for trt in builders:
         for scale, onnx in models:

@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING, Literal
 
 import click
 
+from sr.cli.stated import stated_conventions
 from sr.cli.types import STREAM, OutputPath
 from sr.errors import ImageError
+from sr.network.ends import Conventions
 from sr.sizing import SizeRequest
 
 if TYPE_CHECKING:
@@ -65,6 +67,11 @@ class UpscaleRequest:
     failures: Path | None
     max_failures: FailureLimit | None
     ray: str | None
+
+    @property
+    def conventions(self) -> Conventions | None:
+        """What is stated of a network of another program."""
+        return stated_conventions(self.model_range, self.model_order)
 
     @property
     def to_stdout(self) -> bool:

@@ -59,6 +59,15 @@ def is_foreign(path: Path) -> bool:
     return not is_ours(graph.metadata)
 
 
+def is_others(path: Path) -> bool:
+    """Say whether a file is a network of another program: ONNX without our metadata, or weights.
+
+    Raises:
+        ModelError: as `is_foreign`.
+    """
+    return is_foreign(path) or is_foreign_weights(path)
+
+
 def foreign_descriptor(
     path: Path,
     *,
