@@ -71,7 +71,7 @@ def onnx_from_others(
     if half and _no_half(model):
         raise ModelError(f"{path}: its architecture is not known to work in fp16; use --precision fp32")
     core = _halved(model) if half else model
-    wrapped = _with_ends(core, found, io)
+    wrapped = _with_ends(core, found, io, finite=precision == "fp16" or found.precision == "fp16")
     described = replace(
         found,
         name=path.stem,
@@ -89,7 +89,7 @@ def onnx_from_others(
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
         raise ModelError(f"{path}: cannot be written as ONNX file of srup ({one_line(error)})") from error
     if half:
-        _check_half(_with_ends(model, found, io), wrapped, path, described)
+        _check_half(_with_ends(model, found, io, finite=False), wrapped, path, described)
     return wrapped, described
 
 
@@ -124,8 +124,8 @@ def _halved(model: onnx.ModelProto) -> onnx.ModelProto:
     return halved
 
 
-def _with_ends(model: onnx.ModelProto, found: ModelDescriptor, io: IO) -> onnx.ModelProto:
-    """Return the network between images as our files have them."""
+def _with_ends(model: onnx.ModelProto, found: ModelDescriptor, io: IO, *, finite: bool) -> onnx.ModelProto:
+    """Return the network between images as our files have them; `finite` is an output of those in fp16."""
     ends, graph = found.ends, onnx.GraphProto()
     graph.CopyFrom(model.graph)
     _rename(graph, {ends.input_name: "body.input", ends.output_name: "body.output"})
@@ -148,9 +148,12 @@ def _with_ends(model: onnx.ModelProto, found: ModelDescriptor, io: IO) -> onnx.M
     y = _turned(after, y, ends, to_network=False)
     span = ends.white - ends.black
     y = _scaled(after, y, 1 / span, -ends.black / span)
-    size = _mean(after, after.node("Abs", y), opset=_opset(model))
-    finite = after.node("LessOrEqual", size, after.constant(_FLOAT32_MAX))
-    after.node("Cast", finite, out=FINITE_NAME, to=TensorProto.FLOAT)
+    outputs = []
+    if finite:
+        size = _mean(after, after.node("Abs", y), opset=_opset(model))
+        whole = after.node("LessOrEqual", size, after.constant(_FLOAT32_MAX))
+        after.node("Cast", whole, out=FINITE_NAME, to=TensorProto.FLOAT)
+        outputs.append(helper.make_tensor_value_info(FINITE_NAME, TensorProto.FLOAT, [batch]))
     if uint8:
         y = after.node("Transpose", after.node("Mul", y, after.constant(255.0)), perm=[0, 2, 3, 1])
         y = after.node("Clip", after.node("Round", y), after.constant(0.0), after.constant(255.0))
@@ -162,7 +165,7 @@ def _with_ends(model: onnx.ModelProto, found: ModelDescriptor, io: IO) -> onnx.M
         [helper.make_tensor_value_info(INPUT_NAME, kind, _axes(batch, height, width, nhwc=uint8))],
         [
             helper.make_tensor_value_info(OUTPUT_NAME, kind, _axes(batch, up_height, up_width, nhwc=uint8)),
-            helper.make_tensor_value_info(FINITE_NAME, TensorProto.FLOAT, [batch]),
+            *outputs,
         ],
         [*graph.initializer, *before.constants, *after.constants],
     )

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from sr.backends.base import Backend
 from sr.backends.parity import Parity
+from sr.fitting import fitted_size
 from sr.metrics import psnr
 
 Image = NDArray[np.uint8]
@@ -77,7 +78,9 @@ def parity(backend: Backend, reference: Backend, *, largest: int = max(CHART_SIZ
     Raises:
         BackendError: one of them failed.
     """
-    batches = [chart(height=min(height, largest), width=min(width, largest)) for height, width in CHART_SIZES]
+    model = reference.info.model
+    sizes = [fitted_size(min(height, largest), min(width, largest), model) for height, width in CHART_SIZES]
+    batches = [chart(height=height, width=width) for height, width in sizes]
     first, second = (_flat(one.run(batch[None] for batch in batches)) for one in (backend, reference))
     found = difference(first, second)
     info = reference.info

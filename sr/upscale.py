@@ -289,8 +289,10 @@ class Upscaler(ImageUpscaler):
         model = self.backend.info.model
         whole = not model.tiles_exact and self._fits_whole(height, width)
         spec = replace(self.spec, tile=max(height, width, self.spec.tile)) if whole else self.spec
-        constant = self.backend.info.constant_tiles and model.any_size and not whole
-        return (constant and constant_grid(height, width, spec)) or fitted_grid(height, width, spec, model)
+        constant = self.backend.info.constant_tiles and not whole
+        if constant and model.any_size and (grid := constant_grid(height, width, spec)):
+            return grid
+        return fitted_grid(height, width, replace(spec, equalise=not constant or model.any_size), model)
 
     def batching(self) -> Batching:
         """Return how many tiles run together: `batch` of the largest, or as many smaller ones instead."""

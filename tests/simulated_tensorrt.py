@@ -53,6 +53,7 @@ class SimulatedPlan:
         finite: has the second output.
         scratch_per_px: bytes of scratch memory for each lr pixel of a batch.
         static: has a second profile for the largest batch alone.
+        least: side of the smallest tile.
     """
 
     kernel: Kernel
@@ -62,6 +63,7 @@ class SimulatedPlan:
     finite: bool = True
     scratch_per_px: int = 16
     static: bool = False
+    least: int = 1
 
 
 class SimulatedTensorRT:
@@ -145,7 +147,7 @@ class Engine:
 
     def get_tensor_profile_shape(self, name: str, profile: int) -> list[tuple[int, ...]]:
         most = (self.plan.batch, self.plan.tile, self.plan.tile, 3)
-        return [most if profile else (1, 1, 1, 3), most, most]
+        return [most if profile else (1, self.plan.least, self.plan.least, 3), most, most]
 
     def create_runtime_config(self) -> RuntimeConfig | None:
         failed = self.module.fails("create_runtime_config", self.log)

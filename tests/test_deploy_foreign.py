@@ -18,6 +18,7 @@ from deploy.triton.repository import RepositorySpec, write_repository
 from deploy.verify import difference, tiles_match
 from sr.backends.ort import read_metadata
 from sr.backends.tensorrt.spec import EngineSpec
+from sr.backends.tensorrt.store import EngineStore
 from sr.cli import main
 from sr.errors import EngineError, ModelError
 from sr.image import read_picture
@@ -166,12 +167,20 @@ def test_tiles_of_an_exported_window_network_are_on_its_grid(tmp_path, architect
 
 
 @pytest.mark.parametrize("kind", SIZES)
-def test_engines_and_servers_refuse_networks_of_some_sizes(tmp_path, kind):
-    source = write_network(tmp_path / "net.onnx", SIZES[kind][0])
+def test_servers_refuse_networks_of_some_sizes_and_engines_some_of_them(tmp_path, kind):
+    convention, words = SIZES[kind]
+    source = write_network(tmp_path / "net.onnx", convention)
     exported = tmp_path / "exported.onnx"
     exported.write_bytes(onnx_from_others(source)[0].SerializeToString())
-    with pytest.raises(EngineError, match=rf"exported\.onnx.*{SIZES[kind][1]}.*--backend onnx"):
-        check_model(exported, EngineSpec(2, "fp32"))
+    spec = EngineSpec(2, "fp32", tile=333)
+    if convention.size == (64, 80):
+        with pytest.raises(EngineError, match=rf"exported\.onnx.*{words}.*--backend onnx"):
+            check_model(exported, spec.fitted_to(read_metadata(exported)))
+    else:
+        fitting = spec.fitted_to(check_model(exported, spec.fitted_to(read_metadata(exported))))
+        assert fitting.tile == (64 if convention.size else 332)
+        with pytest.raises(EngineError, match=rf"exported\.onnx.*{words}.*--tile {fitting.tile} "):
+            check_model(exported, spec)
     with pytest.raises(ModelError, match=SIZES[kind][1]):
         list(write_repository(RepositorySpec(str(exported)), tmp_path / "repo"))
 
@@ -261,10 +270,22 @@ def test_the_command_writes_file_and_card(tmp_path):
 
 
 @pytest.mark.slow
-def test_an_engine_is_built_from_it(tmp_path):
+@pytest.mark.parametrize(
+    ("convention", "precision", "tile", "batch"),
+    [
+        (Convention(), "fp16", 333, 4),
+        (Convention(), "fp32", 333, 4),
+        (Convention(size=(64, 64), batch=1), "fp16", 64, 1),
+        (Convention(size=(64, 64)), "fp32", 64, 4),
+        (Convention(group=4), "fp16", 332, 4),
+    ],
+    ids=["fp16", "fp32", "one size, one at a time", "one size", "multiples of 4"],
+)
+def test_an_engine_is_built_from_it(tmp_path, convention, precision, tile, batch):
     pytest.importorskip("tensorrt_rtx")
-    source = write_network(tmp_path / "2x_foo.onnx", Convention())
+    source = write_network(tmp_path / "2x_foo.onnx", convention)
     command = ["export", "--trt-rtx", "--gpu", "rtx4090", "--weights", str(source), "-o", str(tmp_path)]
-    run = CliRunner().invoke(main, command)
+    run = CliRunner().invoke(main, [*command, "--precision", precision, "--tile", "333"])
     assert run.exit_code == 0, run.output
-    assert [path for path in tmp_path.rglob("*") if path.suffix == ".plan"], run.output
+    (engine,) = EngineStore(tmp_path).list()
+    assert engine.manifest.identity.spec == EngineSpec(2, precision, tile, batch, targets=(89,))

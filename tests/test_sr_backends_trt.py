@@ -29,19 +29,22 @@ import sr.backends.tensorrt.modules
 import sr.backends.tensorrt.pinned
 import sr.stitching
 import sr.streaming
+from deploy.foreign import onnx_from_others
 from sr.backends.base import Batch
 from sr.backends.gpus import Gpu
 from sr.backends.ort import OrtBackend, read_metadata
 from sr.backends.tensorrt.backend import TrtBackend, TrtSettings
 from sr.backends.tensorrt.calls import Calls
-from sr.backends.tensorrt.capacity import Capacity
+from sr.backends.tensorrt.capacity import Capacity, smaller
 from sr.backends.tensorrt.kernels import KernelFile
 from sr.backends.tensorrt.modules import TensorRt, TensorRtRtx
 from sr.backends.tensorrt.opening import fallback_of
+from sr.backends.tensorrt.spec import EngineSpec
 from sr.errors import BackendError, OutOfDeviceMemoryError
 from sr.image import Picture
 from sr.network.modelfile import shipped_onnx, shipped_weights
 from sr.upscale import Upscaler
+from tests.foreign import Convention, write_network
 from tests.simulated_device import LAUNCH_FAILURE, OUT_OF_MEMORY, Costs, SimulatedCuda, nothing_left
 from tests.simulated_tensorrt import Kernel, OrtKernel, SimulatedPlan, SimulatedTensorRT, mirror_kernel
 
@@ -142,6 +145,49 @@ def test_pictures_equal_those_of_the_cpu(scale, rtx, height, width, tile, batch)
     with Upscaler(backend=OrtBackend(onnx, device="cpu"), tile=tile, batch=batch) as upscaler:
         upscaler.grid = lambda *_: grid
         assert np.array_equal(upscaled, upscaler(image))
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("model_cache")
+@pytest.mark.parametrize("rtx", [False, True])
+@pytest.mark.parametrize(
+    "convention",
+    [
+        Convention(size=(64, 64), batch=1),
+        Convention(size=(64, 64)),
+        Convention(group=4),
+    ],
+    ids=["one size, one at a time", "one size", "multiples of 4"],
+)
+def test_tiles_are_of_sizes_that_the_network_takes(tmp_path, convention, rtx):
+    onnx = tmp_path / "net_fp16.onnx"
+    source = write_network(tmp_path / "net.onnx", convention)
+    onnx.write_bytes(onnx_from_others(source, precision="fp16")[0].SerializeToString())
+    model, images = read_metadata(onnx), [photograph()[100:230, 100:300], photograph()[:7, :9]]
+    spec = EngineSpec(2, tile=330, batch=3).fitted_to(model)
+    plan = SimulatedPlan(OrtKernel(onnx), 2, spec.batch, spec.tile, least=model.side_within(1))
+    cuda = SimulatedCuda()
+    with nothing_left(cuda):
+        backend = opened(cuda, rtx=rtx, plan=plan, model=model, tile=99)
+        with Upscaler(backend=backend) as upscaler:
+            made = [upscaler(image).copy() for image in images]
+            grids = [upscaler.grid(*image.shape[:2]) for image in images]
+        del backend, upscaler
+    assert len(grids[0]) > 1
+    with Upscaler(backend=OrtBackend(onnx, device="cpu")) as upscaler:
+        for image, grid, upscaled in zip(images, grids, made, strict=True):
+            upscaler.grid = lambda *_, grid=grid: grid
+            assert np.array_equal(upscaled, upscaler(image))
+
+
+@pytest.mark.parametrize("sizes", [{"multiple": 24, "minimum": 48}, {"minimum": 90}])
+def test_smaller_tiles_are_of_sizes_that_the_network_takes(sizes):
+    model = replace(MODEL, receptive_field_radius=20, **sizes)
+    shrunk = list(smaller(Capacity(2, 504), model))
+    assert len(shrunk) > 2
+    assert all(each.tile == model.side_within(each.tile) for each in shrunk)
+    fixed = replace(model, ends=replace(model.ends, size=(256, 256)))
+    assert list(smaller(Capacity(2, 256), fixed)) == [Capacity(1, 256)]
 
 
 def test_an_fp32_engine_has_no_second_output():

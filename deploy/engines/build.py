@@ -20,6 +20,7 @@ from sr.backends.tensorrt.request import EngineRequest, Progress
 from sr.backends.tensorrt.spec import EngineSpec
 from sr.errors import EngineError, one_line
 from sr.files import atomic_write
+from sr.network.descriptor import ModelDescriptor
 from sr.network.ends import INPUT_NAME
 
 
@@ -31,20 +32,22 @@ def build_engine(request: EngineRequest, *, progress: Progress | None, timing_ca
         ModelError: the ONNX file is not ours.
         OSError: the timing cache cannot be written.
     """
-    check_model(request.onnx_path, request.spec)
-    spec, trt = request.spec, request.trt
+    model, spec, trt = check_model(request.onnx_path, request.spec), request.spec, request.trt
+    least = (model.ends.batch or 1, model.side_within(1))
     with _on_device(request.gpu):
-        plan = plan_from_onnx(request.onnx, spec, trt, progress=progress, timing_cache=timing_cache)
+        plan = plan_from_onnx(
+            request.onnx, spec, trt, least=least, progress=progress, timing_cache=timing_cache
+        )
         if request.runs_here:
             check_plan(plan, spec.precision, trt, compatible=spec.compatible)
     return plan
 
 
-def check_model(path: Path, spec: EngineSpec) -> None:
-    """Check scale, precision and sizes in the file's metadata, before a build of minutes.
+def check_model(path: Path, spec: EngineSpec) -> ModelDescriptor:
+    """Check scale, precision and sizes in the file's metadata, before a build of minutes; return what it is.
 
     Raises:
-        EngineError: they differ from the spec, or not any size can be run.
+        EngineError: they differ from the spec, or no engine runs tiles of such a size.
         ModelError: the file is not ours.
     """
     metadata = read_metadata(path)
@@ -53,11 +56,18 @@ def check_model(path: Path, spec: EngineSpec) -> None:
             f"{path}: is x{metadata.scale} {metadata.precision}, need x{spec.scale} {spec.precision}; "
             f"export one with: srup export --onnx --scale {spec.scale} --precision {spec.precision}"
         )
-    if not metadata.any_size or metadata.ends.batch is not None:
+    size, batch = metadata.ends.size, metadata.ends.batch
+    if (size is not None and size[0] != size[1]) or batch not in (None, 1):
         raise EngineError(
-            f"{path}: takes pictures of these sizes: {metadata.sizes}, and engines take any; "
-            "use the ONNX file itself with --backend onnx"
+            f"{path}: takes pictures of these sizes: {metadata.sizes}, {batch or 'any number'} at once; an "
+            "engine takes square tiles, and one or any number at once; use the ONNX file with --backend onnx"
         )
+    if spec != (fitting := spec.fitted_to(metadata)):
+        raise EngineError(
+            f"{path}: takes pictures of these sizes: {metadata.sizes}; use --tile {fitting.tile} "
+            f"--batch {fitting.batch}"
+        )
+    return metadata
 
 
 def _on_device(gpu: Gpu | None) -> Any:
@@ -74,6 +84,7 @@ def plan_from_onnx(
     spec: EngineSpec,
     trt: TensorRt,
     *,
+    least: tuple[int, int] = (1, 1),
     progress: Progress | None = None,
     timing_cache: Path | None = None,
 ) -> bytes:
@@ -83,6 +94,7 @@ def plan_from_onnx(
         onnx: content of an ONNX file of ours with uint8 IO.
         spec: what to build. TensorRT builds for CUDA's current device, TensorRT-RTX for `spec.targets`.
         trt: that builds it.
+        least: smallest number of tiles at once, and smallest side of a tile, that the network takes.
         progress: called with phase and share done; an exception that it raises ends the build.
         timing_cache: file in which TensorRT keeps its measurements; made if missing.
 
@@ -104,7 +116,7 @@ def plan_from_onnx(
     _parse(onnx, network, parser, lambda: log.summary(mark))
     check_network(network, spec.precision, module)
     config = builder.create_builder_config()
-    _add_profiles(builder, config, spec, lambda: log.summary(mark))
+    _add_profiles(builder, config, spec, lambda: log.summary(mark), least=least)
     _configure(config, spec, trt)
     cache = None if trt.ahead_of_time else timing_cache
     if cache is not None:
@@ -138,9 +150,16 @@ def _parse(onnx: bytes, network: Any, parser: Any, reason: Callable[[], str]) ->
         raise EngineError(f"the ONNX file holds no network; {remedy}")
 
 
-def _add_profiles(builder: Any, config: Any, spec: EngineSpec, reason: Callable[[], str]) -> None:
+def _add_profiles(
+    builder: Any,
+    config: Any,
+    spec: EngineSpec,
+    reason: Callable[[], str],
+    *,
+    least: tuple[int, int] = (1, 1),
+) -> None:
     largest = (spec.batch, spec.tile, spec.tile, 3)
-    for smallest in ((1, 1, 1, 3), largest)[: 1 + spec.static]:
+    for smallest in ((*least, least[1], 3), largest)[: 1 + spec.static]:
         profile = builder.create_optimization_profile()
         profile.set_shape(INPUT_NAME, smallest, largest, largest)
         # Neither call raises: an invalid profile is false, and its index negative.

@@ -30,7 +30,7 @@ def engine_parity(engine: Engine, onnx: Path, *, trt: TensorRt, gpu: Gpu) -> Par
     from cuda.bindings import runtime as cudart
 
     model, identity = read_metadata(onnx), engine.manifest.identity
-    side = min(identity.spec.tile, max(CHART_SIZES[0]))
+    side = model.side_within(min(identity.spec.tile, max(CHART_SIZES[0])))
     settings = TrtSettings(
         model=model,
         tile=side,

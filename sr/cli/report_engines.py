@@ -9,6 +9,7 @@ from pathlib import Path
 import click
 
 from sr.backends.gpus import Gpu
+from sr.backends.ort import read_metadata
 from sr.backends.tensorrt.cuda import cuda_gpus
 from sr.backends.tensorrt.manifest import Engine, EngineManifest, plans_in
 from sr.backends.tensorrt.modules import KINDS, TensorRt, load_tensorrt, title_of
@@ -40,7 +41,7 @@ def export_engines(request: ExportRequest) -> None:
     )
     for trt in builders:
         for scale, onnx in models:
-            spec = request.engine(trt.backend.name, scale)
+            spec = request.engine(trt.backend.name, scale).fitted_to(read_metadata(onnx))
             for gpu in _gpus_for(spec.targets, kinds):
                 with engine_progress(f"x{scale}") as progress:
                     engine = store.get(onnx, spec, trt, gpu=gpu, progress=progress, log=_log)

@@ -99,6 +99,15 @@ class ModelDescriptor:
         multiple = "any" if self.multiple == 1 else f"multiples of {self.multiple}"
         return multiple if self.minimum <= self.multiple else f"{multiple}, at least {self.minimum}"
 
+    def side_within(self, side: int) -> int:
+        """Return the largest side of a square tile, up to `side` lr pixels, that the network takes.
+
+        That is its smallest one where `side` is less.
+        """
+        if self.ends.size is not None:
+            return min(self.ends.size)
+        return max(side // self.multiple, -(-self.minimum // self.multiple)) * self.multiple
+
     @property
     def io(self) -> IO:
         """Type of the images on both ends, as `srup export --io` names it."""

@@ -196,7 +196,7 @@ class TrtBackend(Backend):
         """Return the largest capacity that suits the GPUs, and that engines and free memory allow."""
         settings, engines = self._settings, [device.largest for device in self._devices]
         wanted = default_tile(settings.model.scale) if settings.tile is None else settings.tile
-        tile = min(wanted, *(largest.tile for largest in engines))
+        tile = settings.model.side_within(min(wanted, *(largest.tile for largest in engines)))
         cache = min(device.l2_bytes() for device in self._devices)
         static = self._devices[0].static_batch
         batch = settings.batch or static or suitable_batch(settings.model, tile, l2_bytes=cache)

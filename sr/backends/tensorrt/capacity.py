@@ -50,7 +50,7 @@ def smaller(capacity: Capacity, model: ModelDescriptor) -> Iterator[Capacity]:
         capacity = replace(capacity, batch=capacity.batch // 2)
         yield capacity
     # A tile of four radii can be cut with any halo up to `--halo exact`.
-    smallest = max(_SMALLEST_TILE, MIN_HALOS_PER_TILE * model.receptive_field_radius)
+    smallest = model.side_within(max(_SMALLEST_TILE, MIN_HALOS_PER_TILE * model.receptive_field_radius))
     while capacity.tile > smallest:
-        capacity = replace(capacity, tile=max(smallest, capacity.tile // 2))
+        capacity = replace(capacity, tile=max(smallest, model.side_within(capacity.tile // 2)))
         yield capacity

@@ -132,7 +132,8 @@ class TrtDevice:
         )
         self._measuring = self._engine.contexts.new(self._compute, runs=False)
         self.capacity = self.largest = self._engine.largest
-        (_, self.scale, _, _), _ = self._measuring.measure((1, 1, 1, 3))
+        (_, height, _, _), _ = self._measuring.measure(self._engine.smallest)
+        self.scale = height // self._engine.smallest[1]
 
     # --- memory ---------------------------------------------------------------------------------
 

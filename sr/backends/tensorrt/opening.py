@@ -83,7 +83,7 @@ def engine_spec(model: ModelDescriptor, request: BackendRequest) -> EngineSpec:
         precision=model.precision,
         tile=max(usual.tile, request.tile or 0),
         batch=max(usual.batch, request.batch or 0),
-    )
+    ).fitted_to(model)
 
 
 def _gpus(device: str) -> list[Gpu]:

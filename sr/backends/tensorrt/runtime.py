@@ -20,6 +20,7 @@ class LoadedEngine:
 
     Attributes:
         itemsizes: bytes per element of each tensor, by name.
+        smallest: shape of a batch that its profile allows.
         largest: batch that its profile allows.
         static_shape: batch that a profile of its own is for, or None.
         contexts: of the engine.
@@ -64,7 +65,8 @@ class LoadedEngine:
             self._runtime.engine_host_code_allowed = True
         self._engine = make("loading the engine", self._runtime.deserialize_cuda_engine, plan)
         self.itemsizes = self._checked_tensors()
-        *_, largest = ask("profile", self._engine.get_tensor_profile_shape, INPUT_NAME, 0)
+        smallest, _, largest = ask("profile", self._engine.get_tensor_profile_shape, INPUT_NAME, 0)
+        self.smallest: Shape = tuple(smallest)
         batch, height, width, _ = tuple(largest)
         self.largest = Capacity(batch, min(height, width))
         self.static_shape: Shape | None = None

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from sr.errors import EngineError
-from sr.network.descriptor import Precision
+from sr.network.descriptor import ModelDescriptor, Precision
 
 
 @dataclass(frozen=True)
 class EngineSpec:
     """What engine to build.
 
-    Its optimization profile runs from (1, 1, 1, 3) to (batch, tile, tile, 3), with the optimum at the
-    largest shape.
+    Its optimization profile runs from the smallest tile that the network takes, (1, 1, 1, 3) for most, to
+    (batch, tile, tile, 3), with the optimum at the largest shape.
 
     Attributes:
         scale: of the network; the ONNX file must have the same.
@@ -46,3 +46,7 @@ class EngineSpec:
         if min(self.scale, self.tile, self.batch) < 1:
             raise EngineError(f"scale {self.scale}, tile {self.tile}, batch {self.batch}: need 1 or more")
         object.__setattr__(self, "targets", tuple(sorted(set(self.targets))))
+
+    def fitted_to(self, model: ModelDescriptor) -> EngineSpec:
+        """Return the same with the nearest tile and batch that a network takes."""
+        return replace(self, tile=model.side_within(self.tile), batch=model.ends.batch or self.batch)
