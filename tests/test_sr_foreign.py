@@ -164,25 +164,47 @@ def test_networks_that_see_the_whole_picture_are_said_to(tmp_path, photograph):
 
 
 @pytest.mark.slow
-def test_measuring_ends_when_patience_does(tmp_path, monkeypatch):
+def test_measuring_ends_when_patience_does(tmp_path):
     """Convolutions over groups of 16 px see further than the smallest pictures; larger ones take long."""
     path = write_network(tmp_path / "deep.onnx", Convention(group=16))
-    monkeypatch.setattr(describe, "_PATIENCE_SECONDS", 0.0)
     phases = []
 
     def progress(phase: str, share: float) -> None:
         phases.append(phase)
 
-    hurried = foreign_descriptor(path, cache=tmp_path / "a", progress=progress)
+    hurried = foreign_descriptor(path, cache=tmp_path / "a", progress=progress, patience=0.0)
     assert not hurried.tiles_exact
     assert "24 px" in hurried.notes[0]
     assert "levels" in hurried.notes[0]
     assert "96 px" in phases[-1]
-    monkeypatch.setattr(describe, "_PATIENCE_SECONDS", 600.0)
-    patient = foreign_descriptor(path, cache=tmp_path / "b")
+    assert foreign_descriptor(path, cache=tmp_path / "a", patience=0.0) == hurried
+    patient = foreign_descriptor(path, cache=tmp_path / "a", patience=600.0)
     assert patient.tiles_exact
     assert 24 < patient.halo <= 80
     assert patient.notes == ()
+    assert foreign_descriptor(path, cache=tmp_path / "a", patience=0.0) == patient, "what is known is kept"
+
+
+@pytest.mark.slow
+def test_more_patience_is_what_the_note_says(tmp_path, monkeypatch):
+    path = write_network(tmp_path / "deep.onnx", Convention(group=16), made="for this test")
+    monkeypatch.setattr(describe, "_PATIENCE_SECONDS", 0.0)
+    outputs = []
+    for options in ([], ["--patience", "10"], []):
+        run = CliRunner().invoke(main, ["info", "--model", str(path), *options])
+        assert run.exit_code == 0, run.output
+        outputs.append(" ".join(run.stdout.split()))
+    assert "picture no" in outputs[0]
+    assert "--patience" in outputs[0]
+    assert "picture yes" in outputs[1]
+    assert outputs[2] == outputs[1], "what was measured is what upscaling finds"
+
+
+@pytest.mark.parametrize("model", [[], ["--model", "small"]])
+def test_patience_is_for_networks_of_other_programs(model):
+    run = CliRunner().invoke(main, ["info", *model, "--patience", "10"])
+    assert run.exit_code == 2, run.output
+    assert "--patience" in run.output
 
 
 def test_stated_conventions_are_not_probed(network):

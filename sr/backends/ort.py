@@ -177,15 +177,21 @@ class OrtBackend(Backend):
 
 
 def read_metadata(
-    model: Path, *, progress: Callable[[str, float], None] | None = None, stated: Conventions | None = None
+    model: Path,
+    *,
+    progress: Callable[[str, float], None] | None = None,
+    stated: Conventions | None = None,
+    patience: float | None = None,
 ) -> ModelDescriptor:
     """Describe an ONNX file: by its metadata, or where it has none of ours by small runs.
+
+    `stated`, `progress` and `patience` as in `sr.network.foreign.describe.foreign_descriptor`.
 
     Raises:
         ModelError: the file is missing or damaged, or does not upscale pictures.
     """
     if is_foreign(model):
-        return foreign_descriptor(model, progress=progress, stated=stated)
+        return foreign_descriptor(model, progress=progress, stated=stated, patience=patience)
     return _own_descriptor(_open_session(model, "cpu"), model)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -9,7 +10,7 @@ import click
 
 from sr.cli import options, options_engine
 from sr.cli.help import GroupedCommand
-from sr.cli.stated import check_stated, stated_conventions
+from sr.cli.stated import check_others, check_stated, stated_conventions
 
 EXAMPLES = (
     "srup info                  # versions, devices, backends and what they miss",
@@ -17,36 +18,56 @@ EXAMPLES = (
 )
 
 
+@dataclass(frozen=True)
+class InfoRequest:
+    """The options of `srup info`, each as its help describes it; None and False were not given."""
+
+    model: str | None
+    scale: int | None
+    model_range: tuple[float, float] | None
+    model_order: Literal["RGB", "BGR"] | None
+    patience: float | None
+    engines: bool
+    prune: bool
+    engine_dir: Path | None
+
+
 @click.command(cls=GroupedCommand, examples=EXAMPLES)
 @click.option("--model", metavar="PRESET|PATH", help="Describe a model: parameters, multiply-adds, training.")
 @options.scale
 @options.conventions
+@click.option(
+    "--patience",
+    type=click.FloatRange(min=0),
+    metavar="MINUTES",
+    help="How long measuring how far tiles of another program's network must overlap may take, once.  "
+    "[default: 5]",
+)
 @click.option("--engines", is_flag=True, help="List the TensorRT engines that were built.")
 @click.option("--prune", is_flag=True, help="With --engines: remove stale engines, and list them.")
 @options_engine.engine_dir
-def command(
-    model: str | None,
-    scale: int | None,
-    model_range: tuple[float, float] | None,
-    model_order: Literal["RGB", "BGR"] | None,
-    engines: bool,
-    prune: bool,
-    engine_dir: Path | None,
-) -> None:
+@options.as_record(InfoRequest)
+def command(request: InfoRequest) -> None:
     """Show what is installed, describe a model, or list engines."""
-    if (prune or engine_dir) and not engines:
+    if (request.prune or request.engine_dir) and not request.engines:
         raise click.UsageError("--prune and --engine-dir need --engines")
-    stated = stated_conventions(model_range, model_order)
-    check_stated(stated, [] if model is None else [model])
-    if engines:
+    stated = stated_conventions(request.model_range, request.model_order)
+    models = [] if request.model is None else [request.model]
+    check_stated(stated, models)
+    if request.patience is not None:
+        check_others("--patience", models)
+    if request.engines:
         from sr.cli.report_engines import print_engines
 
-        print_engines(engine_dir, prune=prune)
-    elif model is None:
+        print_engines(request.engine_dir, prune=request.prune)
+    elif request.model is None:
         from sr.cli.environment import environment_lines
 
         click.echo("\n".join(environment_lines()))
     else:
         from sr.cli.model_info import model_lines
 
-        click.echo("\n".join(model_lines(model, scale=scale, stated=stated)))
+        seconds = None if request.patience is None else 60 * request.patience
+        click.echo(
+            "\n".join(model_lines(request.model, scale=request.scale, stated=stated, patience=seconds))
+        )

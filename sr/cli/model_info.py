@@ -24,17 +24,23 @@ _QUALITIES = (90, 75)  # of JPEGs, for which the strength is shown
 _NOT_SHOWN = ("started_from", "device", "steps", "hours")  # or shown as sums
 
 
-def model_lines(name: str, *, scale: int | None, stated: Conventions | None = None) -> Iterator[str]:
+def model_lines(
+    name: str, *, scale: int | None, stated: Conventions | None = None, patience: float | None = None
+) -> Iterator[str]:
     """Yield parameters, multiply-adds and origin of a preset or of a model file, in lines.
 
-    `stated` are conventions of a network of another program.
+    Args:
+        name: of the preset or file.
+        scale: of a preset; None is all that ship.
+        stated: conventions of a network of another program.
+        patience: seconds that measuring the halo of one may take; None is five minutes.
 
     Raises:
         ModelError: there is no such preset or file.
     """
     columns = [
         dict(_rows(model)) | dict(_partner_rows(path, model.name))
-        for model, path in _described(name, scale, stated)
+        for model, path in _described(name, scale, stated, patience)
     ]
     for label in dict.fromkeys(label for column in columns for label in column):
         yield from _row(label, [str(column.get(label, "")) for column in columns])
@@ -129,13 +135,13 @@ def _training_rows(training: dict[str, Any]) -> Iterator[tuple[str, Any]]:
 
 
 def _described(
-    name: str, scale: int | None, stated: Conventions | None
+    name: str, scale: int | None, stated: Conventions | None, patience: float | None
 ) -> Iterator[tuple[ModelDescriptor, Path | None]]:
     """Yield the description of each model, and its file if it has one."""
     path = Path(name)
     path = runnable_model("auto", path, progress=phase_lines()) or path
     if path.suffix == ".onnx":
-        yield _onnx_metadata(path, stated), path
+        yield _onnx_metadata(path, stated, patience), path
     elif path.suffix in (".safetensors", ".pth", ".pt"):
         require_extra("torch", "torch", "safetensors", purpose=f"describing {name}")
         from sr.network.checkpoint import descriptor_from_weights, load_weights
@@ -158,7 +164,9 @@ def _described(
         yield descriptor_from_weights(weights), None
 
 
-def _onnx_metadata(path: Path, stated: Conventions | None = None) -> ModelDescriptor:
+def _onnx_metadata(
+    path: Path, stated: Conventions | None = None, patience: float | None = None
+) -> ModelDescriptor:
     from sr.backends.ort import read_metadata
 
-    return read_metadata(path, progress=phase_lines(), stated=stated)
+    return read_metadata(path, progress=phase_lines(), stated=stated, patience=patience)

@@ -22,16 +22,22 @@ def check_stated(stated: Conventions | None, models: Sequence[str | Path]) -> No
     """Check that conventions are stated of one network, and that another program made it.
 
     Raises:
-        UsageError: they are not.
+        UsageError, ModelError: as `check_others`.
+    """
+    if stated is not None:
+        check_others("--model-range and --model-order", models)
+
+
+def check_others(given: str, models: Sequence[str | Path]) -> None:
+    """Check that options go with one network, and that another program made it.
+
+    Raises:
+        UsageError: they do not.
         ModelError: its file is missing or damaged, or must not be run.
     """
     from sr.network.foreign.describe import is_others
 
-    if stated is None:
-        return
     if len(models) != 1:
-        raise click.UsageError("--model-range and --model-order need one --model")
+        raise click.UsageError(f"{given}: need one --model")
     if not is_others(Path(models[0])):
-        raise click.UsageError(
-            f"--model-range and --model-order are for networks of other programs, not for {models[0]}"
-        )
+        raise click.UsageError(f"{given}: for networks of other programs, not for {models[0]}")

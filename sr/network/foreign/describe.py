@@ -28,9 +28,9 @@ CACHE_FORMAT = 4
 
 # How long finding the conventions may take, and then each step of measuring the halo.
 _PROBE_SECONDS, _HALO_SECONDS = 600.0, 3600.0
-# What measuring the halo may take, once for each network: of large networks on slow processors the largest
-# pictures are left out then. Real-ESRGAN x4plus, 16.7 million weights, takes about 1.1 ms of a core for a
-# pixel: 15 s up to halos of 24 px; by that, 4 minutes up to 112.
+# What measuring the halo may take, once for each network, unless stated: of large networks on slow processors
+# the largest pictures are left out then. Real-ESRGAN x4plus, 16.7 million weights, takes about 1.1 ms of a
+# core for a pixel: 15 s up to halos of 24 px; by that, 4 minutes up to 112.
 _PATIENCE_SECONDS = 300.0
 
 # Float32 bytes for each lr pixel where the system does not say how much memory a run took: 64 channels of hr
@@ -74,6 +74,7 @@ def foreign_descriptor(
     stated: Conventions | None = None,
     progress: Progress | None = None,
     cache: Path | None = None,
+    patience: float | None = None,
 ) -> ModelDescriptor:
     """Describe a file, by small runs unless an earlier description is cached.
 
@@ -82,6 +83,8 @@ def foreign_descriptor(
         stated: conventions that are not to be found out.
         progress: called with phase and share done.
         cache: folder; None is one in the user's cache folder.
+        patience: seconds that measuring the halo may take; an earlier description that less of them cut short
+            is made anew. None is five minutes.
 
     Raises:
         ModelError: the file is missing, damaged, must not be run, or does not upscale pictures.
@@ -93,12 +96,12 @@ def foreign_descriptor(
     digest = files_digest([path, *(path.parent / name for name in graph.external)])
     key = hashlib.sha256(json.dumps([CACHE_FORMAT, digest, asdict(stated)]).encode()).hexdigest()
     file = (cache or cache_folder()) / f"{key[:32]}.json"
-    found = _cached(file)
-    if found is None:
+    found, patience = _cached(file), _PATIENCE_SECONDS if patience is None else patience
+    if found is None or (found["halo"]["cut_short"] and patience > _patience_of(found)):
         try:
-            found = _probe(path, stated, progress, small=True)
+            found = _probe(path, stated, progress, small=True, patience=patience)
         except CrashError:  # runtimes divide by the number of windows, which is 0 in tiny pictures
-            found = _probe(path, stated, progress, small=False)
+            found = _probe(path, stated, progress, small=False, patience=patience)
         with contextlib.suppress(OSError):  # without a cache it is probed again next time
             file.parent.mkdir(parents=True, exist_ok=True)
             with atomic_write(file) as temporary:
@@ -106,15 +109,23 @@ def foreign_descriptor(
     return _descriptor(path, graph, digest, found)
 
 
-def _probe(path: Path, stated: Conventions, progress: Progress | None, *, small: bool) -> dict[str, Any]:
+def _probe(
+    path: Path, stated: Conventions, progress: Progress | None, *, small: bool, patience: float
+) -> dict[str, Any]:
     """Probe a file in a process of its own, also with pictures of a few pixels if `small`."""
-    return found_apart(
+    found = found_apart(
         "sr.network.foreign.child",
-        [json.dumps(asdict(stated) | {"small": small, "patience": _PATIENCE_SECONDS})],
+        [json.dumps(asdict(stated) | {"small": small, "patience": patience})],
         path,
-        seconds=(_PROBE_SECONDS, _HALO_SECONDS),
+        seconds=(_PROBE_SECONDS, max(_HALO_SECONDS, patience)),
         progress=progress,
     )
+    return found | {"patience": patience}
+
+
+def _patience_of(found: dict[str, Any]) -> float:
+    """Return how many seconds measuring the halo might take; earlier versions did not note it."""
+    return float(found.get("patience", _PATIENCE_SECONDS))
 
 
 def _cached(file: Path) -> dict[str, Any] | None:
@@ -154,7 +165,7 @@ def _notes(graph: Graph, found: dict[str, Any]) -> Iterator[str]:
     if not halo["exact"]:
         yield (
             f"tiles differ from the whole picture by up to {halo['levels']} of 255 levels, in "
-            f"{100 * halo['share']:.2g} % of the values: {_why_inexact(graph, halo)}"
+            f"{100 * halo['share']:.2g} % of the values: {_why_inexact(graph, found)}"
         )
     if found["likeness_db"] < _UNLIKE_DB and "architecture" not in found["metadata"]:  # else they are known
         yield (
@@ -163,11 +174,13 @@ def _notes(graph: Graph, found: dict[str, Any]) -> Iterator[str]:
         )
 
 
-def _why_inexact(graph: Graph, halo: dict[str, Any]) -> str:
+def _why_inexact(graph: Graph, found: dict[str, Any]) -> str:
+    halo = found["halo"]
     if halo["cut_short"]:
         return (
             f"overlaps of more than {halo['tried']} px were not tried, since measuring them takes this "
-            f"machine more than {_PATIENCE_SECONDS / 60:.2g} minutes"
+            f"machine more than {_patience_of(found) / 60:.2g} minutes; give it more, once: "
+            "srup info --model FILE --patience MINUTES"
         )
     names = ", ".join(graph.global_operators)
     return (
