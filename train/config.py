@@ -145,8 +145,8 @@ class TrainConfig:
         resumable=True,
     )
     init_weights: Path | None = setting(
-        "Start from these weights or this checkpoint; another scale gives its trunk, new blocks start as "
-        "the identity.",
+        "Start from these weights or this checkpoint; another scale gives its trunk, fewer blocks are made "
+        "into more.",
         FILES,
         default=None,
         resumable=True,
