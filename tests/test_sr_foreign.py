@@ -1,6 +1,7 @@
 """Other people's networks: probed right, tiled exactly, refused where they must not run."""
 
 import contextlib
+import re
 import subprocess
 import sys
 from dataclasses import replace
@@ -17,11 +18,14 @@ from sr.backends.ort import read_metadata
 from sr.cli import main
 from sr.errors import BackendError, ModelError
 from sr.image import Picture, read_picture, write_picture
-from sr.network.ends import Conventions
+from sr.network.ends import Conventions, Ends
 from sr.network.foreign import describe
 from sr.network.foreign.checks import check_graph
 from sr.network.foreign.describe import foreign_descriptor, is_foreign
 from sr.network.foreign.graph import Graph, read_graph
+from sr.network.foreign.halo import measure_halo
+from sr.network.foreign.probe import probe
+from sr.network.foreign.session import ForeignSession
 from sr.network.modelfile import SHIPPED_DIR, shipped_onnx
 from sr.upscale import Upscaler
 from tests.foreign import Convention, foreign_network, write_network
@@ -186,6 +190,31 @@ def test_measuring_ends_when_patience_does(tmp_path):
 
 
 @pytest.mark.slow
+def test_one_picture_goes_on_where_four_take_too_long(tmp_path, monkeypatch):
+    """Seconds are pixels here, and large pictures take four for each: more than the first run tells."""
+    path, seconds = write_network(tmp_path / "deep.onnx", Convention(group=16)), 0.0
+    session = ForeignSession(path)
+    probed, run = probe(session, path, Conventions()), session.upscaled
+
+    def upscaled(ends: Ends, picture: np.ndarray) -> np.ndarray:
+        nonlocal seconds
+        pixels = picture.shape[0] * picture.shape[1]
+        seconds += pixels * (4 if pixels > 64**2 else 1)
+        return run(ends, picture)
+
+    monkeypatch.setattr(session, "upscaled", upscaled)
+    monkeypatch.setattr("sr.network.foreign.halo.time.perf_counter", lambda: seconds)
+    found = measure_halo(session, probed, lambda phase, share: None, patience=1e6)
+    assert found.exact
+    assert found.largest == 192**2
+    assert seconds < 1e6
+    seconds = 0.0
+    hurried = measure_halo(session, probed, lambda phase, share: None, patience=2e5)
+    assert hurried.cut_short
+    assert 2e5 < hurried.needed < 4e5
+
+
+@pytest.mark.slow
 def test_more_patience_is_what_the_note_says(tmp_path, monkeypatch):
     path = write_network(tmp_path / "deep.onnx", Convention(group=16), made="for this test")
     monkeypatch.setattr(describe, "_PATIENCE_SECONDS", 0.0)
@@ -195,7 +224,7 @@ def test_more_patience_is_what_the_note_says(tmp_path, monkeypatch):
         assert run.exit_code == 0, run.output
         outputs.append(" ".join(run.stdout.split()))
     assert "picture no" in outputs[0]
-    assert "--patience" in outputs[0]
+    assert re.search(r"--patience [1-9]\b", outputs[0]), "a minute or some"
     assert "picture yes" in outputs[1]
     assert outputs[2] == outputs[1], "what was measured is what upscaling finds"
 

@@ -16,7 +16,7 @@ from sr.network.foreign.cache import cache_folder
 from sr.network.modelfile import files_digest
 
 # Raised when what conversion makes changes.
-CONVERSION = 1
+CONVERSION = 2
 
 # Side of the pictures that a file for one size takes: multiples of all usual windows, and four halos of 64.
 FIXED_TILE = 256

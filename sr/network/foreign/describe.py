@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import math
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
@@ -123,6 +124,11 @@ def _probe(
     return found | {"patience": patience}
 
 
+def _enough(halo: dict[str, Any]) -> str:
+    """Return the minutes that measuring larger overlaps will take, with half of that to spare."""
+    return str(math.ceil(1.5 * halo["needed"] / 60)) if "needed" in halo else "MINUTES"
+
+
 def _patience_of(found: dict[str, Any]) -> float:
     """Return how many seconds measuring the halo might take; earlier versions did not note it."""
     return float(found.get("patience", _PATIENCE_SECONDS))
@@ -180,7 +186,7 @@ def _why_inexact(graph: Graph, found: dict[str, Any]) -> str:
         return (
             f"overlaps of more than {halo['tried']} px were not tried, since measuring them takes this "
             f"machine more than {_patience_of(found) / 60:.2g} minutes; give it more, once: "
-            "srup info --model FILE --patience MINUTES"
+            f"srup info --model FILE --patience {_enough(halo)}"
         )
     names = ", ".join(graph.global_operators)
     return (

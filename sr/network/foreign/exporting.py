@@ -26,7 +26,7 @@ _OPSETS = {"legacy": 17, "dynamo": 18}
 _LEAST = 48  # side of the traced picture: no network of the usual kinds needs more
 # More on each side than the traced picture, in multiples: odd ones, so that constants of the trace show.
 _OTHER_SIZES = ((5, 11), (19, 2))
-# Sizes that are tried: any, then multiples, for networks that pad a picture inside, which a trace freezes.
+# Sizes that are tried: any, then multiples, for networks that pad a picture inside.
 _MULTIPLES = (1, 4, 16)
 # Largest difference from PyTorch, as a part of the largest value: float32 sums in another order.
 TOLERANCE = 1e-4
@@ -53,19 +53,28 @@ def main(path: str, memory_bytes: int, out: str, exporter: str, tile: int) -> No
         return
     say(phase="read its weights", share=0.0)
     try:
-        sides = traced_sides(network, tile)
-        _export(network, Path(out), exporter, sides, free=not tile)
-        failure = _checked(network, Path(out), sides, free=not tile)
+        for sides in traced_sides(network, tile):
+            _export(network, Path(out), exporter, sides, free=not tile)
+            if not (failure := _checked(network, Path(out), sides, free=not tile)):
+                break
     except Exception as error:  # exporters raise anything
         failure = one_line(error)
     say(found={"failure": failure and f"{exporter} exporter: {failure}"})
 
 
-def traced_sides(network: TorchNetwork, tile: int) -> tuple[int, int]:
-    """Return height and width of the picture that is traced."""
+def traced_sides(network: TorchNetwork, tile: int) -> list[tuple[int, int]]:
+    """Return heights and widths of the pictures that are traced, one after the other until a file is right.
+
+    A trace freezes how a network pads a picture inside. The second picture needs no padding, so that its file
+    is right for multiples.
+    """
     unit = network.multiple
     least = -(-max(tile or _LEAST, network.minimum) // unit) * unit
-    return (least, least) if tile else (least, least + 2 * unit)
+    if tile:
+        return [(least, least)]
+    coarse = math.lcm(unit, _MULTIPLES[-1])
+    whole = -(-least // coarse) * coarse
+    return [(least, least + 2 * unit), (whole, whole + coarse)]
 
 
 def _checked(network: TorchNetwork, out: Path, sides: tuple[int, int], *, free: bool) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -54,6 +54,7 @@ class Halo:
         largest: lr pixels of the largest picture that was run.
         tried: largest halo in lr pixels that could have been found.
         cut_short: larger ones were not tried, which would have taken too long.
+        needed: about how many seconds it would take to try the next larger ones, too.
     """
 
     halo: int
@@ -64,6 +65,7 @@ class Halo:
     largest: int
     tried: int
     cut_short: bool = False
+    needed: float = 0.0
 
 
 def measure_halo(session: PictureSession, probed: Probed, progress: Progress, *, patience: float) -> Halo:
@@ -96,10 +98,13 @@ def measure_halo(session: PictureSession, probed: Probed, progress: Progress, *,
         clock.lap(kinds * _pixels([(side, crop)]))
         if halo is not None:
             return halo
-        following = stages[stage + 1 : stage + 2]
-        if not following or clock.predicted(kinds * _pixels(following)) > clock.left:
+        following = stages[stage + 1 :]
+        kinds = min(kinds, clock.kinds(_pixels(following)))
+        more = clock.predicted(kinds * _pixels(following[:1]))
+        if not following or more > clock.left:
             break
-    return _inexact(pictures, probed, cut_short=bool(following))
+    halo = _inexact(pictures, probed)
+    return replace(halo, cut_short=True, needed=clock.spent + more) if following else halo
 
 
 def _pixels(stages: Sequence[tuple[int, int]]) -> int:
@@ -123,6 +128,11 @@ class _Clock:
         """Take the time for so many lr pixels, since the last one, as that of pixels to come."""
         now = time.perf_counter()
         self._seconds_per_px, self._lap = (now - self._lap) / pixels, now
+
+    @property
+    def spent(self) -> float:
+        """Seconds."""
+        return time.perf_counter() - self._start
 
     @property
     def left(self) -> float:
@@ -163,20 +173,18 @@ def _fitting(pictures: _Pictures, multiple: int) -> Halo | None:
     return _halo(_rounded(depth, multiple), True, multiple, profile[depth], pictures)
 
 
-def _inexact(pictures: _Pictures, probed: Probed, *, cut_short: bool) -> Halo:
+def _inexact(pictures: _Pictures, probed: Probed) -> Halo:
     """Return the halo that leaves least; what it leaves is measured at most at the largest one tried."""
     profile = pictures.profile(probed.multiple)[: pictures.most + 1]
     depth = least_seen(profile, least=_WITHOUT_HALO)
     seen = profile[min(depth, pictures.most)]
     halo = -(-depth // probed.multiple) * probed.multiple
-    return _halo(halo, False, probed.multiple, seen, pictures, cut_short=cut_short)
+    return _halo(halo, False, probed.multiple, seen, pictures)
 
 
-def _halo(
-    halo: int, exact: bool, multiple: int, seen: Depth, pictures: _Pictures, *, cut_short: bool = False
-) -> Halo:
+def _halo(halo: int, exact: bool, multiple: int, seen: Depth, pictures: _Pictures) -> Halo:
     left = (seen.levels, _two_digits(seen.share))
-    return Halo(halo, exact, multiple, *left, pictures.side**2, pictures.most, cut_short)
+    return Halo(halo, exact, multiple, *left, pictures.side**2, pictures.most)
 
 
 def _rounded(halo: int, multiple: int) -> int:
