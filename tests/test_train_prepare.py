@@ -182,7 +182,7 @@ def test_pictures_without_room_for_a_patch_are_left_out_and_named(tmp_path: Path
     for name, size in {"narrow": (40, 11), "low": (11, 40), "enough": (12, 13)}.items():
         write(tmp_path / f"hr/{name}.png", pixels(*size, 3))
     prepared = run(tmp_path / "hr")
-    assert [path.name for path in prepared.too_small] == ["low.png", "narrow.png"]
+    assert [source.path.name for source in prepared.too_small] == ["low.png", "narrow.png"]
     assert prepared.lists[0].pairs == 1
     assert any("12x12" in line and "low.png, narrow.png" in line for line in prepared.lines())
     again = run(tmp_path / "hr")
@@ -204,6 +204,8 @@ def test_pictures_without_room_for_a_patch_are_left_out_and_named(tmp_path: Path
         ({"min_variance": float("nan")}, "min variance nan"),
         ({"scales": ()}, "scales"),
         ({"scales": (0, 2)}, "scales"),
+        ({"shrink": (0.5, 1.0)}, "shrink"),
+        ({"shrink": (0.5,), "whole": True}, "shrunk"),
     ],
 )
 def test_settings_that_cannot_be(settings: dict[str, Any], words: str) -> None:
@@ -227,6 +229,27 @@ def test_how_many_work_changes_nothing(tmp_path: Path, monkeypatch: pytest.Monke
 
 
 # --- whole pictures -------------------------------------------------------------------------------
+
+
+def test_shrunk_copies_are_taken_besides_the_pictures(tmp_path: Path) -> None:
+    image = pixels(40, 60, 3)
+    for name in ("a", "a_at0.5"):  # the name of the copy is taken
+        write(tmp_path / "hr" / f"{name}.png", image)
+    folder = tmp_path / "out"
+    prepared = run(tmp_path / "hr", folder, scales=(2,), patch_size=16, shrink=(0.5, 0.1))
+    assert (prepared.pictures, prepared.made, len(prepared.too_small)) == (6, 4, 2)
+    copies = {"a_at0.5-copy": (20, 30), "a_at0.5_at0.5": (20, 30)}
+    for name, (height, width) in copies.items():
+        small = np.asarray(Image.fromarray(image).resize((width, height), Image.Resampling.LANCZOS))
+        lr = bicubic_resize(small, scale=Fraction(1, 2))
+        for top, left in places(height, width, size=16, stride=16):
+            file = f"{name}_y{top:05d}_x{left:05d}.png"
+            hr_patch, lr_patch = (read_opaque(folder / "x2" / kind / file) for kind in ("HR", "LR"))
+            assert np.array_equal(hr_patch, small[top : top + 16, left : left + 16])
+            assert np.array_equal(lr_patch, lr[top // 2 : top // 2 + 8, left // 2 : left // 2 + 8])
+    assert "a.png at 0.1, a_at0.5.png at 0.1" in "\n".join(prepared.lines())
+    assert run(tmp_path / "hr", folder, scales=(2,), patch_size=16, shrink=(0.5, 0.1)).made == 0
+    assert "shrink" in refused(tmp_path / "hr", folder, scales=(2,), patch_size=16)
 
 
 @pytest.mark.parametrize("scale", [1, 2, 3])

@@ -35,6 +35,7 @@ class PrepareRequest:
     stride: int | None
     min_variance: float | None
     min_detail: float | None
+    shrink: tuple[float, ...]
     degrade: tuple[str, ...]
     seed: int | None
     whole: bool
@@ -65,6 +66,7 @@ class PrepareRequest:
                 min_detail=self.min_detail or PrepareSpec.min_detail,
                 whole=self.whole,
                 overwrite=self.overwrite,
+                shrink=tuple(sorted(set(self.shrink), reverse=True)),
                 degradation=degradation,
                 seed=self.seed or PrepareSpec.seed,
             )
@@ -108,6 +110,13 @@ class PrepareRequest:
     "--min-detail",
     type=click.FloatRange(min=0),
     help="Drop patches that bicubic restores too well: variance of the luma's difference.  [default: 0]",
+)
+@click.option(
+    "--shrink",
+    type=click.FloatRange(0, 1, min_open=True, max_open=True),
+    multiple=True,
+    metavar="FACTOR",
+    help="Also take copies of the pictures that are this much smaller; repeatable.",
 )
 @click.option(
     "--degrade",

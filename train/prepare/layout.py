@@ -29,10 +29,22 @@ _PREPARED_SCALE = re.compile(r"x\d+")
 
 @dataclass(frozen=True)
 class Source:
-    """An hr picture; the names of what is made of it begin with `name`, which has no suffix."""
+    """An hr picture, or a copy of it that is `shrink` times as large.
+
+    The names of what is made of it begin with `name`, which has no suffix.
+    """
 
     path: Path
     name: str
+    shrink: float = 1.0
+
+    def label(self, folder: Path) -> str:
+        """Return what it is called in messages: its path in the folder, and its factor."""
+        return f"{self.path.relative_to(folder)}{'' if self.shrink == 1 else f' at {self.shrink:g}'}"
+
+    def size(self, height: int, width: int) -> tuple[int, int]:
+        """Return height and width of what is made of a picture of this size."""
+        return max(1, round(height * self.shrink)), max(1, round(width * self.shrink))
 
 
 @dataclass(frozen=True)
@@ -117,6 +129,21 @@ def named_sources(paths: Sequence[Path], hr_folder: Path) -> list[Source]:
         if seen[source.name] > 1:
             sources[index] = Source(source.path, f"{source.name}-{seen[source.name]}")
     return sources
+
+
+def with_copies(sources: Sequence[Source], factors: Sequence[float]) -> list[Source]:
+    """Return the sources, each followed by its copies at these factors, under names that no other has."""
+    names = {source.name for source in sources}
+    found = []
+    for source in sources:
+        found.append(source)
+        for factor in factors:
+            name = f"{source.name}_at{factor:g}"
+            while name in names:
+                name += "-copy"
+            names.add(name)
+            found.append(Source(source.path, name, factor))
+    return found
 
 
 def distributed_lr(hr_folder: Path, *, scale: int) -> dict[Path, Path]:

@@ -33,7 +33,7 @@ from sr.resize import bicubic_resize, modulo_crop
 from train.data.pairs import read_opaque
 from train.data.patches import named
 from train.data.samples import pair_sheet
-from train.prepare.layout import Source, find_hr_folder, find_sources, named_sources, set_name
+from train.prepare.layout import Source, find_hr_folder, find_sources, named_sources, set_name, with_copies
 from train.prepare.manifest import MadeScale, Manifest, Record, open_manifest, write_text
 from train.prepare.plan import (
     KINDS,
@@ -74,7 +74,7 @@ class Prepared:
     lists: tuple[PreparedList, ...]
     pictures: int
     made: int  # of these, in this run; the others were complete
-    too_small: tuple[Path, ...]  # left out
+    too_small: tuple[Source, ...]  # left out
     not_found: tuple[str, ...]  # names to exclude that no picture has
     removed: int  # files that the lists do not name any more
     problems: tuple[str, ...] = ()  # pictures that were left out because they are bad
@@ -93,16 +93,17 @@ class Prepared:
 
     def lines(self) -> Iterator[str]:
         """Yield the summary, line by line."""
+        factors = len(self.spec.shrink)
+        pictures = _count(self.pictures // (1 + factors), "picture")
+        pictures += f", {_count(factors, 'smaller copy', 'smaller copies')} of each" if factors else ""
         before = self.pictures - self.made - len(self.too_small) - len(self.problems)
         complete = f", {before:,} complete from before" if before else ""
-        yield (
-            f"{self.hr_folder}: {_count(self.pictures, 'picture')}{complete}{left_out_words(self.left_out)}"
-        )
+        yield f"{self.hr_folder}: {pictures}{complete}{left_out_words(self.left_out)}"
         if self.not_found:
             yield f"no picture to exclude is named {', '.join(self.not_found)}"
         if self.too_small:
             side = self.spec.patch_size
-            names = ", ".join(str(path.relative_to(self.hr_folder)) for path in self.too_small)
+            names = ", ".join(one.label(self.hr_folder) for one in self.too_small)
             yield f"left out as smaller than {side}x{side}: {_count(len(self.too_small), 'picture')}: {names}"
         for one in self.lists:
             what = (
@@ -139,18 +140,17 @@ def prepare(spec: PrepareSpec, *, progress: Progress | None = None) -> Prepared:
     folders = {s: [output / f"x{s}" / kind for kind in KINDS] for s in manifest.scales | set(spec.scales)}
     found = find_sources(hr_folder, made=[path for two in folders.values() for path in two])
     not_found = sorted(spec.exclude - {path.stem for path in found.pictures})
-    sources = named_sources([path for path in found.pictures if path.stem not in spec.exclude], hr_folder)
+    pictures = [path for path in found.pictures if path.stem not in spec.exclude]
+    sources = with_copies(named_sources(pictures, hr_folder), spec.shrink)
     records, jobs, problems = plan_jobs(spec, hr_folder, output, manifest, sources)
-    too_small = tuple(
-        s.path for s in sources if s.name in records and not is_large_enough(records[s.name], spec)
-    )
+    too_small = tuple(s for s in sources if s.name in records and not is_large_enough(records[s.name], spec))
     _require_pictures(hr_folder, spec, sources, too_small, problems)
     _make_folders(spec, output, folders)
     manifest.scales |= set(spec.scales)
     manifest.records = {n: r for n, r in manifest.records.items() if n not in problems} | records
     manifest.save()
     problems |= _run(spec, output, manifest, jobs, progress)
-    left_out = {source.name for source in sources if source.path in set(too_small)} | problems.keys()
+    left_out = {source.name for source in too_small} | problems.keys()
     kept = [source for source in sources if source.name not in left_out]
     _require_pictures(hr_folder, spec, sources, too_small, problems)
     lists = _write_lists(spec, output, {source.name: manifest.records[source.name] for source in kept})
@@ -184,7 +184,7 @@ def _require_pictures(
     hr_folder: Path,
     spec: PrepareSpec,
     sources: Sequence[Source],
-    too_small: Sequence[Path],
+    too_small: Sequence[Source],
     problems: Mapping[str, str],
 ) -> None:
     if len(too_small) + len(problems) < len(sources):
@@ -198,14 +198,19 @@ def _require_pictures(
 def _settings(spec: PrepareSpec, hr_folder: Path) -> dict[str, Any]:
     whole = spec.whole
     degraded = {} if spec.degradation is None else {"degrade": spec.degradation.to_json(), "seed": spec.seed}
-    return degraded | {
-        "mode": "whole" if whole else "patches",
-        "patch_size": None if whole else spec.patch_size,
-        "stride": None if whole else spec.hr_stride,
-        "min_variance": None if whole else float(spec.min_variance),
-        "min_detail": None if whole else float(spec.min_detail),
-        "source_folder": str(hr_folder.resolve()),
-    }
+    shrunk = {"shrink": list(spec.shrink)} if spec.shrink else {}
+    return (
+        degraded
+        | shrunk
+        | {
+            "mode": "whole" if whole else "patches",
+            "patch_size": None if whole else spec.patch_size,
+            "stride": None if whole else spec.hr_stride,
+            "min_variance": None if whole else float(spec.min_variance),
+            "min_detail": None if whole else float(spec.min_detail),
+            "source_folder": str(hr_folder.resolve()),
+        }
+    )
 
 
 # --- making ---------------------------------------------------------------------------------------
@@ -246,7 +251,7 @@ def _run(
 def _make(spec: PrepareSpec, output: Path, job: Job) -> Record | str:
     """Make the files of a source; return its new record, or the reason why it cannot be read."""
     try:
-        hr = read_opaque(job.source.path)
+        hr = _shrunk(read_opaque(job.source.path), job.source)
         taken = {scale: read_opaque(job.lr[scale][0]) for scale in job.scales if scale in job.lr}
     except DataError as error:
         return str(error)
@@ -270,6 +275,14 @@ def _make(spec: PrepareSpec, output: Path, job: Job) -> Record | str:
         scales[scale] = MadeScale(tuple(flat), job.lr[scale][1] if scale in job.lr else None)
     record = job.record
     return Record(record.file, record.stamp, record.height, record.width, scales)
+
+
+def _shrunk(hr: NDArray[np.uint8], source: Source) -> NDArray[np.uint8]:
+    """Return the picture, or the copy of it that a source is, by Pillow's antialiased Lanczos filter."""
+    if source.shrink == 1:
+        return hr
+    height, width = source.size(*hr.shape[:2])
+    return np.asarray(Image.fromarray(hr).resize((width, height), Image.Resampling.LANCZOS))
 
 
 def _flatness(spec: PrepareSpec, hr: NDArray, lr: NDArray, scale: int) -> Callable[[Piece], bool]:

@@ -41,6 +41,7 @@ class PrepareSpec:
     min_detail: float = 0.0  # variance of what bicubic does not restore of luma, levels^2; likewise
     whole: bool = False
     overwrite: bool = False
+    shrink: tuple[float, ...] = ()  # factors below 1 of copies that are taken besides each picture
     degradation: Degradation | None = None  # of the lr pictures
     seed: int = 0  # of what is drawn for it
 
@@ -50,6 +51,12 @@ class PrepareSpec:
         for label, number in (("min variance", self.min_variance), ("min detail", self.min_detail)):
             if not 0 <= number < math.inf:
                 raise DataError(f"{label} {number}: need a number of at least 0")
+        if any(not 0 < factor < 1 for factor in self.shrink):
+            raise DataError(
+                f"shrink {', '.join(f'{f:g}' for f in self.shrink)}: need factors between 0 and 1"
+            )
+        if self.shrink and self.whole:
+            raise DataError("shrunk copies are for training; give either --whole or --shrink")
         step = math.lcm(*self.scales)
         for label, value in (("patch size", self.patch_size), ("stride", self.hr_stride)):
             if value < 1 or (value % step and not self.whole):
@@ -142,11 +149,11 @@ def plan_jobs(
             except DataError as error:
                 problems[source.name] = str(error)
                 return
-            old = Record(file.as_posix(), stamp, height, width)
+            old = Record(file.as_posix(), stamp, *source.size(height, width))
         lr = {
             scale: (path, Stamp.of(path))
             for scale in spec.scales
-            if (path := distributed[scale].get(file.with_suffix("")))
+            if source.shrink == 1 and (path := distributed[scale].get(file.with_suffix("")))
         }
         same = {
             s for s in spec.scales if s in old.scales and old.scales[s].lr == (lr[s][1] if s in lr else None)
