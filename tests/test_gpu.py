@@ -14,6 +14,7 @@ import pytest
 from PIL import Image
 
 from deploy.engines.build import build_engine
+from deploy.foreign import onnx_from_others
 from deploy.verify import difference
 from sr.backends import BACKENDS, BackendRequest
 from sr.backends.available import missing_requirements
@@ -29,6 +30,7 @@ from sr.image import Picture
 from sr.network.modelfile import shipped_onnx
 from sr.resize import bicubic_resize
 from sr.upscale import Upscaler
+from tests.foreign import Convention, write_network
 
 pytestmark = pytest.mark.gpu
 
@@ -103,6 +105,22 @@ def only_free(size: int) -> Iterator[None]:
         yield
     finally:
         taken.free()
+
+
+@pytest.mark.parametrize(
+    "convention",
+    [Convention(size=(64, 64), batch=1), Convention(size=(64, 64)), Convention(group=4)],
+    ids=["one size, one at a time", "one size", "multiples of 4"],
+)
+@pytest.mark.usefixtures("model_cache")
+def test_networks_of_some_sizes_equal_those_of_the_cpu(name, convention, engine_dir, photograph, tmp_path):
+    onnx, source = tmp_path / "net.onnx", write_network(tmp_path / "source.onnx", convention)
+    onnx.write_bytes(onnx_from_others(source, precision="fp16")[0].SerializeToString())
+    with Upscaler(backend=opened(name, 2, engine_dir, model=onnx)) as upscaler:
+        made = [upscaler(picture).copy() for picture in (photograph, photograph[:9, :7])]
+    with Upscaler(backend=OrtBackend(onnx, device="cpu")) as upscaler:
+        expected = [upscaler(picture) for picture in (photograph, photograph[:9, :7])]
+    assert all(difference(*pair).psnr >= MIN_PSNR for pair in zip(made, expected, strict=True))
 
 
 @pytest.mark.parametrize("scale", [2, 3, 4])
