@@ -12,6 +12,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import click
@@ -30,7 +31,8 @@ from sr.restoring import BLOCK_EDGES
 from sr.upscale import Upscaler
 
 QUALITIES = (20, 30, 40, 50, 60, 70, 75, 80, 85, 90, 93, 95, 97, 99, 100)
-# What libjpeg and libwebp take where nothing is said; tools that hide the tables hardly take better ones.
+# What libjpeg, libwebp and Pillow (for AVIF) take where nothing is said; tools that hide the tables hardly
+# take better ones.
 USUAL_QUALITY = 75
 _MOST_SIDE = 480  # hr px of a picture, from its middle: more pictures tell more than larger ones
 
@@ -57,22 +59,25 @@ def derived(files: Sequence[Path], pictures: Sequence[Pixels], *, scale: int, ba
 
     networks = [Upscaler(model=file, backend="onnx") for file in files]
     try:
-        jpegs = [best(lambda lr, quality=quality: jpeg(lr, quality)) for quality in QUALITIES]
-        webps = [
-            best(lambda lr, quality=quality: coded(lr, "WEBP", quality=quality)) for quality in QUALITIES
-        ]
+        jpegs = [best(partial(jpeg, quality=quality)) for quality in QUALITIES]
+        webps, avifs = (
+            [best(partial(coded, kind=kind, quality=quality)) for quality in QUALITIES]
+            for kind in ("WEBP", "AVIF")
+        )
     finally:
         for network in networks:
             network.close()
-    unknown = dict(jpegs)[float(USUAL_QUALITY)]
+    usual = QUALITIES.index(USUAL_QUALITY)
+    unknown = jpegs[usual][1]
     return Restores(
         base,
         {
             "jpeg": tuple(sorted(jpegs)),
             "webp": tuple(sorted(dict(webps).items())),
+            "avif": tuple(sorted(dict(avifs).items())),
             "blocks": ((0.0, unknown),),
         },
-        {"jpeg": float(USUAL_QUALITY), "webp": webps[QUALITIES.index(USUAL_QUALITY)][0]},
+        {"jpeg": float(USUAL_QUALITY), "webp": webps[usual][0], "avif": avifs[usual][0]},
     )
 
 

@@ -104,8 +104,59 @@ def test_lossless_files_say_so(photograph):
     assert said(encoded(photograph, "PNG"), "PNG") == LOSSLESS
 
 
-def test_an_avif_is_lossy_of_unknown_quality():
+# --- AVIF ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("subsampling", ["4:0:0", "4:2:0", "4:4:4"])
+def test_an_avif_states_its_quantiser(photograph, subsampling):
+    """Of libaom's 64 steps (quantizer_to_qindex) all but the last three are multiples of four."""
+    small = photograph.resize((97, 65))
+    for quality in (100, 90, 75, 60, 20, 4):
+        step = ((100 - quality) * 63 + 50) // 100  # libavif, from its quality to libaom's steps
+        settings = {"quality": quality, "subsampling": subsampling, "speed": 10, "advanced": {"tune": "ssim"}}
+        found = said(encoded(small, "AVIF", **settings), "AVIF")
+        assert found == Compression("avif", 4 * step)
+
+
+@pytest.mark.parametrize(
+    ("size", "settings"),
+    [
+        ((1, 1), {}),
+        ((2200, 300), {"tile_rows": 1, "tile_cols": 2}),
+        ((97, 65), {"exif": b"Exif\0\0MM\0*\0\0\0\x08\0\0\0\0\0\0"}),
+        ((97, 65), {"save_all": True}),
+    ],
+)
+def test_the_quantiser_is_found_wherever_it_stands(photograph, size, settings):
+    image = photograph.resize(size)
+    if "save_all" in settings:
+        settings = {**settings, "append_images": [image.rotate(9)]}
+    for mode in ("RGB", "RGBA"):
+        found = [
+            said(encoded(image.convert(mode), "AVIF", quality=quality, speed=10, **settings), "AVIF").quality
+            for quality in (90, 60, 30)
+        ]
+        assert found == sorted(set(found))
+
+
+def test_an_avif_of_unknown_quality_is_taken_as_a_usual_one():
     assert said(b"", "AVIF") == Compression("avif")
+    restores = Restores("", {"avif": ((0.0, 0.0), (100.0, 1.0))}, {"avif": 75.0})
+    choice = chosen(restores, Compression("avif"), np.zeros((8, 8, 3), np.uint8))
+    assert choice.strength == 0.75
+    assert "75" in choice.why
+
+
+@pytest.mark.parametrize("offset", [1 << 31, (1 << 32) - 1])
+def test_a_picture_beyond_the_end_of_an_avif_is_unknown(photograph, tmp_path, offset):
+    content = encoded(photograph.resize((24, 16)), "AVIF", speed=10)
+    at = content.index(b"iloc") + 4
+    (stored,) = struct.unpack_from(">I", content, at + 14)
+    assert content[stored:].startswith(b"\x12\x00") or content[stored] >> 3 in (1, 2)
+    path = tmp_path / "a.avif"
+    path.write_bytes(content[: at + 14] + struct.pack(">I", offset) + content[at + 18 :])
+    with path.open("rb") as file:
+        assert compression_of(file, "AVIF") == Compression("avif")
 
 
 # --- damage -------------------------------------------------------------------------------------
@@ -114,7 +165,7 @@ def test_an_avif_is_lossy_of_unknown_quality():
 @given(data=st.data())
 def test_damaged_headers_never_raise(data):
     image = Image.new("RGB", (24, 16), (9, 99, 200))
-    kind, name = data.draw(st.sampled_from([("JPEG", "JPEG"), ("WEBP", "WebP")]))
+    kind, name = data.draw(st.sampled_from([("JPEG", "JPEG"), ("WEBP", "WebP"), ("AVIF", "AVIF")]))
     content = bytearray(encoded(image, kind, quality=60))
     for _ in range(data.draw(st.integers(0, 8))):
         content[data.draw(st.integers(0, min(len(content), 400) - 1))] = data.draw(st.integers(0, 255))

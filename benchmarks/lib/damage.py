@@ -22,6 +22,7 @@ JPEG_QUALITIES = (100, 95, 90, 85, 75, 70, 60, 50, 40, 30, 20)
 _SHIFT = 4  # px, half a block: as far from the first grid as can be
 _SUBSAMPLED = 2  # 4:2:0 in Pillow
 _SEED = 14
+_NAMES = {"JPEG": "JPEG", "WEBP": "WebP", "AVIF": "AVIF"}  # of the `FormatSpec`, by Pillow's
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,7 @@ def coded(pixels: Pixels, kind: str, **settings: int) -> Damaged:
     """Return what is left of a picture after a lossy format of Pillow."""
     buffer = io.BytesIO()
     Image.fromarray(pixels).save(buffer, kind, **settings)
-    said = compression_of(buffer, {"JPEG": "JPEG", "WEBP": "WebP"}[kind])
+    said = compression_of(buffer, _NAMES[kind])
     buffer.seek(0)
     return Damaged(np.asarray(Image.open(buffer).convert("RGB")), said)
 

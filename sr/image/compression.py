@@ -1,7 +1,7 @@
 """How strongly a picture was compressed, as far as its file says; and block edges that a JPEG left in pixels.
 
-A JPEG holds its quantisation tables, a lossy WebP its quantiser. Both are read from the first bytes, and
-nothing here raises on damaged files: what cannot be read is unknown.
+A JPEG holds its quantisation tables, a lossy WebP and an AVIF their quantiser. All are read from the first
+bytes, and nothing here raises on damaged files: what cannot be read is unknown.
 """
 
 from __future__ import annotations
@@ -14,6 +14,8 @@ from typing import BinaryIO, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from sr.image.formats.avif_boxes import primary_item
+from sr.image.formats.avif_quantiser import avif_quantiser
 from sr.image.formats.jpeg_segments import segments
 
 Kind = Literal["lossless", "jpeg", "webp", "avif", "blocks"]
@@ -42,8 +44,8 @@ class Compression:
 
     Attributes:
         kind: what compressed it; "blocks" is a lossless file whose pixels have the edges of JPEG's blocks.
-        quality: of a JPEG as libjpeg counts it, 1 to 100; of a WebP its quantiser, 0 (fine) to 127; None if
-            unknown.
+        quality: of a JPEG as libjpeg counts it, 1 to 100; of a WebP its quantiser, 0 (fine) to 127; of an
+            AVIF its own, 0 (fine) to 255; None if unknown.
         detail: in words, e.g. the chroma subsampling.
     """
 
@@ -57,12 +59,14 @@ class Compression:
         if self.kind == "blocks":
             return "lossless, with block edges of a JPEG"
         name = {"jpeg": "JPEG", "webp": "WebP", "avif": "AVIF"}[self.kind]
-        unit = "quantiser" if self.kind == "webp" else "quality"
+        unit = "quality" if self.kind == "jpeg" else "quantiser"
         said = "unknown quality" if self.quality is None else f"{unit} {self.quality:.0f}"
         return ", ".join(filter(None, (f"{name} {said}", self.detail)))
 
 
 LOSSLESS = Compression()
+
+_AVIF_HEADER_BYTES = 4096  # of the coded picture; its headers take some tens, metadata before them more
 
 
 def compression_of(file: BinaryIO, format_name: str) -> Compression:
@@ -78,7 +82,7 @@ def compression_of(file: BinaryIO, format_name: str) -> Compression:
         case "WebP":
             return _of_webp(file)
         case "AVIF":
-            return Compression("avif")
+            return Compression("avif", avif_quantiser(primary_item(file, _AVIF_HEADER_BYTES)))
         case _:
             return LOSSLESS
 

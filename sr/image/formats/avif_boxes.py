@@ -7,6 +7,7 @@ ITU-T H.273.
 
 from __future__ import annotations
 
+import io
 import struct
 from collections.abc import Iterator
 from fractions import Fraction
@@ -64,8 +65,7 @@ def clean_aperture(file: BinaryIO, *, height: int, width: int) -> CleanAperture 
     Raises:
         ValueError: it is not within the stored pixels, or boxes are damaged.
     """
-    boxes = {kind: data for kind, data in _boxes(_header(file)) if kind == b"meta"}
-    meta = dict(_boxes(boxes.get(b"meta", b"")[4:]))
+    meta = _meta(file)
     properties = dict(_boxes(meta.get(b"iprp", b"")))
     found = list(_boxes(properties.get(b"ipco", b"")))
     wanted = [
@@ -89,6 +89,56 @@ def clean_aperture(file: BinaryIO, *, height: int, width: int) -> CleanAperture 
     return None if (aperture.height, aperture.width) == (height, width) else aperture
 
 
+def primary_item(file: BinaryIO, most_bytes: int) -> bytes:
+    """Return the beginning of the primary picture as it is coded; empty if it cannot be found."""
+    meta = _meta(file)
+    item = _primary(meta.get(b"pitm", b""))
+    try:
+        start, length = _extent(meta.get(b"iloc", b""), item)
+    except (IndexError, ValueError):  # cut off, or of a kind that no still picture has
+        return b""
+    if start >= file.seek(0, io.SEEK_END):
+        return b""
+    file.seek(start)
+    return file.read(min(length or most_bytes, most_bytes))
+
+
+def _meta(file: BinaryIO) -> dict[bytes, bytes]:
+    """Return the boxes that describe the items of a file."""
+    boxes = {kind: data for kind, data in _boxes(_header(file)) if kind == b"meta"}
+    return dict(_boxes(boxes.get(b"meta", b"")[4:]))
+
+
+def _primary(box: bytes) -> int | None:
+    return int.from_bytes(box[4 : 6 if box[0] == 0 else 8], "big") if len(box) >= 6 else None
+
+
+def _extent(box: bytes, wanted: int | None) -> tuple[int, int]:
+    """Return where the first part of an item begins in the file, and its bytes, 0 for all: section 8.11.3."""
+    version, at = box[0], 6
+    offset_bytes, length_bytes = box[4] >> 4, box[4] & 15
+    base_bytes, index_bytes = box[5] >> 4, box[5] & 15 if version else 0
+
+    def number(size: int) -> int:
+        nonlocal at
+        at += size
+        if at > len(box):
+            raise IndexError
+        return int.from_bytes(box[at - size : at], "big")
+
+    id_bytes = 4 if version == 2 else 2
+    for _ in range(number(id_bytes)):
+        item, method = number(id_bytes), number(2) & 15 if version else 0
+        elsewhere, base, parts = number(2), number(base_bytes), number(2)
+        if item == wanted:
+            if method or elsewhere or not parts:
+                raise ValueError
+            number(index_bytes)
+            return base + number(offset_bytes), number(length_bytes)
+        at += parts * (index_bytes + offset_bytes + length_bytes)
+    raise IndexError
+
+
 def _header(file: BinaryIO) -> bytes:
     file.seek(0)
     return file.read(_MOST_HEADER_BYTES)
@@ -107,9 +157,9 @@ def _boxes(data: bytes) -> Iterator[tuple[bytes, bytes]]:
 
 def _properties_of(primary: bytes, associations: bytes) -> list[int]:
     """Return the numbers of the properties of the primary item, counted from 1."""
-    if len(primary) < 6 or len(associations) < 8:
+    item = _primary(primary)
+    if item is None or len(associations) < 8:
         return []
-    item = int.from_bytes(primary[4 : 6 if primary[0] == 0 else 8], "big")
     id_bytes = 2 if associations[0] == 0 else 4
     index_bytes = 2 if associations[3] & 1 else 1
     at = 8
