@@ -27,7 +27,6 @@ from sr.image import is_picture, read_picture
 from sr.metrics import psnr_y
 from sr.network.checkpoint import Weights, load_weights, save_weights
 from sr.network.pair import STRENGTHS, Restores, blended, restored_name, weights_sha256
-from sr.restoring import BLOCK_EDGES
 from sr.upscale import Upscaler
 
 QUALITIES = (20, 30, 40, 50, 60, 70, 75, 80, 85, 90, 93, 95, 97, 99, 100)
@@ -68,14 +67,12 @@ def derived(files: Sequence[Path], pictures: Sequence[Pixels], *, scale: int, ba
         for network in networks:
             network.close()
     usual = QUALITIES.index(USUAL_QUALITY)
-    unknown = jpegs[usual][1]
     return Restores(
         base,
         {
             "jpeg": tuple(sorted(jpegs)),
             "webp": tuple(sorted(dict(webps).items())),
             "avif": tuple(sorted(dict(avifs).items())),
-            "blocks": ((0.0, unknown),),
         },
         {"jpeg": float(USUAL_QUALITY), "webp": webps[usual][0], "avif": avifs[usual][0]},
     )
@@ -151,7 +148,6 @@ def main(
     kept = partner.with_name(partner.name.replace("-restore", ""))
     for kind, rows in load_weights(partner).restores["strengths"].items():
         click.echo(f"{kind}: " + ", ".join(f"{quality:g}: {strength:g}" for quality, strength in rows))
-    click.echo(f"block edges above {BLOCK_EDGES:g} count as a JPEG of unknown quality")
     for spec in (ExportSpec(), ExportSpec(io="float32"), ExportSpec(precision="fp16")):
         click.echo("\n".join(str(export_onnx(weights, output, spec)) for weights in (kept, partner)))
     if calibrate is not None:

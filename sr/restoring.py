@@ -6,14 +6,11 @@ from pathlib import Path
 from typing import Literal
 
 from sr.errors import ModelError
-from sr.image.compression import LOSSLESS, Compression, block_edges
+from sr.image.compression import LOSSLESS, Compression, former_jpeg
 from sr.image.picture import Pixels, Restoration
 from sr.network.pair import Partner, Restores, partner_of
 
 Restore = float | Literal["auto"]
-
-# Of 79 clean photographs none has more (at most 0.017), nor have the 24 of Kodak.
-BLOCK_EDGES = 0.05
 
 
 def pair_for(model: Path, restore: Restore | None) -> Partner | None:
@@ -47,9 +44,10 @@ def chosen(restores: Restores, compression: Compression | None, pixels: Pixels) 
         pixels: (H, W) or (H, W, 3).
     """
     found = LOSSLESS if compression is None else compression
-    if found == LOSSLESS and block_edges(pixels) > BLOCK_EDGES:
-        found = Compression("blocks")
+    if found == LOSSLESS:
+        found = former_jpeg(pixels)
     why = str(found)
     if found.quality is None and found.kind in restores.assumed:
         why += f", taken as {restores.assumed[found.kind]:g}"
-    return Restoration(restores.strength(found.kind, found.quality), why)
+    kind = "jpeg" if found.kind == "blocks" else found.kind
+    return Restoration(restores.strength(kind, found.quality), why)

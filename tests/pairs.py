@@ -15,7 +15,6 @@ TINY = ModelConfig(scale=2, num_feats=4, num_blocks=1, attention="none", norm="n
 STRENGTHS = {
     "jpeg": ((60.0, 1.0), (80.0, 0.5), (95.0, 0.0)),
     "webp": ((0.0, 0.0), (40.0, 1.0)),
-    "blocks": ((0.0, 0.75),),
 }
 
 

@@ -7,6 +7,7 @@ import pytest
 from click.testing import CliRunner
 from PIL import Image
 
+from benchmarks import edges
 from benchmarks.lib.damage import CONDITIONS, bicubic_lr, jpeg
 from benchmarks.lib.fidelity import fidelity, psnr_b
 from benchmarks.lib.paths import EXAMPLES
@@ -86,3 +87,13 @@ def test_rows_are_measured_once_and_a_table_is_derived(hr, tmp_path):
     better = row["methods"]["1"]["psnr_y"] > row["methods"]["0"]["psnr_y"]
     assert dict(table.strengths["jpeg"])[50.0] == (1.0 if better else 0.0)
     assert table.strength("jpeg", None) == table.strength("jpeg", 75)
+
+
+def test_pictures_that_were_jpegs_are_counted(tmp_path):
+    with Image.open(EXAMPLES[0]) as opened:
+        opened.convert("RGB").save(tmp_path / "a.png")
+    figures = edges.run([np.asarray(Image.open(tmp_path / "a.png"))], size=160)
+    assert figures["clean"] == 4
+    assert figures["mistaken"] == 0
+    assert figures["qualities"]["30"]["found"] == 1
+    assert figures["qualities"]["30"]["median"] < figures["qualities"]["85"]["median"]

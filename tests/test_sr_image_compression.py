@@ -11,10 +11,12 @@ from PIL import Image
 
 from benchmarks.lib.paths import EXAMPLES
 from sr.image import open_picture
-from sr.image.compression import LOSSLESS, Compression, block_edges, compression_of
+from sr.image.block_edges import block_edges
+from sr.image.compression import LOSSLESS, Compression, compression_of, former_jpeg
 from sr.network.pair import Restores
-from sr.restoring import BLOCK_EDGES, chosen
+from sr.restoring import chosen
 from tests.pairs import STRENGTHS
+from train.drawings import drawing
 
 RESTORES = Restores("", STRENGTHS, {"jpeg": 75.0})
 
@@ -129,13 +131,13 @@ def test_an_avif_states_its_quantiser(photograph, subsampling):
 )
 def test_the_quantiser_is_found_wherever_it_stands(photograph, size, settings):
     image = photograph.resize(size)
-    if "save_all" in settings:
-        settings = {**settings, "append_images": [image.rotate(9)]}
     for mode in ("RGB", "RGBA"):
-        found = [
-            said(encoded(image.convert(mode), "AVIF", quality=quality, speed=10, **settings), "AVIF").quality
-            for quality in (90, 60, 30)
+        shown = image.convert(mode)
+        more = {"append_images": [shown.rotate(9)]} if "save_all" in settings else {}
+        files = [
+            encoded(shown, "AVIF", quality=quality, speed=10, **settings, **more) for quality in (90, 60, 30)
         ]
+        found = [said(each, "AVIF").quality for each in files]
         assert found == sorted(set(found))
 
 
@@ -176,23 +178,65 @@ def test_damaged_headers_never_raise(data):
 # --- block edges --------------------------------------------------------------------------------
 
 
-def test_a_photograph_has_no_block_edges_and_its_jpeg_does(photograph):
-    clean = np.asarray(photograph)
-    assert block_edges(clean) < BLOCK_EDGES / 2
-    for left in (0, 3):  # a crop moves the blocks
-        with Image.open(io.BytesIO(encoded(photograph, "JPEG", quality=30))) as opened:
-            damaged = np.asarray(opened.convert("RGB"))[left + 1 :, left:]
-        assert block_edges(damaged) > BLOCK_EDGES
-        deep = damaged.astype(np.uint16) * 257
-        assert block_edges(deep) == pytest.approx(block_edges(damaged), abs=1e-3)
-        assert chosen(RESTORES, LOSSLESS, damaged).strength == 0.75
-    assert chosen(RESTORES, LOSSLESS, clean).strength == 0
+def resaved(image: Image.Image, quality: int) -> np.ndarray:
+    """Return the pixels of a JPEG."""
+    with Image.open(io.BytesIO(encoded(image, "JPEG", quality=quality))) as opened:
+        return np.asarray(opened.convert("RGB"))
 
 
-@pytest.mark.parametrize("size", [(1, 1), (8, 8), (300, 5)])
+@pytest.mark.parametrize(("top", "left"), [(0, 0), (1, 0), (4, 3), (7, 5)])
+def test_a_picture_that_was_a_jpeg_is_found_wherever_its_blocks_begin(photograph, top, left):
+    for quality in (30, 75):
+        pixels = resaved(photograph, quality)[top:, left:]
+        assert former_jpeg(pixels).quality == pytest.approx(quality, abs=20)
+        deep = pixels.astype(np.uint16) * 257
+        assert block_edges(deep) == pytest.approx(block_edges(pixels), abs=1e-3)
+        choice = chosen(RESTORES, LOSSLESS, pixels)
+        assert choice.strength == RESTORES.strength("jpeg", former_jpeg(pixels).quality)
+        assert "block edges" in choice.why
+
+
+def test_the_edges_tell_how_fine_the_jpeg_was(photograph):
+    found = [block_edges(resaved(photograph, quality)) for quality in (10, 30, 50, 70, 90)]
+    assert found == sorted(found, reverse=True)
+    assert found[-1] > 0
+
+
+def test_clean_pictures_have_no_block_edges(photograph):
+    for pixels in (np.asarray(photograph), np.asarray(photograph.reduce(2)), np.asarray(drawing(7))):
+        assert former_jpeg(pixels) == LOSSLESS
+    assert chosen(RESTORES, LOSSLESS, np.asarray(photograph)).strength == 0
+
+
+def test_a_jpeg_that_was_shrunk_has_no_block_edges(photograph):
+    shrunk = Image.fromarray(resaved(photograph, 40)).resize(
+        (photograph.width * 3 // 4, photograph.height // 2)
+    )
+    assert former_jpeg(np.asarray(shrunk)) == LOSSLESS
+
+
+@pytest.mark.parametrize("size", [(1, 1), (8, 8), (300, 5), (200, 200)])
 def test_small_and_flat_pictures_have_none(size):
     assert block_edges(np.full((*size, 3), 77, np.uint8)) == 0
-    assert block_edges(np.full((200, 200), 77, np.uint8)) == 0
+
+
+def patterns() -> dict[str, np.ndarray]:
+    """Return patterns of the period of a JPEG's blocks, with a little noise."""
+    y, x = np.mgrid[:320, :320]
+    noise = np.random.default_rng(5).normal(0, 3, x.shape)
+    return {
+        "vertical stripes": np.where(x % 8 < 4, 60, 190) + noise,
+        "thin lines both ways": np.where((x % 8 == 0) | (y % 8 == 0), 90, 200) + noise,
+        "bricks": np.where((y % 8 < 1) | ((x + 8 * (y // 8 % 2)) % 16 < 1), 80, 180) + noise,
+        "waves": 128 + 60 * np.sin(x * np.pi / 4) * np.sin(y * np.pi / 4) + noise,
+        "one column of edges": np.where(x < 160, 90, 150) + np.where(y < 160, 0, 40) + noise,
+        "blocks in one corner": np.where((x < 96) & (y < 96), (x // 8 + y // 8) % 2 * 60, 0) + 90 + noise,
+    }
+
+
+@pytest.mark.parametrize("name", patterns())
+def test_patterns_of_the_same_period_are_no_blocks_of_a_jpeg(name):
+    assert former_jpeg(np.clip(patterns()[name], 0, 255).astype(np.uint8)) == LOSSLESS
 
 
 def test_repeated_pixels_are_no_blocks_of_a_jpeg(photograph):
@@ -200,10 +244,7 @@ def test_repeated_pixels_are_no_blocks_of_a_jpeg(photograph):
     assert block_edges(mosaic) == 0
     ramp = np.add.outer(np.arange(len(mosaic)), np.arange(mosaic.shape[1])) * 40
     assert block_edges((mosaic.astype(np.uint16) * 128 + ramp[..., None]).astype(np.uint16)) == 0
-    buffer = io.BytesIO()
-    photograph.save(buffer, "JPEG", quality=1)
-    with Image.open(buffer) as opened:
-        assert block_edges(np.asarray(opened.convert("RGB"))) > BLOCK_EDGES
+    assert former_jpeg(resaved(photograph, 1)).kind == "blocks"
 
 
 def test_frames_of_an_animation_are_not_searched(photograph, tmp_path):

@@ -1,4 +1,4 @@
-"""How strongly a picture was compressed, as far as its file says; and block edges that a JPEG left in pixels.
+"""How strongly a picture was compressed, as far as its file or its pixels say.
 
 A JPEG holds its quantisation tables, a lossy WebP and an AVIF their quantiser. All are read from the first
 bytes, and nothing here raises on damaged files: what cannot be read is unknown.
@@ -14,6 +14,7 @@ from typing import BinaryIO, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from sr.image.block_edges import former_quality
 from sr.image.formats.avif_boxes import primary_item
 from sr.image.formats.avif_quantiser import avif_quantiser
 from sr.image.formats.jpeg_segments import segments
@@ -44,8 +45,8 @@ class Compression:
 
     Attributes:
         kind: what compressed it; "blocks" is a lossless file whose pixels have the edges of JPEG's blocks.
-        quality: of a JPEG as libjpeg counts it, 1 to 100; of a WebP its quantiser, 0 (fine) to 127; of an
-            AVIF its own, 0 (fine) to 255; None if unknown.
+        quality: of a JPEG as libjpeg counts it, 1 to 100, for "blocks" about that; of a WebP its quantiser,
+            0 (fine) to 127; of an AVIF its own, 0 (fine) to 255; None if unknown.
         detail: in words, e.g. the chroma subsampling.
     """
 
@@ -57,7 +58,8 @@ class Compression:
         if self.kind == "lossless":
             return ", ".join(filter(None, ("lossless", self.detail)))
         if self.kind == "blocks":
-            return "lossless, with block edges of a JPEG"
+            about = "" if self.quality is None else f" of about quality {self.quality:.0f}"
+            return f"lossless, with block edges of a JPEG{about}"
         name = {"jpeg": "JPEG", "webp": "WebP", "avif": "AVIF"}[self.kind]
         unit = "quality" if self.kind == "jpeg" else "quantiser"
         said = "unknown quality" if self.quality is None else f"{unit} {self.quality:.0f}"
@@ -85,6 +87,16 @@ def compression_of(file: BinaryIO, format_name: str) -> Compression:
             return Compression("avif", avif_quantiser(primary_item(file, _AVIF_HEADER_BYTES)))
         case _:
             return LOSSLESS
+
+
+def former_jpeg(pixels: NDArray) -> Compression:
+    """Return what the pixels of a lossless file say of an earlier compression.
+
+    Args:
+        pixels: uint8 or uint16, (H, W) or (H, W, 3).
+    """
+    quality = former_quality(pixels)
+    return LOSSLESS if quality is None else Compression("blocks", quality)
 
 
 # --- JPEG ---------------------------------------------------------------------------------------
@@ -229,46 +241,3 @@ def _quantiser_in(bits: _Bits) -> float:
     bits.number(2)  # partitions
     base = bits.number(7)
     return float(np.mean([min(127, max(0, step if absolute else base + step)) for step in steps]))
-
-
-# --- block edges --------------------------------------------------------------------------------
-
-_BLOCK = 8
-_LARGEST_SIDE = 1024  # px that are looked at, from the middle
-_STEEPEST = 48  # levels; beyond, an edge is the picture's own
-# Blocks of equal pixels (mosaics, enlarged pixel art) are smooth inside: of the roughness at their edges they
-# have none, while 27 photographs have at least 1.5 % at JPEG quality 1 and 12 % at quality 10.
-_REPEATED = 0.01
-_INNER = slice(3, 6)  # px from an edge that neither it nor the next one reaches
-_SMOOTHEST = 0.5  # levels, added to the roughness: what is nearly flat has no edges to compare
-
-
-def block_edges(pixels: NDArray) -> float:
-    """Return how much rougher a picture is across one line in eight than across others, in both directions.
-
-    The measure is 0 for pictures without a period of eight pixels, wherever its blocks begin, and for pixels
-    that were repeated eight times.
-
-    Args:
-        pixels: uint8 or uint16, (H, W) or (H, W, 3).
-    """
-    height, width = pixels.shape[:2]
-    top, left = (max(0, (side - _LARGEST_SIDE) // 2) for side in (height, width))
-    part = pixels[top : top + _LARGEST_SIDE, left : left + _LARGEST_SIDE]
-    luma = (part if part.ndim == 2 else part[..., 1]).astype(np.float32)  # green is nearly luma
-    luma *= 255 / np.iinfo(pixels.dtype).max
-    if min(luma.shape) < 5 * _BLOCK:  # too few blocks to tell
-        return 0.0
-    return min(_excess(luma), _excess(luma.T))
-
-
-def _excess(luma: NDArray[np.float32]) -> float:
-    """Compare the roughness of columns one block apart with that of the others; logarithm of the ratio."""
-    jump = np.abs(3 * (luma[:, 2:-1] - luma[:, 1:-2]) - (luma[:, 3:] - luma[:, :-3]))  # 0 for parabolas
-    rough = np.minimum(jump, _STEEPEST).mean(0)
-    by_phase = rough[: len(rough) // _BLOCK * _BLOCK].reshape(-1, _BLOCK).mean(0)
-    from_edge = np.roll(by_phase, -int(by_phase.argmax()))
-    if from_edge[_INNER].mean() < _REPEATED * from_edge[0]:
-        return 0.0
-    by_phase += _SMOOTHEST
-    return float(np.log(by_phase.max() / np.sort(by_phase)[-2]))

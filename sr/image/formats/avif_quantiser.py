@@ -76,7 +76,8 @@ class _Bits:
 
 def _obus(data: bytes) -> list[tuple[int, bytes]]:
     """Return kind and payload of the first OBUs [5.3]; the last may be cut off."""
-    found, at = [], 0
+    found: list[tuple[int, bytes]] = []
+    at = 0
     while at < len(data) and len(found) < _MOST_OBUS:
         head, at = data[at], at + 1 + (data[at] >> 2 & 1)
         size = len(data) - at
@@ -120,7 +121,7 @@ def _sequence(bits: _Bits) -> _Sequence:
 
 
 def _tools(bits: _Bits) -> tuple[int, int, int]:
-    """Read whether screen content tools and whole-pixel vectors are chosen by frame, and bits of the order."""
+    """Read who chooses screen content tools and whole-pixel vectors, and how many bits the order has."""
     bits.number(4)  # of prediction between frames
     ordered = bits.number(1)
     if ordered:
