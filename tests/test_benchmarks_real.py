@@ -38,6 +38,8 @@ def test_damage_is_the_same_each_time_and_hurts(hr, name):
 def test_files_say_how_they_were_compressed(hr):
     assert CONDITIONS["JPEG 60"](hr, 2).compression.quality == 60
     assert CONDITIONS["WebP 75"](hr, 2).compression.kind == "webp"
+    assert CONDITIONS["AVIF 75"](hr, 2).compression.kind == "avif"
+    assert CONDITIONS["JPEG 75 as PNG"](hr, 2).compression.kind == "lossless"
     assert CONDITIONS["noise 5"](hr, 2).compression.kind == "lossless"
 
 
@@ -86,7 +88,9 @@ def test_rows_are_measured_once_and_a_table_is_derived(hr, tmp_path):
     )
     better = row["methods"]["1"]["psnr_y"] > row["methods"]["0"]["psnr_y"]
     assert dict(table.strengths["jpeg"])[50.0] == (1.0 if better else 0.0)
-    assert table.strength("jpeg", None) == table.strength("jpeg", 75)
+    for kind in ("jpeg", "webp", "avif"):
+        assert table.strength(kind, None) == table.strength(kind, table.assumed[kind])
+        assert len(table.strengths[kind]) > 5
 
 
 def test_pictures_that_were_jpegs_are_counted(tmp_path):

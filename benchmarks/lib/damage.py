@@ -81,15 +81,17 @@ def _jpeg(hr: Pixels, scale: int, *, quality: int) -> Damaged:
     return jpeg(bicubic_lr(hr, scale), quality)
 
 
-def _webp(hr: Pixels, scale: int, *, quality: int) -> Damaged:
-    return coded(bicubic_lr(hr, scale), "WEBP", quality=quality)
+def _coded(hr: Pixels, scale: int, *, kind: str, quality: int) -> Damaged:
+    return coded(bicubic_lr(hr, scale), kind, quality=quality)
 
 
 CONDITIONS: dict[str, Damage] = {
     "clean": lambda hr, scale: Damaged(bicubic_lr(hr, scale)),
     **{f"JPEG {quality}": partial(_jpeg, quality=quality) for quality in JPEG_QUALITIES},
     "JPEG 75 twice": partial(_twice, quality=75),
-    "WebP 75": partial(_webp, quality=75),
+    "JPEG 75 as PNG": lambda hr, scale: Damaged(_jpeg(hr, scale, quality=75).pixels),
+    "WebP 75": partial(_coded, kind="WEBP", quality=75),
+    "AVIF 75": partial(_coded, kind="AVIF", quality=75),
     **{f"noise {sigma}": partial(_noisy, sigma=sigma) for sigma in (3, 5, 10)},
     "blur 0.7": partial(_filtered, name="bicubic", sigma=0.7),
     "area": partial(_filtered, name="area"),
