@@ -135,6 +135,7 @@ def used_names(path: Path) -> set[str]:
 # Attributes of ours on variables that share a name with those of TensorRT.
 OUR_OWN = {
     "ICudaEngine.scale",
+    "ICudaEngine.smallest",
     "ICudaEngine.largest",
     "ICudaEngine.itemsizes",
     "ICudaEngine.contexts",
