@@ -187,8 +187,9 @@ def test_what_is_loaded_is_what_was_saved(tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("architecture", SETTINGS)
-def test_an_architecture_works(tmp_path, photograph, architecture):
+def test_an_architecture_works(tmp_path, photograph, architecture, monkeypatch):
     """Its tiles are exact, or a warning says that they are not; whole, it computes what PyTorch does."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))  # other tests convert some of these networks, too
     path = write_weights(tmp_path / "net.pth", architecture)
     phases: list[str] = []
     made = converted(path, progress=lambda phase, share: phases.append(phase))
