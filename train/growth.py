@@ -41,8 +41,8 @@ def grown(model: SRNet, wanted: ModelConfig) -> SRNet:
 def _deepened(model: SRNet, blocks: int) -> SRNet:
     """Make several blocks of each, which do its step in equal parts: they start with features that serve.
 
-    Blocks that start as the identity with random features (net2deeper, arXiv 1511.05641) do not: Muon
-    at 1.5e-3 silenced 53 to 59 of the 64 units of such a block within 6,000 steps.
+    Blocks that start as the identity with random features (net2deeper, arXiv 1511.05641) fared worse: Muon at
+    1.5e-3 silenced most units of one at x3, and left those of one at x2 nearly silent, see docs/train.md.
     """
     old = model.config.num_blocks
     origin = [index * old // blocks for index in range(blocks)]

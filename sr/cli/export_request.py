@@ -76,7 +76,7 @@ class ExportRequest:
 
         Raises:
             UsageError: two do not.
-        ModelError: conventions are stated of a file that cannot be read.
+            ModelError: conventions are stated of a file that cannot be read.
         """
         if not (self.onnx or self.backends or self.triton):
             raise click.UsageError("choose an output: --onnx, --trt or --trt-rtx, or several; or --triton")

@@ -38,6 +38,8 @@ def check_others(given: str, models: Sequence[str | Path]) -> None:
     from sr.network.foreign.describe import is_others
 
     if len(models) != 1:
-        raise click.UsageError(f"{given}: need one --model")
+        raise click.UsageError(f"give one --model with {given}")
     if not is_others(Path(models[0])):
-        raise click.UsageError(f"{given}: for networks of other programs, not for {models[0]}")
+        raise click.UsageError(
+            f"leave out {given}, for networks of other programs; {models[0]} is not one of them"
+        )

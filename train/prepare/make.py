@@ -73,7 +73,8 @@ class Prepared:
     hr_folder: Path
     lists: tuple[PreparedList, ...]
     pictures: int
-    made: int  # of these, in this run; the others were complete
+    made: int  # of these, in this run
+    complete: int  # of these, from before
     too_small: tuple[Source, ...]  # left out
     not_found: tuple[str, ...]  # names to exclude that no picture has
     removed: int  # files that the lists do not name any more
@@ -96,8 +97,7 @@ class Prepared:
         factors = len(self.spec.shrink)
         pictures = _count(self.pictures // (1 + factors), "picture")
         pictures += f", {_count(factors, 'smaller copy', 'smaller copies')} of each" if factors else ""
-        before = self.pictures - self.made - len(self.too_small) - len(self.problems)
-        complete = f", {before:,} complete from before" if before else ""
+        complete = f", {self.complete:,} complete from before" if self.complete else ""
         yield f"{self.hr_folder}: {pictures}{complete}{left_out_words(self.left_out)}"
         if self.not_found:
             yield f"no picture to exclude is named {', '.join(self.not_found)}"
@@ -156,16 +156,18 @@ def prepare(spec: PrepareSpec, *, progress: Progress | None = None) -> Prepared:
     lists = _write_lists(spec, output, {source.name: manifest.records[source.name] for source in kept})
     removed = sum(_remove_stale(one) for one in lists) if spec.overwrite else 0
     samples = () if spec.degradation is None else tuple(pair_sheet(one.path, one.scale) for one in lists)
+    made = sum(job.source.name not in problems for job in jobs)
     return Prepared(
         spec,
         hr_folder,
         tuple(lists),
         pictures=len(sources),
-        made=sum(job.source.name not in problems for job in jobs),
+        made=made,
+        complete=len(kept) - made,
         too_small=too_small,
         not_found=tuple(not_found),
         removed=removed,
-        problems=tuple(sorted(problems.values())),
+        problems=tuple(sorted(set(problems.values()))),
         samples=samples,
         left_out=found.left_out,
     )
@@ -190,27 +192,26 @@ def _require_pictures(
     if len(too_small) + len(problems) < len(sources):
         return
     if problems:
-        raise DataError(named(sorted(problems.values())))
+        raise DataError(named(sorted(set(problems.values()))))
     reason = f"all are smaller than {spec.patch_size}x{spec.patch_size}" if sources else "all are excluded"
     raise DataError(f"{hr_folder}: no pictures are left, {reason}")
 
 
 def _settings(spec: PrepareSpec, hr_folder: Path) -> dict[str, Any]:
     whole = spec.whole
-    degraded = {} if spec.degradation is None else {"degrade": spec.degradation.to_json(), "seed": spec.seed}
-    shrunk = {"shrink": list(spec.shrink)} if spec.shrink else {}
-    return (
-        degraded
-        | shrunk
-        | {
-            "mode": "whole" if whole else "patches",
-            "patch_size": None if whole else spec.patch_size,
-            "stride": None if whole else spec.hr_stride,
-            "min_variance": None if whole else float(spec.min_variance),
-            "min_detail": None if whole else float(spec.min_detail),
-            "source_folder": str(hr_folder.resolve()),
-        }
-    )
+    chosen: dict[str, Any] = {}
+    if spec.degradation is not None:
+        chosen |= {"degrade": spec.degradation.to_json(), "seed": spec.seed}
+    if spec.shrink:
+        chosen["shrink"] = list(spec.shrink)
+    return chosen | {
+        "mode": "whole" if whole else "patches",
+        "patch_size": None if whole else spec.patch_size,
+        "stride": None if whole else spec.hr_stride,
+        "min_variance": None if whole else float(spec.min_variance),
+        "min_detail": None if whole else float(spec.min_detail),
+        "source_folder": str(hr_folder.resolve()),
+    }
 
 
 # --- making ---------------------------------------------------------------------------------------
