@@ -20,7 +20,7 @@ from sr.image.picture import Pixels, Restoration
 from sr.memory import available_memory
 from sr.network.descriptor import Precision
 from sr.network.ends import Conventions
-from sr.network.modelfile import DEFAULT_SCALE, shipped_onnx, shipped_scales
+from sr.network.modelfile import DEFAULT_SCALE, shipped_onnx, ships
 from sr.network.pair import Partner
 from sr.objects import ImageUpscaler
 from sr.restoring import Restore, chosen, pair_for
@@ -134,7 +134,7 @@ class Upscaler(ImageUpscaler):
             if restore:
                 raise ModelError("restore goes with the name of a backend, not with an open one")
             return None
-        if request.model is None and request.scale not in shipped_scales():
+        if request.model is None and not ships(request.scale):
             return None  # opening will say so
         return pair_for(request.model or shipped_onnx(scale=request.scale), restore)
 

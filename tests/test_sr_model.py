@@ -232,7 +232,7 @@ def test_configurations_without_a_colour_space_are_read(fields: dict[str, Any], 
 
 
 def test_presets_differ_in_size_only() -> None:
-    neutral = [replace(config, num_feats=32, wa_rate=2.0, num_blocks=1) for config in PRESETS.values()]
+    neutral = [replace(config, num_feats=32, num_blocks=1) for config in PRESETS.values()]
     assert all(config == neutral[0] for config in neutral)
     sizes = [model_cost(config).params for config in PRESETS.values()]
     assert sizes == sorted(set(sizes)), "tiny, small, base, large"

@@ -181,7 +181,7 @@ def test_settings_of_the_network() -> None:
     assert config_from_settings({"preset": "tiny", "norm": "weight"}).preset == "tiny"
     assert config_from_settings({"preset": "tiny", "attention": "none"}).preset == "tiny"
     assert config_from_settings({"preset": "tiny", "attention": "local"}).preset == "custom"
-    assert config_from_settings({"preset": "tiny", "fusion": True}).preset == "custom"
+    assert config_from_settings({"preset": "tiny", "fusion": False}).preset == "custom"
     luma = config_from_settings({"colour": "Y"})
     assert (luma.model.colour, luma.model.img_channels, luma.preset) == ("Y", 1, "small")
     assert "'huge'" in refused(config_from_settings, {"preset": "huge"}, error=ModelError)

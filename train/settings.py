@@ -27,7 +27,7 @@ TRAIN_LIST, VAL_LISTS = "pairs/train/x{scale}.json", "pairs/val/*/x{scale}.json"
 # network rose by 8 % and had not come down after 1,200 steps.
 _RATE_FROM_WEIGHTS = 1e-3
 
-_PLAIN = ModelConfig()
+_SMALL = PRESETS["small"]
 _OF_PRESET = "that of the preset"
 
 
@@ -38,26 +38,26 @@ def _network(name: str, hint: Any, default: Any, help: str, **details: Any) -> D
 _NETWORK = (
     _network("upscale_factor", int, 2, "Scale of the network.", option=("--scale", "--upscale-factor")),
     _network("preset", str, "small", f"Size of the network: {', '.join(PRESETS)}."),
-    _network("num_feats", int, _PLAIN.num_feats, "Nominal width.", said=_OF_PRESET),
+    _network("num_feats", int, _SMALL.num_feats, "Nominal width.", said=_OF_PRESET),
     _network(
         "wa_rate",
         float,
-        _PLAIN.wa_rate,
+        _SMALL.wa_rate,
         "Wide activation: num-feats / wa-rate channels between blocks, num-feats * wa-rate inside.",
         said=_OF_PRESET,
     ),
-    _network("num_blocks", int, _PLAIN.num_blocks, "Residual blocks.", said=_OF_PRESET),
+    _network("num_blocks", int, _SMALL.num_blocks, "Residual blocks.", said=_OF_PRESET),
     _network(
         "attention",
         Literal["dynamic", "local", "none"],
-        _PLAIN.attention,
+        _SMALL.attention,
         "Gates: channel attention (dynamic), one gate for each pixel and channel (local), or none.",
     ),
     _network("norm", Norm, "none", "Normalization; folded away on export."),
     _network(
         "asymmetric",
         bool,
-        _PLAIN.asymmetric,
+        _SMALL.asymmetric,
         "1x5 and 5x1 convolutions, or one 3x3.",
         said="asymmetric",
         off="--square",
@@ -65,20 +65,20 @@ _NETWORK = (
     _network(
         "asym_width",
         AsymWidth,
-        _PLAIN.asym_width,
+        _SMALL.asym_width,
         "Channels between the 1x5 and the 5x1.",
         said=_OF_PRESET,
     ),
     _network(
         "fusion",
         bool,
-        _PLAIN.fusion,
+        _SMALL.fusion,
         "Join the outputs of all blocks before the upsampler, or take the last one alone.",
         said=_OF_PRESET,
         off="--last-block",
     ),
-    _network("residual_scale", float, _PLAIN.residual_scale, "Factor on residual branches."),
-    _network("colour", Colour, _PLAIN.colour, "What the network sees; the exported file always takes RGB."),
+    _network("residual_scale", float, _SMALL.residual_scale, "Factor on residual branches."),
+    _network("colour", Colour, _SMALL.colour, "What the network sees; the exported file always takes RGB."),
 )
 
 # All settings by field name.

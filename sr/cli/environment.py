@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from sr.backends.available import installed, missing, missing_requirements
 from sr.backends.gpus import driver_cuda_version, visible_gpus
 from sr.backends.specs import BACKENDS, BackendSpec
-from sr.network.modelfile import DEFAULT_PRESET, shipped_scales
+from sr.network.modelfile import DEFAULT_PRESET, RESTORING_SCALE, shipped_scales
 from sr.processor import available_cores
 from sr.version import __version__
 
@@ -24,7 +24,7 @@ def environment_lines() -> Iterator[str]:
     yield "backends:"
     for spec in BACKENDS.values():
         yield f"  {spec.name:8} {_state(spec, gpus=len(gpus))}"
-    yield f"shipped models: {DEFAULT_PRESET} {' '.join(f'x{scale}' for scale in shipped_scales())}"
+    yield f"shipped models: {DEFAULT_PRESET} {' '.join(f'x{scale}' for scale in shipped_scales())}, restoring x{RESTORING_SCALE}"
 
 
 def _state(spec: BackendSpec, *, gpus: int) -> str:

@@ -13,7 +13,7 @@ from sr.cli.progress import phase_lines
 from sr.errors import require_extra
 from sr.network.descriptor import ModelDescriptor
 from sr.network.ends import Conventions
-from sr.network.modelfile import shipped_onnx, shipped_scales
+from sr.network.modelfile import DEFAULT_SCALE, shipped_onnx, shipped_scales, ships
 from sr.network.modelkind import check_model_file
 from sr.network.pair import restored_name
 from sr.restoring import pair_for
@@ -147,8 +147,8 @@ def _described(
         from sr.network.checkpoint import descriptor_from_weights, load_weights
 
         yield descriptor_from_weights(load_weights(path)), path
-    elif shipped := [s for s in shipped_scales(name) if scale in (None, s)]:
-        for one in shipped:
+    elif ships(scale or DEFAULT_SCALE, name):
+        for one in shipped_scales(name) if scale is None else [scale]:
             file = shipped_onnx(scale=one, preset=name)
             yield _onnx_metadata(file), file
     else:

@@ -26,7 +26,7 @@ from sr.image.formats.options import (
     SUBSAMPLINGS,
     TIFF_COMPRESSIONS,
 )
-from sr.network.modelfile import DEFAULT_SCALE, shipped_scales
+from sr.network.modelfile import DEFAULT_SCALE, RESTORING_SCALE, shipped_scales
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 Record = TypeVar("Record")
@@ -55,7 +55,8 @@ factor = click.option(
     "-s",
     "--scale",
     type=Factor(),
-    help=f"Upscaling factor, e.g. 3 or 1.5; networks for {_SHIPPED} ship.  [default: {DEFAULT_SCALE}]",
+    help=f"Upscaling factor, e.g. 3 or 1.5; networks for {_SHIPPED} ship, and one for {RESTORING_SCALE} that only "
+    f"restores.  [default: {DEFAULT_SCALE}]",
 )
 scale = click.option(
     "-s",

@@ -133,11 +133,15 @@ class ModelConfig:
             raise ModelError(f"model configuration: {error}") from error
 
 
+def _preset(num_feats: int, num_blocks: int) -> ModelConfig:
+    return ModelConfig(num_feats=num_feats, num_blocks=num_blocks, asym_width="lo", fusion=True)
+
+
 PRESETS: dict[str, ModelConfig] = {
-    "tiny": ModelConfig(num_feats=32, wa_rate=2.0, num_blocks=3),
-    "small": ModelConfig(num_feats=32, wa_rate=2.0, num_blocks=6),
-    "base": ModelConfig(num_feats=64, wa_rate=2.0, num_blocks=12),
-    "large": ModelConfig(num_feats=96, wa_rate=2.0, num_blocks=24),
+    "tiny": _preset(num_feats=32, num_blocks=4),
+    "small": _preset(num_feats=32, num_blocks=8),
+    "base": _preset(num_feats=64, num_blocks=16),
+    "large": _preset(num_feats=96, num_blocks=32),
 }
 
 

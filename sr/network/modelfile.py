@@ -46,6 +46,8 @@ SHIPPED = {
 }
 DEFAULT_PRESET = "small"
 DEFAULT_SCALE = 2
+# The shipped network of this scale returns its picture; only its partner does something, it restores.
+RESTORING_SCALE = 1
 
 
 def onnx_name(*, preset: str, scale: int, precision: Precision, io: IO, attention: str) -> str:
@@ -60,8 +62,13 @@ def weights_name(*, preset: str, scale: int) -> str:
 
 
 def shipped_scales(preset: str = DEFAULT_PRESET) -> list[int]:
-    """Return the scales for which weights ship, ascending; none for a preset that does not ship."""
+    """Return the factors by which shipped networks upscale, ascending; none for a preset that does not ship."""
     return list(SHIPPED[preset].scales) if preset in SHIPPED else []
+
+
+def ships(scale: float, preset: str = DEFAULT_PRESET) -> bool:
+    """Tell whether a network ships for this scale, be it one that only restores."""
+    return preset in SHIPPED and scale in (RESTORING_SCALE, *shipped_scales(preset))
 
 
 def shipped_onnx(

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from sr.backends import model_scale
 from sr.network.ends import Conventions
-from sr.network.modelfile import files_digest, shipped_scales, shipped_weights
+from sr.network.modelfile import files_digest, shipped_scales, shipped_weights, ships
 from sr.restoring import Restore, pair_for
 from sr.sizing import SizeRequest
 
@@ -44,7 +44,7 @@ class Upscaling:
     def request(self) -> SizeRequest | None:
         """The size, if one network alone does not make it; else None."""
         one = self.scale is None or (
-            isinstance(self.scale, int) and (bool(self.models) or self.scale in shipped_scales())
+            isinstance(self.scale, int) and (bool(self.models) or ships(self.scale))
         )
         if self.size is None and self.long_side is None and one:
             return None
