@@ -214,6 +214,21 @@ def test_one_picture_goes_on_where_four_take_too_long(tmp_path, monkeypatch):
     assert 2e5 < hurried.needed < 4e5
 
 
+def test_what_was_found_before_memory_ran_out_is_kept(tmp_path, monkeypatch):
+    path = write_network(tmp_path / "deep.onnx", Convention(group=16))
+    session = ForeignSession(path)
+    probed, run = probe(session, path, Conventions()), session.upscaled
+
+    def upscaled(ends: Ends, picture: np.ndarray) -> np.ndarray:
+        if len(picture) > 96:
+            raise MemoryError
+        return run(ends, picture)
+
+    monkeypatch.setattr(session, "upscaled", upscaled)
+    found = measure_halo(session, probed, lambda phase, share: None, patience=600)
+    assert (found.exact, found.tried, found.cut_short, found.largest) == (False, 24, False, 96**2)
+
+
 @pytest.mark.slow
 def test_more_patience_is_what_the_note_says(tmp_path, monkeypatch):
     path = write_network(tmp_path / "deep.onnx", Convention(group=16), made="for this test")

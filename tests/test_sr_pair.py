@@ -16,6 +16,7 @@ from deploy.export import ExportSpec, export_onnx
 from sr.cli import main
 from sr.errors import ModelError
 from sr.image import open_picture
+from sr.metrics import psnr_y
 from sr.network.checkpoint import load_weights, save_weights
 from sr.network.deployed import restored_weights
 from sr.network.modelfile import shipped_onnx
@@ -245,6 +246,29 @@ def test_a_folder_says_what_was_chosen_and_why(onnx, pictures, tmp_path):
     code, lines = run(*arguments, "--overwrite", "--restore", "0.25")
     assert code == 0
     assert any("3 at 0.25" in line for line in lines)
+
+
+def test_scale_1_restores_without_enlarging(pictures, photograph, tmp_path):
+    code, lines = run("upscale", pictures, "-o", tmp_path, "--scale", "1", "--json")
+    assert code == 0
+    strengths = {Path(record["source"]).name: record["restore"] for record in map(json.loads, lines[:-1])}
+    assert strengths["a.jpg"] > 0
+    assert strengths["c.png"] == 0
+    original = np.asarray(photograph)
+    for name in strengths:
+        with Image.open(pictures / name) as before, Image.open(tmp_path / f"{Path(name).stem}.png") as after:
+            damaged, made = np.asarray(before), np.asarray(after)
+        if strengths[name]:
+            assert psnr_y(made, original, scale=1) > psnr_y(damaged, original, scale=1) + 0.3
+        else:
+            np.testing.assert_array_equal(made, damaged)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
+def test_the_network_of_scale_1_returns_its_picture(precision, photograph):
+    with Upscaler(scale=1, model=shipped_onnx(scale=1, precision=precision), restore=0) as upscaler:
+        np.testing.assert_array_equal(np.asarray(upscaler(photograph)), np.asarray(photograph))
+    assert run("info", "--model", "small", "--scale", "1")[1][0].split() == ["model", "small", "x1"]
 
 
 def test_outputs_of_another_strength_are_not_up_to_date(onnx, pictures, tmp_path):
