@@ -43,7 +43,9 @@ def _pass_on(conv: torch.nn.Conv2d, channels: int) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("-o", "--output", type=Path, required=True, help="safetensors file")
     parser.add_argument("--preset", default="small", help="size of the network [default: %(default)s]")
     chosen = parser.parse_args()

@@ -43,9 +43,7 @@ class Upscaling:
     @property
     def request(self) -> SizeRequest | None:
         """The size, if one network alone does not make it; else None."""
-        one = self.scale is None or (
-            isinstance(self.scale, int) and (bool(self.models) or ships(self.scale))
-        )
+        one = self.scale is None or (isinstance(self.scale, int) and (bool(self.models) or ships(self.scale)))
         if self.size is None and self.long_side is None and one:
             return None
         return self.size or SizeRequest(factor=self.scale, long_side=self.long_side)
