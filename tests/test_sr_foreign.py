@@ -216,7 +216,7 @@ def test_one_picture_goes_on_where_four_take_too_long(tmp_path, monkeypatch):
 
 
 def test_roundings_among_few_values_are_chance():
-    """Figures of Real-ESRGAN x4plus, a crop of 336 px: what differs thins out, and 5 of 49,152 values remain."""
+    """Figures of Real-ESRGAN x4plus, a crop of 336 px: 5 of the innermost 49,152 values differ."""
     found = [Depth(1, 154, 602112), Depth(1, 48, 442368), Depth(1, 26, 307200), Depth(1, 5, 49152)]
     assert smallest_fitting(found) == 2, "the smallest that meets the contract itself"
     assert smallest_fitting([*found, Depth(1, 7, 12288)]) is None, "more than chance explains"

@@ -24,7 +24,8 @@ def environment_lines() -> Iterator[str]:
     yield "backends:"
     for spec in BACKENDS.values():
         yield f"  {spec.name:8} {_state(spec, gpus=len(gpus))}"
-    yield f"shipped models: {DEFAULT_PRESET} {' '.join(f'x{scale}' for scale in shipped_scales())}, restoring x{RESTORING_SCALE}"
+    scales = " ".join(f"x{scale}" for scale in shipped_scales())
+    yield f"shipped models: {DEFAULT_PRESET} {scales}, x{RESTORING_SCALE} that only restores"
 
 
 def _state(spec: BackendSpec, *, gpus: int) -> str:

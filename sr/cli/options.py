@@ -55,8 +55,8 @@ factor = click.option(
     "-s",
     "--scale",
     type=Factor(),
-    help=f"Upscaling factor, e.g. 3 or 1.5; networks for {_SHIPPED} ship, and one for {RESTORING_SCALE} that only "
-    f"restores.  [default: {DEFAULT_SCALE}]",
+    help=f"Upscaling factor, e.g. 3 or 1.5; networks for {_SHIPPED} ship, and one for {RESTORING_SCALE} that "
+    f"only restores.  [default: {DEFAULT_SCALE}]",
 )
 scale = click.option(
     "-s",

@@ -62,7 +62,7 @@ def weights_name(*, preset: str, scale: int) -> str:
 
 
 def shipped_scales(preset: str = DEFAULT_PRESET) -> list[int]:
-    """Return the factors by which shipped networks upscale, ascending; none for a preset that does not ship."""
+    """Return the factors by which the networks of a preset that ship upscale, ascending; maybe none."""
     return list(SHIPPED[preset].scales) if preset in SHIPPED else []
 
 
