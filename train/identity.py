@@ -43,6 +43,7 @@ def _pass_on(conv: torch.nn.Conv2d, channels: int) -> None:
 
 
 def main() -> None:
+    """Write the weights of such a network."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
