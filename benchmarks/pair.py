@@ -26,14 +26,17 @@ from deploy.export import ExportSpec, export_onnx
 from sr.image import is_picture, read_picture
 from sr.metrics import psnr_y
 from sr.network.checkpoint import Weights, load_weights, save_weights
-from sr.network.pair import STRENGTHS, Restores, blended, restored_name, weights_sha256
+from sr.network.pair import STEPS, STRENGTHS, Restores, blended, partner_of, restored_name, weights_sha256
 from sr.upscale import Upscaler
 
 QUALITIES = (20, 30, 40, 50, 60, 70, 75, 80, 85, 90, 93, 95, 97, 99, 100)
 # What libjpeg, libwebp and Pillow (for AVIF) take where nothing is said; tools that hide the tables hardly
 # take better ones.
 USUAL_QUALITY = 75
-_MOST_SIDE = 480  # hr px of a picture, from its middle: more pictures tell more than larger ones
+# dB by which a strength between may be worse than both ends; else only the ends are used.
+_MOST_LOST = 0.1
+# Sides of a picture, from its middle, in hr and in lr pixels: more pictures tell more than larger ones.
+_MOST_SIDE, _MOST_LR_SIDE = 480, 240
 
 
 def derived(files: Sequence[Path], pictures: Sequence[Pixels], *, scale: int, base: str) -> Restores:
@@ -46,35 +49,45 @@ def derived(files: Sequence[Path], pictures: Sequence[Pixels], *, scale: int, ba
         base: sha256 of the weights of the base.
     """
 
-    def best(damage: Callable[[Pixels], Damaged]) -> tuple[float, float]:
-        """Return the mean quality that the files state, and the strength with the highest mean PSNR."""
+    def measured(damage: Callable[[Pixels], Damaged]) -> tuple[float, NDArray[np.float64]]:
+        """Return the mean quality that the files state, and the mean PSNR of each strength."""
         damaged = [damage(bicubic_lr(hr, scale)) for hr in pictures]
         gains = [
             [psnr_y(upscale(lr.pixels), hr, scale=scale) for lr, hr in zip(damaged, pictures, strict=True)]
             for upscale in networks
         ]
         stated = [lr.compression.quality or 0.0 for lr in damaged]
-        return round(float(np.mean(stated)), 1), STRENGTHS[int(np.argmax(np.mean(gains, axis=1)))]
+        return round(float(np.mean(stated)), 1), np.mean(gains, axis=1)
 
     networks = [Upscaler(model=file, backend="onnx") for file in files]
     try:
-        jpegs = [best(partial(jpeg, quality=quality)) for quality in QUALITIES]
-        webps, avifs = (
-            [best(partial(coded, kind=kind, quality=quality)) for quality in QUALITIES]
-            for kind in ("WEBP", "AVIF")
-        )
+        damages = {
+            "jpeg": jpeg,
+            "webp": partial(coded, kind="WEBP"),
+            "avif": partial(coded, kind="AVIF"),
+        }
+        found = {
+            kind: [measured(partial(damage, quality=quality)) for quality in QUALITIES]
+            for kind, damage in damages.items()
+        }
     finally:
         for network in networks:
             network.close()
+    psnrs = [psnr for rows in found.values() for _, psnr in rows]
+    steps = STEPS if all(psnr.min() >= min(psnr[0], psnr[-1]) - _MOST_LOST for psnr in psnrs) else 1
+    best = {
+        kind: {
+            quality: STRENGTHS[:: STEPS // steps][int(np.argmax(psnr[:: STEPS // steps]))]
+            for quality, psnr in rows
+        }
+        for kind, rows in found.items()
+    }
     usual = QUALITIES.index(USUAL_QUALITY)
     return Restores(
         base,
-        {
-            "jpeg": tuple(sorted(jpegs)),
-            "webp": tuple(sorted(dict(webps).items())),
-            "avif": tuple(sorted(dict(avifs).items())),
-        },
-        {"jpeg": float(USUAL_QUALITY), "webp": webps[usual][0], "avif": avifs[usual][0]},
+        {kind: tuple(sorted(rows.items())) for kind, rows in best.items()},
+        {kind: rows[usual][0] for kind, rows in found.items()},
+        steps,
     )
 
 
@@ -119,9 +132,9 @@ def _strengths(base: Path, partner: Weights, folder: Path) -> list[Path]:
 
 
 def _middle(path: Path, scale: int) -> NDArray[np.uint8]:
-    pixels = read_picture(path).pixels
-    top, left = (max(0, (side - _MOST_SIDE) // 2) for side in pixels.shape[:2])
-    return cut(pixels[top : top + _MOST_SIDE, left : left + _MOST_SIDE], scale)
+    pixels, most = read_picture(path).pixels, min(_MOST_SIDE, scale * _MOST_LR_SIDE)
+    top, left = (max(0, (side - most) // 2) for side in pixels.shape[:2])
+    return cut(pixels[top : top + most, left : left + most], scale)
 
 
 @click.command(cls=Script, help=__doc__)
@@ -151,7 +164,7 @@ def main(
     for spec in (ExportSpec(), ExportSpec(io="float32"), ExportSpec(precision="fp16")):
         click.echo("\n".join(str(export_onnx(weights, output, spec)) for weights in (kept, partner)))
     if calibrate is not None:
-        for strength in STRENGTHS[:-1]:
+        for strength in partner_of(kept).restores.available[:-1]:
             spec = ExportSpec(precision="int8", calibration=calibrate, restore=strength)
             click.echo(export_onnx(kept, output, spec))
         click.echo(export_onnx(partner, output, ExportSpec(precision="int8", calibration=calibrate)))

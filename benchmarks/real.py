@@ -29,7 +29,7 @@ from benchmarks.lib.results import store_result
 from sr.errors import DataError
 from sr.image import is_picture, read_picture
 from sr.network.modelfile import shipped_onnx, shipped_scales
-from sr.network.pair import STRENGTHS, Partner
+from sr.network.pair import Partner
 from sr.resize import bicubic_resize
 from sr.restoring import chosen, pair_for
 from sr.upscale import Upscaler
@@ -120,7 +120,7 @@ def opened(model: Path, stack: ExitStack) -> Compared:
         ModelError: the file is missing or damaged.
     """
     partner = pair_for(model, None)
-    strengths = STRENGTHS if partner is not None else (0.0,)
+    strengths = partner.restores.available if partner is not None else (0.0,)
     networks = {
         f"{strength:g}": stack.enter_context(Upscaler(model=model, backend="onnx", restore=strength))
         for strength in strengths

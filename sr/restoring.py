@@ -21,14 +21,15 @@ def pair_for(model: Path, restore: Restore | None) -> Partner | None:
         restore: strength, or "auto"; None is "auto" for models that have a partner.
 
     Raises:
-        ModelError: the strength is not from 0 to 1; or restoration is asked for, and there is no partner.
+        ModelError: the strength is not from 0 to 1; or restoration is asked for, and there is no partner
+            for it.
     """
     if restore is not None and restore != "auto" and not 0 <= restore <= 1:
         raise ModelError(f"restore is {restore:g}, need a strength from 0 to 1, or auto")
     if restore == 0:
         return None
     try:
-        return partner_of(model)
+        return partner_of(model, 1.0 if restore in (None, "auto") else restore)
     except ModelError:
         if restore is None:
             return None

@@ -264,6 +264,18 @@ def test_scale_1_restores_without_enlarging(pictures, photograph, tmp_path):
             np.testing.assert_array_equal(made, damaged)
 
 
+def test_between_networks_that_have_nothing_between_them_there_are_two_strengths(tmp_path, photograph):
+    model = write_onnx_pair(tmp_path, steps=1)
+    for backend in ("onnx", "openvino"):
+        with pytest.raises(ModelError, match="0 or 1"):
+            upscaled(model, photograph, backend, restore=0.5)
+    with pytest.raises(ModelError, match="0 or 1"):
+        restored_onnx(model, 0.25)
+    restores = partner_of(model).restores
+    assert restores.available == (0, 1)
+    assert [restores.strength("jpeg", quality) for quality in (40, 70, 99)] == [1, 1, 0]
+
+
 @pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
 def test_the_network_of_scale_1_returns_its_picture(precision, photograph):
     with Upscaler(scale=1, model=shipped_onnx(scale=1, precision=precision), restore=0) as upscaler:

@@ -18,6 +18,9 @@ from sr.network.checkpoint import Weights, save_weights
 from sr.network.config import ModelConfig, preset_config, preset_name
 from sr.network.model import ResidualBlock, SRNet
 
+# Exporters drop biases of zero and merge equal ones, and both networks of a pair need the same structure.
+_NOTHING = 1e-30
+
 
 def identity(config: ModelConfig) -> SRNet:
     """Return a network that returns its input; only what leaves its blocks is zero, so it can learn.
@@ -32,6 +35,9 @@ def identity(config: ModelConfig) -> SRNet:
                 parameter.zero_()
         for conv in (model.base, model.upsampler.widen, model.upsampler.refine):
             _pass_on(conv, config.img_channels)
+        for name, parameter in model.named_parameters():
+            if name.endswith("bias"):
+                parameter.add_(_NOTHING * torch.rand_like(parameter))
     return model
 
 

@@ -53,7 +53,11 @@ def restored_weights(base: Path, strength: float) -> Weights:
         ModelError: a file is damaged or not ours, there is no partner, or it has another structure.
     """
     weights = load_weights(base)
-    return weights if strength == 0 else between(weights, load_weights(partner_of(base).path), strength)
+    return (
+        weights
+        if strength == 0
+        else between(weights, load_weights(partner_of(base, strength).path), strength)
+    )
 
 
 def between(base: Weights, partner: Weights, strength: float) -> Weights:

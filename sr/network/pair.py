@@ -43,11 +43,19 @@ class Restores:
         strengths: for each kind of file, rows (quality, best strength), by quality. Between two rows the
             strength is interpolated; beyond them it is that of the last one.
         assumed: for each kind of file, the quality that is taken where a file does not tell its own.
+        steps: from strength 0 to 1; with 1 there is nothing between the two, because networks there are worse
+            than both.
     """
 
     base_sha256: str
     strengths: Mapping[str, tuple[tuple[float, float], ...]]
     assumed: Mapping[str, float]
+    steps: int = STEPS
+
+    @property
+    def available(self) -> tuple[float, ...]:
+        """The strengths of engines and int8 files, ascending; with one step, all that there are."""
+        return tuple(step / self.steps for step in range(self.steps + 1))
 
     def strength(self, kind: str, quality: float | None) -> float:
         """Return the best strength for a file; 0 for kinds that the table lacks."""
@@ -57,7 +65,7 @@ class Restores:
         if quality is None:
             quality = self.assumed.get(kind, rows[0][0])
         qualities, strengths = zip(*rows, strict=True)
-        return stepped(float(np.interp(quality, qualities, strengths)))
+        return round(float(np.interp(quality, qualities, strengths)) * self.steps) / self.steps
 
     def to_dict(self) -> dict[str, Any]:
         """Return it as values of JSON."""
@@ -76,13 +84,14 @@ class Restores:
                 for kind, rows in values["strengths"].items()
             }
             assumed = {str(kind): float(quality) for kind, quality in values["assumed"].items()}
-            fine = all(
+            steps = values.get("steps", STEPS)
+            fine = steps in (1, STEPS) and all(
                 list(rows) == sorted(rows) and all(0 <= strength <= 1 for _, strength in rows)
                 for rows in strengths.values()
             )
             if not fine:
-                raise ValueError("rows out of order, or strengths beyond 0 to 1")
-            return Restores(str(values["base_sha256"]), strengths, assumed)
+                raise ValueError("rows out of order, strengths beyond 0 to 1, or an unknown number of steps")
+            return Restores(str(values["base_sha256"]), strengths, assumed, steps)
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise ModelError(f"{source}: damaged record of what it restores ({error})") from error
 
@@ -115,11 +124,12 @@ def restored_name(name: str, strength: float = 1.0) -> str:
     return f"{name}-restore" if strength == 1 else f"{name}-restore-{strength:g}"
 
 
-def partner_of(model: Path) -> Partner:
-    """Return the partner of a model file.
+def partner_of(model: Path, strength: float = 1.0) -> Partner:
+    """Return the partner of a model file, to restore with a strength.
 
     Raises:
-        ModelError: it has none, or the file in its place is damaged or the partner of other weights.
+        ModelError: it has none, or none for this strength, or the file in its place is damaged or the partner
+            of other weights.
     """
     path, name = partner_path(model), printable(model)
     if model.suffix not in (".onnx", ".safetensors") or not path.is_file():
@@ -132,6 +142,8 @@ def partner_of(model: Path) -> Partner:
     restores = Restores.from_dict(said, source=printable(path))
     if restores.base_sha256 != weights_sha256(model):
         raise ModelError(f"{printable(path)}: restores with other weights than {name}; drop --restore")
+    if restores.steps == 1 and strength not in restores.available:
+        raise ModelError(f"{name}: restores wholly or not at all, not by {strength:g}; give --restore 0 or 1")
     return Partner(path, restores)
 
 
@@ -198,7 +210,7 @@ def restored_onnx(base: Path, strength: float) -> bytes | Path:
         return base
     if _is_quantised(base):
         return _of_one_strength(base, stepped(strength))
-    return blended(base, partner_of(base).path, strength)
+    return blended(base, partner_of(base, strength).path, strength)
 
 
 def restored_file(base: Path, strength: float, folder: Path) -> Path:
