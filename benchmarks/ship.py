@@ -47,6 +47,8 @@ def main(trained: Path, pictures: tuple[Path, ...], calibrate: Path, data: str |
 
 def _with_data(training: dict[str, Any], data: str | None) -> dict[str, Any]:
     """Return the summary of a training and of its predecessors, with the data named."""
+    if not training:  # of the network that returns its picture
+        return {}
     named = {"data": training.get("data") or data or ""}
     before = training.get("started_from")
     return training | named | ({"started_from": _with_data(before, data)} if before else {})

@@ -249,14 +249,15 @@ def test_a_folder_says_what_was_chosen_and_why(onnx, pictures, tmp_path):
 
 
 def test_scale_1_restores_without_enlarging(pictures, photograph, tmp_path):
-    code, lines = run("upscale", pictures, "-o", tmp_path, "--scale", "1", "--json")
+    out = tmp_path / "out"
+    code, lines = run("upscale", pictures, "-o", out, "--scale", "1", "--json")
     assert code == 0
     strengths = {Path(record["source"]).name: record["restore"] for record in map(json.loads, lines[:-1])}
     assert strengths["a.jpg"] > 0
     assert strengths["c.png"] == 0
     original = np.asarray(photograph)
     for name in strengths:
-        with Image.open(pictures / name) as before, Image.open(tmp_path / f"{Path(name).stem}.png") as after:
+        with Image.open(pictures / name) as before, Image.open(out / f"{Path(name).stem}_x1.png") as after:
             damaged, made = np.asarray(before), np.asarray(after)
         if strengths[name]:
             assert psnr_y(made, original, scale=1) > psnr_y(damaged, original, scale=1) + 0.3
