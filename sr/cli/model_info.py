@@ -21,7 +21,7 @@ from sr.restoring import pair_for
 _LABEL_WIDTH, _WIDTH = 30, 80
 _NO_LICENCE, _NOTE = "none stated", "note"
 _QUALITIES = (90, 75)  # of JPEGs, for which the strength is shown
-_NOT_SHOWN = ("started_from", "device", "steps", "hours")  # or shown as sums
+_NOT_SHOWN = ("started_from", "device", "seed", "steps", "hours")  # or shown as sums
 
 
 def model_lines(
@@ -126,8 +126,10 @@ def _training_rows(training: dict[str, Any]) -> Iterator[tuple[str, Any]]:
     runs = [training]
     while isinstance(earlier := runs[-1].get("started_from"), dict):
         runs.append(earlier)
+    stages = str(training.get("stages", ""))
+    replaced = [f"{name}_size" for name in ("batch", "patch") if f":{name}=" in stages]
     for key, value in training.items():
-        if key not in _NOT_SHOWN and value != "":
+        if key not in (*_NOT_SHOWN, *replaced) and value != "":
             yield f"training: {key.replace('_', ' ')}", value
     if training:
         steps, hours = (sum(run.get(key, 0) for run in runs) for key in ("steps", "hours"))
