@@ -18,9 +18,7 @@ STRENGTHS = {
 }
 
 
-def write_pair(
-    folder: Path, *, base: str = "tiny", config: ModelConfig = TINY, steps: int = STEPS
-) -> Path:
+def write_pair(folder: Path, *, base: str = "tiny", config: ModelConfig = TINY, steps: int = STEPS) -> Path:
     """Write the weights of a base and of its partner; return the base's file."""
     torch.manual_seed(0)
     path, partner = folder / f"{base}_x2.safetensors", folder / f"{base}-restore_x2.safetensors"
