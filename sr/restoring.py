@@ -29,7 +29,7 @@ def pair_for(model: Path, restore: Restore | None) -> Partner | None:
     if restore == 0:
         return None
     try:
-        return partner_of(model, 1.0 if restore in (None, "auto") else restore)
+        return partner_of(model, restore if isinstance(restore, float | int) else 1.0)
     except ModelError:
         if restore is None:
             return None
