@@ -147,4 +147,4 @@ def test_halo_of_weights_of_ours_is_written(folder, tmp_path):
     weights.write_bytes(shipped_weights(scale=2).read_bytes())
     run = answer(halo, "--model", weights, folder / "hr" / "crop.png", "--write")
     assert run.exit_code == 0, run.output
-    assert re.search(r"halo \d+ with a margin of 2; receptive-field radius 21", run.output)
+    assert re.search(r"halo \d+ with a margin of 2; receptive-field radius 27", run.output)

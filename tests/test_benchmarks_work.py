@@ -105,7 +105,7 @@ def test_elementwise_operators_are_one_step_where_that_is_asked_for() -> None:
 def test_the_end_of_a_shipped_network_is_fused(scale: int) -> None:
     model = onnx.load(shipped_onnx(scale=scale, precision="fp16"))
     apart, fused = (counted_work(model, height=64, width=64, fuse_pointwise=fuse) for fuse in (False, True))
-    assert fused.bytes_moved < 0.85 * apart.bytes_moved
+    assert fused.bytes_moved < 0.88 * apart.bytes_moved
     assert fused.ops == apart.ops
     assert fused.kernels[-1].macs == apart.kernels[-1].macs == 0
 

@@ -155,7 +155,7 @@ def test_one_convolution_that_is_not_half_is_an_error():
     node.input[0], node.output[0] = "as_float", "float_result"
     graph.node.insert(at, before)
     graph.node.insert(at + 2, after)
-    with pytest.raises(EngineError, match=r"fp16.* 1 of 21 convolutions"):
+    with pytest.raises(EngineError, match=r"fp16.* 1 of 28 convolutions"):
         plan_from_onnx(model.SerializeToString(), ADA, rtx)
 
 

@@ -30,7 +30,7 @@ from sr.errors import ModelError
 from sr.image import read_picture
 from sr.metrics import psnr
 from sr.network.checkpoint import Weights, save_weights
-from sr.network.config import ModelConfig
+from sr.network.config import ModelConfig, preset_config
 from sr.network.model import SRNet
 from sr.network.modelfile import shipped_onnx, shipped_scales, shipped_weights
 
@@ -67,9 +67,10 @@ def convolutions(model: onnx.ModelProto) -> dict[str, bool]:
 @pytest.mark.parametrize("scale", shipped_scales())
 def test_shipped_files_compute_8_bits_inside_the_blocks_and_nowhere_else(scale):
     found = convolutions(onnx.load(shipped_onnx(scale=scale, precision="int8")))
-    assert len(found) == 21
+    blocks = preset_config("small").num_blocks
+    assert len(found) == 3 * blocks + 4, "and the base, the fusion, and two of the upsampler"
     assert {name for name, is_int8 in found.items() if is_int8} == {
-        f"net.blocks.{block}.{layer}.weight" for block in range(6) for layer in ("expand.1", "reduce.0")
+        f"net.blocks.{block}.{layer}.weight" for block in range(blocks) for layer in ("expand.1", "reduce.0")
     }
 
 

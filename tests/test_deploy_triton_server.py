@@ -80,7 +80,7 @@ def served(model_cache) -> Iterator[Server]:
         repository = folder / "repository"
         limits = {"max_bytes": MAX_BYTES, "max_pixels": MAX_PIXELS}
         small = RepositorySpec(str(fp32), plans=(plan,), tile=TILE, halo=-1, **limits)
-        shipped = RepositorySpec(scales=(2,), tile=96, halo=-1, **limits)
+        shipped = RepositorySpec(scales=(2,), tile=112, halo=-1, **limits)
         other = ncnn.real_network(OTHER, folder) if ncnn.INSTALLED else None
         others = [RepositorySpec(str(other), tile=OTHER_TILE)] if other else []
         specs = (small, shipped, *others)

@@ -23,7 +23,7 @@ TORCH_MODULES = {
     *(f"sr.network.foreign.{name}" for name in ("exporting", "torchnet")),
     "sr.backends.pytorch",
 }
-MAX_WHEEL_MB = 16
+MAX_WHEEL_MB = 17
 MAX_SITE_PACKAGES_MB = 350
 
 IMPORT_ALL = f"""

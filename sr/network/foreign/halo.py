@@ -20,9 +20,9 @@ from sr.network.foreign.probe import Probed
 from sr.network.foreign.session import PictureSession
 from sr.tiling import MIN_HALOS_PER_TILE
 
-# Sides of whole picture and crop in lr pixels, tried in turn: they find halos up to 24, 64, 112 and 160.
-# Most networks need less than 24, Real-ESRGAN x4plus more than 105.
-_STAGES = ((96, 64), (192, 144), (320, 240), (448, 336))
+# Sides of whole picture and crop in lr pixels, tried in turn: they find halos up to 24, 64 and 112. Most
+# networks need less than 24, Real-ESRGAN x4plus more than 48.
+_STAGES = ((96, 64), (192, 144), (320, 240))
 _INNERMOST = 8  # lr pixels in the middle of a crop that must be inside the halo
 
 # Positions of crops that suit every network that takes pixels in groups of up to 16.
@@ -87,36 +87,24 @@ def measure_halo(session: PictureSession, probed: Probed, progress: Progress, *,
     stages = [each for each in _STAGES if each[1] >= probed.minimum]
     if not stages:
         raise ModelError(f"needs pictures of {probed.minimum} px and more, which are too large to measure it")
-    kinds = clock.kinds(_pixels(_likely(stages)))
+    kinds = clock.kinds(_pixels(stages))
     for stage, (side, crop) in enumerate(stages):
 
         def shown(part: float, phase: str = f"pictures of {side} px", stage: int = stage) -> None:
             progress(f"{_PHASE}, {phase}", (stage + part) / len(stages))
 
-        try:
-            larger = _Pictures(session, probed, side=side, crop=crop, kinds=kinds, progress=shown)
-            halo = _exact(larger, probed)
-        except MemoryError:
-            if not stage:
-                raise
-            following = []
-            break
-        pictures = larger
+        pictures = _Pictures(session, probed, side=side, crop=crop, kinds=kinds, progress=shown)
+        halo = _exact(pictures, probed)
         clock.lap(kinds * _pixels([(side, crop)]))
         if halo is not None:
             return halo
         following = stages[stage + 1 :]
-        kinds = min(kinds, clock.kinds(_pixels(_likely(following))))
+        kinds = min(kinds, clock.kinds(_pixels(following)))
         more = clock.predicted(kinds * _pixels(following[:1]))
         if not following or more > clock.left:
             break
     halo = _inexact(pictures, probed)
     return replace(halo, cut_short=True, needed=clock.spent + more) if following else halo
-
-
-def _likely(stages: Sequence[tuple[int, int]]) -> Sequence[tuple[int, int]]:
-    """Return the stages for which time is kept: hardly any network needs the last one."""
-    return stages[:-1] or stages
 
 
 def _pixels(stages: Sequence[tuple[int, int]]) -> int:
