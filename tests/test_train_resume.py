@@ -283,7 +283,13 @@ def test_run_can_be_moved_and_made_longer(config: TrainConfig) -> None:
         ({"seed": 7}, ["seed was 1, is 7"]),
         ({"loss": "l2"}, ["loss was l1, is l2"]),
         ({"num_blocks": 2}, ["model.num_blocks was 1, is 2"]),
-        ({"preset": "base"}, ["model.num_feats was 8, is 64", "model.num_blocks was 1, is 16"]),
+        (
+            {"preset": "base"},
+            [
+                *("model.num_feats was 8, is 64", "model.num_blocks was 1, is 16"),
+                *("model.asym_width was geometric, is lo", "model.fusion was False, is True"),
+            ],
+        ),
         ({"colour": "Y"}, ["model.colour was RGB, is Y", "model.img_channels was 3, is 1"]),
         ({"norm": "batch", "ema": 0.5}, ["model.norm was weight, is batch", "ema was 0.0, is 0.5"]),
         ({"amp": "bf16", "patch_size": 6}, ["amp was off, is bf16", "patch_size was 8, is 6"]),
