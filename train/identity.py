@@ -1,7 +1,7 @@
 """The network of scale 1 that returns its picture: where restoring without enlarging starts from.
 
 Every block adds nothing, and three channels of the trunk carry the picture, so uint8 pictures come back bit
-for bit. Weights that go on from it form a pair with it: between the two lie all strengths.
+for bit. Weights that go on from it form a pair with it: strength 0 is the picture, 1 is what was trained.
 
     python -m train.identity -o small_x1.safetensors
 """
