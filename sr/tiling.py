@@ -46,7 +46,7 @@ class TileSpec:
         if self.tile < max(1, MIN_HALOS_PER_TILE * self.halo):
             raise TilingError(
                 f"tile {self.tile} is too small for halo {self.halo}: "
-                f"need at least {max(1, MIN_HALOS_PER_TILE * self.halo)} (--tile)"
+                f"need at least {max(1, MIN_HALOS_PER_TILE * self.halo)} (--tile), or a smaller --halo"
             )
 
 

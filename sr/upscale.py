@@ -143,10 +143,12 @@ class Upscaler(ImageUpscaler):
         self.scale = info.model.scale
         if scale is not None and scale != self.scale:
             raise TilingError(f"the model upscales by {self.scale}, not by {scale}; drop --scale or --model")
-        model = info.model
-        if halo is None:  # where no halo makes tiles exact, it does not make them larger than what fits
-            most = info.default_tile // MIN_HALOS_PER_TILE
-            halo = model.halo if model.tiles_exact else min(model.halo, most)
+        model, self._cut = info.model, False
+        if halo is None:  # the halo of another network does not make tiles larger than what fits
+            given = tile is not None or model.ends.size is not None
+            kept = model.ours or (model.tiles_exact and given)
+            halo = model.halo if kept else min(model.halo, info.default_tile // MIN_HALOS_PER_TILE)
+            self._cut = model.tiles_exact and halo < model.halo
         halo = model.receptive_field_radius if halo < 0 else halo
         if model.ends.size is not None:  # the network takes tiles of one size
             side = min(model.ends.size)
@@ -172,6 +174,12 @@ class Upscaler(ImageUpscaler):
     def warning(self) -> str | None:
         """A warning about this model for the user, or None."""
         model = self.backend.info.model
+        if self._cut:
+            return (
+                f"tiles equal the whole picture with a halo of {model.halo} px, which needs tiles of "
+                f"{MIN_HALOS_PER_TILE * model.halo} px; available memory allows {self.spec.tile} px, so the "
+                f"halo is {self.spec.halo} px, and seams may show"
+            )
         if model.notes:
             return "; ".join(model.notes)
         if not model.tiles_exact:

@@ -14,13 +14,15 @@ from click.testing import CliRunner
 from onnx import TensorProto, helper
 
 from deploy.verify import difference, tiles_match
+from sr.backends.base import tile_memory
 from sr.backends.ort import read_metadata
 from sr.cli import main
-from sr.errors import BackendError, ModelError
+from sr.errors import BackendError, ModelError, TilingError
 from sr.image import Picture, read_picture, write_picture
 from sr.network.ends import Conventions, Ends
 from sr.network.foreign import describe
 from sr.network.foreign.checks import check_graph
+from sr.network.foreign.depth import Depth, smallest_fitting
 from sr.network.foreign.describe import foreign_descriptor, is_foreign
 from sr.network.foreign.graph import Graph, read_graph
 from sr.network.foreign.halo import measure_halo
@@ -190,6 +192,24 @@ def test_measuring_ends_when_patience_does(tmp_path):
 
 
 @pytest.mark.slow
+def test_a_halo_that_memory_does_not_allow_is_cut_and_said(tmp_path, photograph, monkeypatch):
+    path = write_network(tmp_path / "deep.onnx", Convention(group=16), made="for small memory")
+    model = read_metadata(path)
+    with Upscaler(model=path, backend="onnx", device="cpu") as upscaler:
+        whole = upscaler(photograph)
+        assert upscaler.spec.halo == model.halo
+        assert upscaler.spec.tile >= 8 * model.halo, "tiles are large enough that most of them is kept"
+    monkeypatch.setattr("sr.backends.ort.available_memory", lambda: 3 * tile_memory(model, 128**2))
+    with Upscaler(model=path, backend="onnx", device="cpu") as upscaler:
+        assert (upscaler.spec.tile, upscaler.spec.halo) == (128, 32)
+        assert f"halo of {model.halo} px" in str(upscaler.warning)
+        assert f"tiles of {4 * model.halo} px" in str(upscaler.warning)
+        assert difference(upscaler(photograph), whole).psnr > 30
+    with pytest.raises(TilingError, match="smaller --halo"):
+        Upscaler(model=path, backend="onnx", device="cpu", tile=128)
+
+
+@pytest.mark.slow
 def test_one_picture_goes_on_where_four_take_too_long(tmp_path, monkeypatch):
     """Seconds are pixels here, and large pictures take four for each: more than the first run tells."""
     path, seconds = write_network(tmp_path / "deep.onnx", Convention(group=16)), 0.0
@@ -212,6 +232,29 @@ def test_one_picture_goes_on_where_four_take_too_long(tmp_path, monkeypatch):
     hurried = measure_halo(session, probed, lambda phase, share: None, patience=2e5)
     assert hurried.cut_short
     assert 2e5 < hurried.needed < 4e5
+
+
+def test_roundings_among_few_values_are_chance():
+    """Figures of Real-ESRGAN x4plus, a crop of 336 px: of the innermost values, 5 differ."""
+    found = [Depth(1, 154, 602112), Depth(1, 48, 442368), Depth(1, 26, 307200), Depth(1, 5, 49152)]
+    assert smallest_fitting(found) == 2, "the smallest that meets the contract itself"
+    assert smallest_fitting([*found, Depth(1, 7, 12288)]) is None, "more than chance explains"
+    assert smallest_fitting([*found, Depth(2, 1, 12288)]) is None, "no rounding"
+
+
+def test_what_was_found_before_memory_ran_out_is_kept(tmp_path, monkeypatch):
+    path = write_network(tmp_path / "deep.onnx", Convention(group=16))
+    session = ForeignSession(path)
+    probed, run = probe(session, path, Conventions()), session.upscaled
+
+    def upscaled(ends: Ends, picture: np.ndarray) -> np.ndarray:
+        if len(picture) > 96:
+            raise MemoryError
+        return run(ends, picture)
+
+    monkeypatch.setattr(session, "upscaled", upscaled)
+    found = measure_halo(session, probed, lambda phase, share: None, patience=600)
+    assert (found.exact, found.tried, found.cut_short, found.largest) == (False, 24, False, 96**2)
 
 
 @pytest.mark.slow

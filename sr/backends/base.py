@@ -31,6 +31,7 @@ Batch = NDArray[Any]  # uint8, or uint16 if the backend takes it
 # benchmarks/results/tiling.json. At x4, tiles of 512 lr px take 745 MiB and tiles of 384 take 310.
 _TILE_LR_PX, _TILE_HR_PX = 512, 1536
 _SMALLEST_TILE = 64  # below, a tile is mostly halo
+_HALOS_PER_TILE = 8  # so that what tiles read twice is less than what they read once
 
 # In messages of ONNX Runtime, OpenVINO and PyTorch, whose exceptions have no type of their own.
 _OUT_OF_MEMORY = re.compile(
@@ -47,6 +48,12 @@ def default_tile(scale: int) -> int:
     return min(_TILE_LR_PX, max(_SMALLEST_TILE, _TILE_HR_PX // scale))
 
 
+def suitable_tile(model: ModelDescriptor) -> int:
+    """Return the side in lr pixels of the tile that suits most devices and the halo of a model."""
+    usual = default_tile(model.scale)
+    return max(usual, _HALOS_PER_TILE * model.halo) if model.tiles_exact else usual
+
+
 def tile_within(memory: int, model: ModelDescriptor) -> int:
     """Return the side in lr pixels of the tile for a CPU with `memory` free bytes, in steps of 64.
 
@@ -54,7 +61,7 @@ def tile_within(memory: int, model: ModelDescriptor) -> int:
     one that fits has the fewest edges.
     """
     fitting = isqrt(memory // 2 // tile_memory(model, 1)) // _SMALLEST_TILE * _SMALLEST_TILE
-    most = default_tile(model.scale) if model.tiles_exact else fitting
+    most = suitable_tile(model) if model.tiles_exact else fitting
     return min(most, fitting) if fitting else _SMALLEST_TILE
 
 
@@ -236,7 +243,7 @@ class Backend(ABC):
                 self.info = replace(self.info, max_tile=max(smallest, side // 2))
                 return OutOfDeviceMemoryError(f"memory ran out for a tile of {side} px")
         return BackendError(
-            f"memory ran out for a tile of {side} px; free some memory, or use a smaller --tile"
+            f"memory ran out for a tile of {side} px; free some memory, or use a smaller --tile (and --halo)"
         )
 
     def close(self) -> None:  # noqa: B027  most backends have nothing to free

@@ -17,8 +17,8 @@ from sr.backends.base import (
     BackendInfo,
     BackendRequest,
     Batch,
-    default_tile,
     gpu_indices,
+    suitable_tile,
     tile_within,
 )
 from sr.backends.gpus import visible_gpus
@@ -126,7 +126,7 @@ class OrtBackend(Backend):
             model=metadata,
             default_tile=tile_within(available_memory(), metadata)
             if self._gpu is None
-            else default_tile(metadata.scale),
+            else suitable_tile(metadata),
             default_batch=1 if self._gpu is None else 4,
             constant_tiles=self._gpu is not None and metadata.ours,
             max_batch=self._ends.batch,

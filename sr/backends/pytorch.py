@@ -15,8 +15,8 @@ from sr.backends.base import (
     BackendInfo,
     BackendRequest,
     Batch,
-    default_tile,
     gpu_indices,
+    suitable_tile,
     tile_within,
 )
 from sr.backends.specs import BackendSpec
@@ -90,7 +90,7 @@ class TorchBackend(Backend):
             name="torch",
             device=_describe(self._device),
             model=model,
-            default_tile=default_tile(model.scale) if gpus else tile_within(available_memory(), model),
+            default_tile=suitable_tile(model) if gpus else tile_within(available_memory(), model),
             default_batch=4 if gpus else 1,
             constant_tiles=bool(gpus),
             max_batch=model.ends.batch,

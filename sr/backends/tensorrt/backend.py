@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from sr.backends.base import Backend, BackendInfo, Batch, default_tile
+from sr.backends.base import Backend, BackendInfo, Batch, suitable_tile
 from sr.backends.tensorrt.capacity import Capacity, smaller, suitable_batch
 from sr.backends.tensorrt.cuda import Cuda
 from sr.backends.tensorrt.device import Slot, TrtDevice
@@ -195,7 +195,7 @@ class TrtBackend(Backend):
     def _fitting_capacity(self) -> Capacity:
         """Return the largest capacity that suits the GPUs, and that engines and free memory allow."""
         settings, engines = self._settings, [device.largest for device in self._devices]
-        wanted = default_tile(settings.model.scale) if settings.tile is None else settings.tile
+        wanted = suitable_tile(settings.model) if settings.tile is None else settings.tile
         tile = settings.model.side_within(min(wanted, *(largest.tile for largest in engines)))
         cache = min(device.l2_bytes() for device in self._devices)
         static = self._devices[0].static_batch

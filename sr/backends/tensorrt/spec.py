@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 
 from sr.errors import EngineError
 from sr.network.descriptor import ModelDescriptor, Precision
+from sr.tiling import MIN_HALOS_PER_TILE
 
 
 @dataclass(frozen=True)
@@ -48,5 +49,6 @@ class EngineSpec:
         object.__setattr__(self, "targets", tuple(sorted(set(self.targets))))
 
     def fitted_to(self, model: ModelDescriptor) -> EngineSpec:
-        """Return the same with the nearest tile and batch that a network takes."""
-        return replace(self, tile=model.side_within(self.tile), batch=model.ends.batch or self.batch)
+        """Return the same with the nearest batch and tile that a network takes, large enough for its halo."""
+        tile = model.side_within(max(self.tile, MIN_HALOS_PER_TILE * model.halo))
+        return replace(self, tile=tile, batch=model.ends.batch or self.batch)

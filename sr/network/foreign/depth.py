@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -39,6 +40,12 @@ class Depth:
         """Whether this meets the tiling contract; a single value may always differ by a rounding."""
         return self.levels <= MAX_LEVELS and self.differing <= max(1, MAX_SHARE * self.values)
 
+    @property
+    def fits_but_for_chance(self) -> bool:
+        """Whether no more differ than chance explains where the contract is met (three deviations)."""
+        expected = MAX_SHARE * self.values
+        return self.levels <= MAX_LEVELS and self.differing <= 1 + expected + 3 * math.sqrt(expected)
+
 
 def differences(first: NDArray[np.uint8], second: NDArray[np.uint8]) -> NDArray[np.int16]:
     """Return by how many levels two pictures differ, (H, W, 3)."""
@@ -63,12 +70,15 @@ def by_depth(found: Sequence[NDArray[np.int16]], scale: int) -> list[Depth]:
 
 
 def smallest_fitting(profile: Sequence[Depth]) -> int | None:
-    """Return the smallest depth from which on all depths meet the contract; None if the deepest does not."""
+    """Return the smallest depth that meets the contract; None if there is none.
+
+    All deeper ones must meet it too, but for chance: among few values one or two roundings count much.
+    """
     fitting = None
     for depth in range(len(profile) - 1, -1, -1):
-        if not profile[depth].fits:
+        if not profile[depth].fits_but_for_chance:
             break
-        fitting = depth
+        fitting = depth if profile[depth].fits else fitting
     return fitting
 
 

@@ -21,8 +21,11 @@ from sr.network.foreign.session import PictureSession
 from sr.tiling import MIN_HALOS_PER_TILE
 
 # Sides of whole picture and crop in lr pixels, tried in turn: they find halos up to 24, 64 and 112. Most
-# networks need less than 24, Real-ESRGAN x4plus more than 48.
+# networks need less than 24.
 _STAGES = ((96, 64), (192, 144), (320, 240))
+# Then this one, which finds up to 160: Real-ESRGAN x4plus needs 122. Not where operators may mix all pixels,
+# or are not known: what they leave is the less, the larger the crops are, however much these overlap.
+_FAR = (448, 336)
 _INNERMOST = 8  # lr pixels in the middle of a crop that must be inside the halo
 
 # Positions of crops that suit every network that takes pixels in groups of up to 16.
@@ -84,7 +87,8 @@ def measure_halo(session: PictureSession, probed: Probed, progress: Progress, *,
     clock = _Clock(session, probed, patience)
     if probed.ends.size is not None:
         return _of_fixed_size(session, probed, progress, clock)
-    stages = [each for each in _STAGES if each[1] >= probed.minimum]
+    local = bool(session.graph.operators) and not session.graph.global_operators
+    stages = [each for each in ((*_STAGES, _FAR) if local else _STAGES) if each[1] >= probed.minimum]
     if not stages:
         raise ModelError(f"needs pictures of {probed.minimum} px and more, which are too large to measure it")
     kinds = clock.kinds(_pixels(stages))
@@ -93,14 +97,21 @@ def measure_halo(session: PictureSession, probed: Probed, progress: Progress, *,
         def shown(part: float, phase: str = f"pictures of {side} px", stage: int = stage) -> None:
             progress(f"{_PHASE}, {phase}", (stage + part) / len(stages))
 
-        pictures = _Pictures(session, probed, side=side, crop=crop, kinds=kinds, progress=shown)
-        halo = _exact(pictures, probed)
-        clock.lap(kinds * _pixels([(side, crop)]))
+        try:
+            larger = _Pictures(session, probed, side=side, crop=crop, kinds=kinds, progress=shown)
+            halo = _exact(larger, probed)
+        except MemoryError:
+            if not stage:
+                raise
+            following = []
+            break
+        pictures = larger
+        clock.lap(kinds * (side**2 + crop**2))
         if halo is not None:
             return halo
         following = stages[stage + 1 :]
         kinds = min(kinds, clock.kinds(_pixels(following)))
-        more = clock.predicted(kinds * _pixels(following[:1]))
+        more = clock.predicted(kinds * sum(side**2 + crop**2 for side, crop in following[:1]))
         if not following or more > clock.left:
             break
     halo = _inexact(pictures, probed)
@@ -108,8 +119,8 @@ def measure_halo(session: PictureSession, probed: Probed, progress: Progress, *,
 
 
 def _pixels(stages: Sequence[tuple[int, int]]) -> int:
-    """Return the lr pixels that stages run for each picture."""
-    return sum(side**2 + crop**2 for side, crop in stages)
+    """Return the lr pixels that stages run for each picture; `_FAR`, which few networks need, is left out."""
+    return sum(side**2 + crop**2 for side, crop in stages if (side, crop) != _FAR)
 
 
 class _Clock:
