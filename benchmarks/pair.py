@@ -10,7 +10,7 @@ NAME-restore beside a copy of the base, both as weights and as ONNX files; with 
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -35,8 +35,10 @@ QUALITIES = (20, 30, 40, 50, 60, 70, 75, 80, 85, 90, 93, 95, 97, 99, 100)
 USUAL_QUALITY = 75
 # dB by which a strength between may be worse than both ends; else only the ends are used.
 _MOST_LOST = 0.1
-# Sides of a picture, from its middle, in hr and in lr pixels: more pictures tell more than larger ones.
-_MOST_SIDE, _MOST_LR_SIDE = 480, 240
+# A picture as it is, and smaller by these factors: contours that are steeper want less restoration.
+_SMALLER = (1, 2, 3)
+# Sides of each, from its middle, in hr and in lr pixels: more pictures tell more than larger ones.
+_MOST_SIDE, _MOST_LR_SIDE = 288, 240
 
 
 def derived(files: Sequence[Path], pictures: Sequence[Pixels], *, scale: int, base: str) -> Restores:
@@ -109,7 +111,7 @@ def make_pair(
         licence=low.licence,
     )
     files = _strengths(kept, high, output / "between")
-    images = [_middle(path, low.config.scale) for path in pictures]
+    images = [part for path in pictures for part in _middles(path, low.config.scale)]
     restores = derived(files, images, scale=low.config.scale, base=weights_sha256(kept))
     shutil.rmtree(output / "between")
     save_weights(partner, replace(high, restores=restores.to_dict()))
@@ -131,10 +133,12 @@ def _strengths(base: Path, partner: Weights, folder: Path) -> list[Path]:
     return files
 
 
-def _middle(path: Path, scale: int) -> NDArray[np.uint8]:
+def _middles(path: Path, scale: int) -> Iterator[Pixels]:
     pixels, most = read_picture(path).pixels, min(_MOST_SIDE, scale * _MOST_LR_SIDE)
-    top, left = (max(0, (side - most) // 2) for side in pixels.shape[:2])
-    return cut(pixels[top : top + most, left : left + most], scale)
+    for factor in _SMALLER:
+        smaller = bicubic_lr(cut(pixels, factor), factor)
+        top, left = (max(0, (side - most) // 2) for side in smaller.shape[:2])
+        yield cut(smaller[top : top + most, left : left + most], scale)
 
 
 @click.command(cls=Script, help=__doc__)
