@@ -61,6 +61,12 @@ class TrainConfig:
         default=(),
         metavar="restore|FILE.toml|KEY=VALUE",
     )
+    pair_base: Path | None = setting(
+        "Weights of the base of a pair: half of the steps train the network at a strength between them and "
+        "its own, so that all strengths serve.",
+        DATA,
+        default=None,
+    )
     data_note: str = setting(
         "What the data are, for the metadata of the weights.", DATA, default="", resumable=True
     )

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Any, cast
 
 import torch
@@ -16,6 +17,7 @@ from torch.optim.swa_utils import AveragedModel
 
 from sr.network.colour import network_image
 from sr.network.model import SRNet, frozen_attention, without_gates
+from train.between import Between, strength_of
 from train.config import TrainConfig
 from train.data.patches import Batch
 from train.distributed import Group
@@ -40,6 +42,7 @@ class Learner:
         config, group = self._config, self._group
         self.model = model.train().to(group.device)
         self.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stubs lack it
+        self._between = None if config.pair_base is None else Between(config.pair_base, self.model)
         wrapped: nn.Module = self.model
         if config.model.norm == "batch" and group.device.type == "cuda" and group.world > 1:
             wrapped = nn.SyncBatchNorm.convert_sync_batchnorm(wrapped)
@@ -68,11 +71,14 @@ class Learner:
             self._forward = torch.compile(self._wrapped, dynamic=False)
             self._compiled_for = shape
 
-    def step(self, batch: Batch, *, size: int, full: bool, learning_rate: float, loss_of: Loss) -> Tensor:
+    def step(
+        self, batch: Batch, number: int, *, size: int, full: bool, learning_rate: float, loss_of: Loss
+    ) -> Tensor:
         """Do one step; return this process's share of the batch's mean loss, not yet looked at.
 
         Args:
             batch: the patches of this process.
+            number: of the step in the run.
             size: patches of all processes together.
             full: the batch has the size of all batches of the stage.
             learning_rate: of this step.
@@ -86,9 +92,11 @@ class Learner:
         uneven = size % group.world > 0
         if uneven:
             self.average_buffers()
-        loss = self._loss(batch, loss_of, full=full) * (mine / size)
-        # DistributedDataParallel divides gradients by the number of processes.
-        self._scaler.scale(loss * group.world).backward()
+        strength = strength_of(number, seed=self._config.seed)
+        with nullcontext() if self._between is None else self._between.at(strength):
+            loss = self._loss(batch, loss_of, full=full) * (mine / size)
+            # DistributedDataParallel divides gradients by the number of processes.
+            self._scaler.scale(loss * group.world).backward()
         if uneven and self._has_running_means:
             group.average_buffers(self.model, share=mine / size)
         value = loss.detach()

@@ -201,6 +201,7 @@ class Trainer:
         try:
             return self.learner.step(
                 batch,
+                self.at.step,
                 size=size,
                 full=size == plan.sampling.batch_size,
                 learning_rate=self.schedule.learning_rate(self.at.step),
