@@ -23,8 +23,8 @@ from sr.tiling import MIN_HALOS_PER_TILE
 # Sides of whole picture and crop in lr pixels, tried in turn: they find halos up to 24, 64 and 112. Most
 # networks need less than 24.
 _STAGES = ((96, 64), (192, 144), (320, 240))
-# Then this one, which finds up to 160: Real-ESRGAN x4plus needs 116 of them, and a margin. Not where operators may mix all pixels,
-# or are not known: what they leave is the less, the larger the crops are, however much these overlap.
+# Then this one, which finds up to 160: Real-ESRGAN x4plus differs up to 116. Not where operators may mix all
+# pixels, or are not known: what they leave is the less, the larger the crops are, however much these overlap.
 _FAR = (448, 336)
 _INNERMOST = 8  # lr pixels in the middle of a crop that must be inside the halo
 
