@@ -29,9 +29,6 @@ SMOOTH_L1_BETA = 5 / 255
 # Shares of R, G and B in luma (ITU-R BT.601-7, 2.5.1).
 LUMA = (0.299, 0.587, 0.114)
 
-# MSE that counts as none, 60 dB, so that nothing divides by it.
-_NO_ERROR = 1e-6
-
 _TERM = re.compile(r"\s*(?:([0-9.]+(?:e[+-]?[0-9]+)?)\s*\*\s*)?([a-z][a-z0-9_]*)\s*")
 
 
@@ -78,36 +75,16 @@ def _high_pass(height: int, width: int, cutoff: float, device: torch.device) -> 
 
 def luma_loss(sr: Tensor, hr: Tensor) -> Tensor:
     """Return the L1 of BT.601 luma, on which quality is measured; plain L1 for one channel."""
-    return _luma(sr - hr).abs().mean()
-
-
-def psnr_loss(sr: Tensor, hr: Tensor) -> Tensor:
-    """Return the mean over pictures of ln(1 + MSE / 1e-6): 0.23 less for each dB of PSNR, up to about 50 dB.
-
-    L2 works where errors are large, in texture; here a dB weighs the same in every picture, as in the mean
-    PSNR of a test set.
-    """
-    return torch.log1p(((sr - hr) ** 2).flatten(1).mean(1) / _NO_ERROR).mean()
-
-
-def psnr_y_loss(sr: Tensor, hr: Tensor) -> Tensor:
-    """Return `psnr_loss` of BT.601 luma."""
-    return torch.log1p((_luma(sr - hr) ** 2).flatten(1).mean(1) / _NO_ERROR).mean()
-
-
-def _luma(difference: Tensor) -> Tensor:
-    """Return BT.601 luma (N, 1, H, W) of RGB; one channel as it is."""
-    if difference.shape[1] != 3:
-        return difference
-    weights = difference.new_tensor(LUMA).view(1, 3, 1, 1)
-    return (difference * weights).sum(1, keepdim=True)
+    difference = sr - hr
+    if difference.shape[1] == 3:
+        weights = difference.new_tensor(LUMA).view(1, 3, 1, 1)
+        difference = (difference * weights).sum(1, keepdim=True)
+    return difference.abs().mean()
 
 
 LOSSES: dict[str, Loss] = {
     "l1": F.l1_loss,
     "luma": luma_loss,
-    "psnr": psnr_loss,
-    "psnr_y": psnr_y_loss,
     "l2": F.mse_loss,
     "smooth_l1": partial(F.smooth_l1_loss, beta=SMOOTH_L1_BETA),
     "charbonnier": charbonnier,
