@@ -54,7 +54,7 @@ def test_gradients_are_those_of_the_network_at_the_strength(base):
         functional_call(model, between, (image,)).square().mean(), list(own.values())
     )
     before = {name: value.detach().clone() for name, value in own.items()}
-    with Between(weights, model).at(strength):
+    with Between(weights, CPU.device).at(model, strength):
         model(image).square().mean().backward()
     for (name, value), gradient in zip(own.items(), expected, strict=True):
         torch.testing.assert_close(value.grad, gradient, msg=name)
@@ -71,7 +71,10 @@ def test_half_of_the_steps_are_at_full_strength():
     ]
 
 
-def test_a_run_at_all_strengths_resumes_exactly(partner):
+@pytest.mark.parametrize("attention", ["none", "dynamic"])
+def test_a_run_at_all_strengths_resumes_exactly(partner, attention):
+    """Weights without gates stay without them, whatever the settings say."""
+    partner = replace(partner, model=replace(PLAIN, attention=attention))
     whole, cut = (replace(partner, save_subdir=name) for name in ("whole", "cut"))
     stopped_in(5)(cut, False)
     expected = trained(whole)
@@ -84,3 +87,9 @@ def test_weights_of_another_network_are_refused(partner, tmp_path):
     other = replace(partner, model=replace(PLAIN, num_blocks=PLAIN.num_blocks + 1), init_weights=None)
     with pytest.raises(TrainingError, match="base of a pair"):
         Trainer(other, group=CPU, log=silent)
+
+
+def test_weight_norm_is_refused(partner):
+    """Directions and lengths between those of two networks are not the kernels between."""
+    with pytest.raises(TrainingError, match="--norm none"):
+        Trainer(replace(partner, model=replace(PLAIN, norm="weight")), group=CPU, log=silent)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, cast
 
 import torch
@@ -36,13 +36,13 @@ class Learner:
 
     def __init__(self, config: TrainConfig, group: Group) -> None:
         self._config, self._group = config, group
+        self._between = None if config.pair_base is None else Between(config.pair_base, group.device)
 
     def use(self, model: SRNet) -> None:
         """Train `model` from now on, with an optimizer that has no history."""
         config, group = self._config, self._group
         self.model = model.train().to(group.device)
         self.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stubs lack it
-        self._between = None if config.pair_base is None else Between(config.pair_base, self.model)
         wrapped: nn.Module = self.model
         if config.model.norm == "batch" and group.device.type == "cuda" and group.world > 1:
             wrapped = nn.SyncBatchNorm.convert_sync_batchnorm(wrapped)
@@ -92,8 +92,7 @@ class Learner:
         uneven = size % group.world > 0
         if uneven:
             self.average_buffers()
-        strength = strength_of(number, seed=self._config.seed)
-        with nullcontext() if self._between is None else self._between.at(strength):
+        with self._weights_of_step(number):
             loss = self._loss(batch, loss_of, full=full) * (mine / size)
             # DistributedDataParallel divides gradients by the number of processes.
             self._scaler.scale(loss * group.world).backward()
@@ -102,6 +101,21 @@ class Learner:
         value = loss.detach()
         self._apply_gradients(value)
         return value
+
+    def check_pair(self) -> None:
+        """Check that the base of a pair, if there is one, fits the network.
+
+        Raises:
+            TrainingError: it does not.
+        """
+        if self._between is not None:
+            self._between.check(self.model)
+
+    def _weights_of_step(self, number: int) -> AbstractContextManager[None]:
+        """Give the network the weights for a step: its own, or those of a strength of its pair."""
+        if self._between is None:
+            return nullcontext()
+        return self._between.at(self.model, strength_of(number, seed=self._config.seed))
 
     def _loss(self, batch: Batch, loss_of: Loss, *, full: bool) -> Tensor:
         lr, hr = (self._on_device(images) for images in (batch.lr, batch.hr))

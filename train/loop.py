@@ -83,6 +83,7 @@ class Trainer:
                 self._renew_silent_units(model)
             self.learner.use(model)
             self.at = Position(started_from=started_from)
+        self.learner.check_pair()
 
     def _renew_silent_units(self, model: SRNet) -> None:
         silent = silent_units(model, self._epoch_plan(0))

@@ -91,7 +91,7 @@ def measure_halo(session: PictureSession, probed: Probed, progress: Progress, *,
     stages = [each for each in ((*_STAGES, _FAR) if local else _STAGES) if each[1] >= probed.minimum]
     if not stages:
         raise ModelError(f"needs pictures of {probed.minimum} px and more, which are too large to measure it")
-    kinds = clock.kinds(_pixels(stages))
+    kinds = clock.kinds(_pixels(_usual(stages)))
     for stage, (side, crop) in enumerate(stages):
 
         def shown(part: float, phase: str = f"pictures of {side} px", stage: int = stage) -> None:
@@ -106,21 +106,26 @@ def measure_halo(session: PictureSession, probed: Probed, progress: Progress, *,
             following = []
             break
         pictures = larger
-        clock.lap(kinds * (side**2 + crop**2))
+        clock.lap(kinds * _pixels([(side, crop)]))
         if halo is not None:
             return halo
         following = stages[stage + 1 :]
-        kinds = min(kinds, clock.kinds(_pixels(following)))
-        more = clock.predicted(kinds * sum(side**2 + crop**2 for side, crop in following[:1]))
+        kinds = min(kinds, clock.kinds(_pixels(_usual(following))))
+        more = clock.predicted(kinds * _pixels(following[:1]))
         if not following or more > clock.left:
             break
     halo = _inexact(pictures, probed)
     return replace(halo, cut_short=True, needed=clock.spent + more) if following else halo
 
 
+def _usual(stages: Sequence[tuple[int, int]]) -> Sequence[tuple[int, int]]:
+    """Return the stages for which time is kept: few networks need `_FAR`."""
+    return [each for each in stages if each != _FAR]
+
+
 def _pixels(stages: Sequence[tuple[int, int]]) -> int:
-    """Return the lr pixels that stages run for each picture; `_FAR`, which few networks need, is left out."""
-    return sum(side**2 + crop**2 for side, crop in stages if (side, crop) != _FAR)
+    """Return the lr pixels that stages run for each picture."""
+    return sum(side**2 + crop**2 for side, crop in stages)
 
 
 class _Clock:
