@@ -15,6 +15,8 @@ from tests.test_train_resume import assert_same_run, stopped_in
 from tests.training import CPU, NETWORK, silent, small_config, trained, write_pairs
 from train.between import Between, strength_of
 from train.config import TrainConfig
+from train.data.patches import Epoch
+from train.learner import Learner
 from train.loop import Trainer
 
 pytestmark = pytest.mark.usefixtures("one_thread", "no_curves")
@@ -69,6 +71,25 @@ def test_half_of_the_steps_are_at_full_strength():
     assert [strength_of(step, seed=1) for step in range(20)] != [
         strength_of(step, seed=2) for step in range(20)
     ]
+
+
+def test_patches_are_damaged_as_much_as_the_strength_of_their_step_restores(partner, monkeypatch):
+    shares, steps = [], []
+    milder, step = Epoch.milder, Learner.step
+
+    def noted(plan, strength):
+        shares.append(strength)
+        return milder(plan, strength)
+
+    def counted(learner, batch, number, **settings):
+        steps.append(number)
+        return step(learner, batch, number, **settings)
+
+    monkeypatch.setattr(Epoch, "milder", noted)
+    monkeypatch.setattr(Learner, "step", counted)
+    trained(replace(partner, workers=0))
+    assert shares == [strength_of(number, seed=partner.seed) for number in steps]
+    assert len(set(shares)) > 1
 
 
 @pytest.mark.parametrize("attention", ["none", "dynamic"])

@@ -272,6 +272,17 @@ def test_what_is_drawn_depends_on_seed_epoch_and_place_only() -> None:
         np.testing.assert_array_equal(share, plan.batch(2).lr[rank::3])
 
 
+def test_milder_damage_has_a_share_of_each_kind() -> None:
+    how = Degradation(
+        noise=1.0, noise_sigma=(8.0, 8.0), jpeg=1.0, jpeg_quality=((40.0, 40.0, 1.0),), blur_sigma=(0.0, 1.0)
+    ).milder(0.25)
+    assert how.blur_sigma == (0.0, 0.25)
+    assert how.noise_sigma == (2.0, 2.0)
+    assert how.jpeg_quality == ((85.0, 85.0, 1.0),)
+    assert RESTORE.milder(1.0) == RESTORE
+    assert RESTORE.milder(0.5).webp_quality == ((70.0, 97.5, 1.0),)
+
+
 def test_preset_leaves_a_part_and_changes_the_rest() -> None:
     hr = smooth_picture(240, 240)
     got = lr_patches(plan_of(RESTORE, hr=hr, patches_per_picture=400))

@@ -111,11 +111,13 @@ class Learner:
         if self._between is not None:
             self._between.check(self.model)
 
+    def strength(self, number: int) -> float:
+        """Return the strength of a step: 1, or one of those of a pair."""
+        return 1.0 if self._between is None else strength_of(number, seed=self._config.seed)
+
     def _weights_of_step(self, number: int) -> AbstractContextManager[None]:
-        """Give the network the weights for a step: its own, or those of a strength of its pair."""
-        if self._between is None:
-            return nullcontext()
-        return self._between.at(self.model, strength_of(number, seed=self._config.seed))
+        """Give the network the weights of a step's strength."""
+        return nullcontext() if self._between is None else self._between.at(self.model, self.strength(number))
 
     def _loss(self, batch: Batch, loss_of: Loss, *, full: bool) -> Tensor:
         lr, hr = (self._on_device(images) for images in (batch.lr, batch.hr))

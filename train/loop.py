@@ -165,8 +165,15 @@ class Trainer:
         """Do what is left of the epoch; on request save in the middle of it and raise `Stopped`."""
         plan, group = self._epoch_plan(self.at.epoch), self.group
         loss_of = self._loss(self.schedule.part(self.at.epoch).stage)
+        first = self.at.step - self.at.done_in_epoch
+
+        def batch_of(step: int) -> Batch:
+            # What a strength is trained on is damaged as little.
+            suited = plan.milder(self.learner.strength(first + step))
+            return suited.batch(step, rank=group.rank, world=group.world)
+
         batches = prepared_ahead(
-            lambda step: plan.batch(step, rank=group.rank, world=group.world),
+            batch_of,
             range(self.at.done_in_epoch, len(plan)),
             workers=self.config.workers,
         )

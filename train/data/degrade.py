@@ -9,7 +9,7 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -144,6 +144,24 @@ class Degradation:
     def to_json(self) -> str:
         """Return the description as one line of JSON, which `degradation_from` reads."""
         return json.dumps(asdict(self), separators=(",", ":"))
+
+    def milder(self, strength: float) -> Degradation:
+        """Return the description with this share, 0 to 1, of blur, noise, and what qualities lack to 100."""
+
+        def nearer(rows: tuple[tuple[float, ...], ...]) -> tuple[tuple[float, ...], ...]:
+            return tuple(
+                (*(100 - strength * (100 - quality) for quality in span), weight) for *span, weight in rows
+            )
+
+        low, high = self.noise_sigma
+        return replace(
+            self,
+            blur_sigma=(strength * self.blur_sigma[0], strength * self.blur_sigma[1]),
+            noise_sigma=(strength * low, strength * high),
+            noise_mean=strength * self.noise_mean,
+            jpeg_quality=nearer(self.jpeg_quality),
+            webp_quality=nearer(self.webp_quality),
+        )
 
     def degraded(self, hr: Pixels, lr: Pixels, *, scale: int, rng: np.random.Generator) -> Pixels:
         """Draw a degradation and return its lr picture.

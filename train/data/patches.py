@@ -11,7 +11,7 @@ import tempfile
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
@@ -196,6 +196,13 @@ class Epoch:
     order: NDArray[np.intp]
     places: NDArray[np.float64]
     symmetries: NDArray[np.int64]
+
+    def milder(self, strength: float) -> Epoch:
+        """Return the same epoch with damage of a share, as `Degradation.milder` says."""
+        how = self.sampling.degradation
+        if how is None or strength == 1:
+            return self
+        return replace(self, sampling=replace(self.sampling, degradation=how.milder(strength)))
 
     def __len__(self) -> int:
         """Return the number of batches."""
