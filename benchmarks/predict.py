@@ -174,17 +174,20 @@ def _same_device(short: str, full: str) -> bool:
 def measured_rates(paths: Sequence[Path]) -> dict[tuple[str, int, str], float]:
     """Return the best rates of srup's own backends in stored throughputs, by device, scale and precision.
 
-    A processor has the name that `processor_of` gives it.
+    A processor has the name that `processor_of` gives it. Machines of one name may differ in speed, so a
+    later file replaces what an earlier one said.
     """
     found: dict[tuple[str, int, str], float] = {}
     for path in paths:
         stored = json.loads(path.read_text(encoding="utf-8"))
+        best: dict[tuple[str, int, str], float] = {}
         for case in stored["cases"]:
             device = stored["gpus"][0] if case["device"] == "cuda" else stored["machine"]["processor"]
             for row in case["rows"]:
                 if row["backend"].startswith("srup-"):
                     key = (device, case["scale"], case["precision"])
-                    found[key] = max(found.get(key, 0.0), row["megapixels_per_s"])
+                    best[key] = max(best.get(key, 0.0), row["megapixels_per_s"])
+        found |= best
     return found
 
 

@@ -67,10 +67,10 @@ def test_measured_stands_beside_its_own_device_only() -> None:
     assert found.share_of_bound == pytest.approx(0.25, abs=1e-3)
 
 
-def stored_throughput(folder: Path) -> Path:
+def stored_throughput(folder: Path, *, best: float = 4.0, date: str = "2026-01-01") -> Path:
     case = {"scale": 3, "size": "320x180", "batch": 1, "precision": "fp32", "device": "cpu"}
     rows = [
-        {"backend": "srup-onnx", "megapixels_per_s": 4.0},
+        {"backend": "srup-onnx", "megapixels_per_s": best},
         {"backend": "srup-torch", "megapixels_per_s": 3.0},
         {"backend": "openvino", "megapixels_per_s": 99.0},
     ]
@@ -80,9 +80,19 @@ def stored_throughput(folder: Path) -> Path:
         "peaks": {"gflops": 200.0, "gflops_by": "x", "copy_gb_per_s": 30.0, "copy_by": "y"},
         "cases": [{**case, "rows": rows}],
     }
-    path = folder / f"throughput-{machine_kind()}-2026-01-01.json"
+    path = folder / f"throughput-{machine_kind()}-{date}.json"
     path.write_text(json.dumps(content))
     return path
+
+
+def test_a_slower_machine_of_the_same_name_is_not_credited_with_the_rates_of_a_faster_one(
+    tmp_path: Path,
+) -> None:
+    paths = [
+        stored_throughput(tmp_path, best=8.0),
+        stored_throughput(tmp_path, best=3.5, date="2026-01-02"),
+    ]
+    assert measured_rates(paths) == {("Some CPU", 3, "fp32"): 3.5}
 
 
 def test_this_processor_is_predicted_from_its_own_peaks(tmp_path: Path) -> None:
