@@ -168,7 +168,7 @@ class Trainer:
         first = self.at.step - self.at.done_in_epoch
 
         def batch_of(step: int) -> Batch:
-            # What a strength is trained on is damaged as little.
+            # A strength between those of a pair is trained on that share of the damage.
             suited = plan.milder(self.learner.strength(first + step))
             return suited.batch(step, rank=group.rank, world=group.world)
 

@@ -71,6 +71,8 @@ def _opened(path: Path) -> Image.Image:
         with suppress(OSError):
             found.append(Image.open(io.BytesIO(data[start:])))
         start += 1
+    if not found:
+        raise OSError("no JPEG in it")
     return max(found, key=lambda image: image.width * image.height)
 
 
@@ -83,6 +85,7 @@ def main() -> None:
     arguments = parser.parse_args()
     with suppress(ImportError):
         import_module("pillow_jxl")  # registers itself
+    with suppress(ImportError):
         import_module("pillow_heif").register_heif_opener()
     arguments.output.mkdir(parents=True, exist_ok=True)
     with LISTED.open(newline="", encoding="utf-8") as file, ThreadPoolExecutor(available_cores()) as pool:
