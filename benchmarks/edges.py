@@ -1,4 +1,4 @@
-"""Lossless pictures that were JPEGs: how many are found by their block edges, and how many clean ones too.
+"""Lossless pictures that were JPEGs: how many are found, and how many clean ones too.
 
 Of each of the clean PHOTOGRAPHS, as it is and at half its size, a crop is taken for the clean pictures, and
 one for each quality: a JPEG (4:2:0), cut off its grid of blocks. A second table has drawings.
@@ -21,7 +21,7 @@ from benchmarks.lib.options import Script, store_option
 from benchmarks.lib.results import store_result
 from benchmarks.real import cut
 from sr.image import read_picture
-from sr.image.block_edges import former_quality
+from sr.image.compression import former_jpeg
 from train.drawings import drawing
 
 Pixels = NDArray[np.uint8]
@@ -44,11 +44,11 @@ def run(pictures: Iterable[Pixels], *, size: int) -> dict[str, Any]:
     found: dict[int, list[float | None]] = {quality: [] for quality in QUALITIES}
     for whole in pictures:
         for pixels in (whole, bicubic_lr(cut(whole, 2), 2)):
-            clean += [former_quality(pixels), former_quality(_crop(pixels, size, random))]
+            clean += [former_jpeg(pixels).quality, former_jpeg(_crop(pixels, size, random)).quality]
             for quality, stated in found.items():
                 top, left = random.integers(0, _BLOCK, 2)
                 damaged = jpeg(_crop(pixels, size + _BLOCK, random), quality).pixels
-                stated.append(former_quality(damaged[top : top + size, left : left + size]))
+                stated.append(former_jpeg(damaged[top : top + size, left : left + size]).quality)
     return {
         "size": size,
         "clean": len(clean),

@@ -13,6 +13,7 @@ from benchmarks.lib.paths import EXAMPLES
 from sr.image import open_picture
 from sr.image.block_edges import block_edges
 from sr.image.compression import LOSSLESS, Compression, compression_of, former_jpeg
+from sr.image.dct_steps import stepped_quality
 from sr.network.pair import Restores
 from sr.restoring import chosen
 from tests.pairs import STRENGTHS
@@ -188,16 +189,34 @@ def resaved(image: Image.Image, quality: int) -> np.ndarray:
 def test_a_picture_that_was_a_jpeg_is_found_wherever_its_blocks_begin(photograph, top, left):
     for quality in (30, 75):
         pixels = resaved(photograph, quality)[top:, left:]
-        assert former_jpeg(pixels).quality == pytest.approx(quality, abs=20)
+        assert former_jpeg(pixels).quality == quality
+        assert block_edges(pixels).quality == pytest.approx(quality, abs=20)
+        assert block_edges(pixels).corner == (-top % 8, -left % 8)
         deep = pixels.astype(np.uint16) * 257
-        assert block_edges(deep) == pytest.approx(block_edges(pixels), abs=1e-3)
+        assert block_edges(deep).lead == pytest.approx(block_edges(pixels).lead, abs=1e-3)
         choice = chosen(RESTORES, LOSSLESS, pixels)
         assert choice.strength == RESTORES.strength("jpeg", former_jpeg(pixels).quality)
-        assert "block edges" in choice.why
+        assert "from a JPEG" in choice.why
+
+
+@pytest.mark.parametrize("quality", [20, 50, 75, 90, 96])
+def test_steps_of_coefficients_tell_the_quality(photograph, quality):
+    pixels = resaved(photograph, quality)
+    cropped, grey = pixels[3:, 5:], resaved(photograph.convert("L"), quality)[..., 0]
+    for same in (pixels, pixels[:64, :64], pixels.astype(np.uint16) * 257, np.rot90(pixels[:, :464]), grey):
+        assert stepped_quality(same, [(0, 0)]) == quality
+    assert stepped_quality(cropped, [(5, 3)]) == quality
+    assert stepped_quality(cropped, [(0, 0)]) is None
+
+
+def test_changed_pixels_have_edges_but_no_steps(photograph):
+    brighter = np.asarray(Image.fromarray(resaved(photograph, 40)).point(lambda level: 16 * level**0.5))
+    assert stepped_quality(brighter, [(0, 0)]) is None
+    assert former_jpeg(brighter).quality == pytest.approx(40, abs=20)
 
 
 def test_the_edges_tell_how_fine_the_jpeg_was(photograph):
-    found = [block_edges(resaved(photograph, quality)) for quality in (10, 30, 50, 70, 90)]
+    found = [block_edges(resaved(photograph, quality)).lead for quality in (10, 30, 50, 70, 90)]
     assert found == sorted(found, reverse=True)
     assert found[-1] > 0
 
@@ -217,7 +236,7 @@ def test_a_jpeg_that_was_shrunk_has_no_block_edges(photograph):
 
 @pytest.mark.parametrize("size", [(1, 1), (8, 8), (300, 5), (200, 200)])
 def test_small_and_flat_pictures_have_none(size):
-    assert block_edges(np.full((*size, 3), 77, np.uint8)) == 0
+    assert block_edges(np.full((*size, 3), 77, np.uint8)).lead == 0
 
 
 def patterns() -> dict[str, np.ndarray]:
@@ -241,9 +260,9 @@ def test_patterns_of_the_same_period_are_no_blocks_of_a_jpeg(name):
 
 def test_repeated_pixels_are_no_blocks_of_a_jpeg(photograph):
     mosaic = np.asarray(photograph)[::8, ::8].repeat(8, 0).repeat(8, 1)
-    assert block_edges(mosaic) == 0
+    assert block_edges(mosaic).lead == 0
     ramp = np.add.outer(np.arange(len(mosaic)), np.arange(mosaic.shape[1])) * 40
-    assert block_edges((mosaic.astype(np.uint16) * 128 + ramp[..., None]).astype(np.uint16)) == 0
+    assert block_edges((mosaic.astype(np.uint16) * 128 + ramp[..., None]).astype(np.uint16)).lead == 0
     assert former_jpeg(resaved(photograph, 1)).kind == "blocks"
 
 

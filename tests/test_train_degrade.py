@@ -274,8 +274,14 @@ def test_what_is_drawn_depends_on_seed_epoch_and_place_only() -> None:
 
 def test_milder_damage_has_a_share_of_each_kind() -> None:
     how = Degradation(
-        noise=1.0, noise_sigma=(8.0, 8.0), jpeg=1.0, jpeg_quality=((40.0, 40.0, 1.0),), blur_sigma=(0.0, 1.0)
+        clean=0.2,
+        noise=1.0,
+        noise_sigma=(8.0, 8.0),
+        jpeg=1.0,
+        jpeg_quality=((40.0, 40.0, 1.0),),
+        blur_sigma=(0.0, 1.0),
     ).milder(0.25)
+    assert how.clean == pytest.approx(0.8)
     assert how.blur_sigma == (0.0, 0.25)
     assert how.noise_sigma == (2.0, 2.0)
     assert how.jpeg_quality == ((85.0, 85.0, 1.0),)

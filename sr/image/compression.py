@@ -14,29 +14,20 @@ from typing import BinaryIO, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from sr.image.block_edges import former_quality
+from sr.image.block_edges import block_edges
+from sr.image.dct_steps import stepped_quality
 from sr.image.formats.avif_boxes import primary_item
 from sr.image.formats.avif_quantiser import avif_quantiser
 from sr.image.formats.jpeg_segments import segments
+from sr.image.jpeg_tables import libjpeg_quality
 
 Kind = Literal["lossless", "jpeg", "webp", "avif", "blocks"]
 
 _QUANTISATION, _FRAMES = 0xDB, (0xC0, 0xC1, 0xC2, 0xC9, 0xCA)  # DQT; SOF of sequential and progressive DCT
 _SUBSAMPLINGS = {(1, 1): "4:4:4", (2, 1): "4:2:2", (2, 2): "4:2:0", (1, 2): "4:4:0", (4, 1): "4:1:1"}
 
-# Luma table of ISO 10918-1, table K.1, in the order of its rows; libjpeg scales it.
-_LUMA = np.array(
-    [
-        *(16, 11, 10, 16, 24, 40, 51, 61, 12, 12, 14, 19, 26, 58, 60, 55),
-        *(14, 13, 16, 24, 40, 57, 69, 56, 14, 17, 22, 29, 51, 87, 80, 62),
-        *(18, 22, 37, 56, 68, 109, 103, 77, 24, 35, 55, 64, 81, 104, 113, 92),
-        *(49, 64, 78, 87, 103, 121, 120, 101, 72, 92, 95, 98, 112, 100, 103, 99),
-    ]
-)
 # Positions in the order in which files hold a table: along the diagonals, to and fro (figure 5).
 _ZIGZAG = [8 * y + x for y, x in sorted(np.ndindex(8, 8), key=lambda at: (sum(at), at[sum(at) % 2 ^ 1]))]
-# Tables that fit worse than this, as a share of their size, are not libjpeg's (Photoshop's, cameras' own).
-_FITTING = 0.1
 
 
 @dataclass(frozen=True)
@@ -44,7 +35,7 @@ class Compression:
     """What a file says of its compression.
 
     Attributes:
-        kind: what compressed it; "blocks" is a lossless file whose pixels have the edges of JPEG's blocks.
+        kind: what compressed it; "blocks" is a lossless file whose pixels come from a JPEG.
         quality: of a JPEG as libjpeg counts it, 1 to 100, for "blocks" about that; of a WebP its quantiser,
             0 (fine) to 127; of an AVIF its own, 0 (fine) to 255; None if unknown.
         detail: in words, e.g. the chroma subsampling.
@@ -59,7 +50,7 @@ class Compression:
             return ", ".join(filter(None, ("lossless", self.detail)))
         if self.kind == "blocks":
             about = "" if self.quality is None else f" of about quality {self.quality:.0f}"
-            return f"lossless, with block edges of a JPEG{about}"
+            return f"lossless, made from a JPEG{about}"
         name = {"jpeg": "JPEG", "webp": "WebP", "avif": "AVIF"}[self.kind]
         unit = "quality" if self.kind == "jpeg" else "quantiser"
         said = "unknown quality" if self.quality is None else f"{unit} {self.quality:.0f}"
@@ -67,6 +58,8 @@ class Compression:
 
 
 LOSSLESS = Compression()
+
+_LARGEST_SIDE = 1024  # px of a lossless picture whose pixels are looked at, from the middle
 
 _AVIF_HEADER_BYTES = 4096  # of the coded picture; its headers take some tens, metadata before them more
 
@@ -92,10 +85,16 @@ def compression_of(file: BinaryIO, format_name: str) -> Compression:
 def former_jpeg(pixels: NDArray) -> Compression:
     """Return what the pixels of a lossless file say of an earlier compression.
 
+    The steps of their DCT coefficients tell its quality. After small changes, e.g. of brightness, the edges
+    of its blocks are left.
+
     Args:
         pixels: uint8 or uint16, (H, W) or (H, W, 3).
     """
-    quality = former_quality(pixels)
+    top, left = (max(0, side - _LARGEST_SIDE) // 16 * 8 for side in pixels.shape[:2])  # whole blocks
+    part = pixels[top : top + _LARGEST_SIDE, left : left + _LARGEST_SIDE]
+    edges = block_edges(part)
+    quality = stepped_quality(part, [(0, 0), edges.corner]) or edges.quality
     return LOSSLESS if quality is None else Compression("blocks", quality)
 
 
@@ -132,20 +131,6 @@ def _tables(data: bytes) -> Iterator[tuple[int, NDArray[np.int64]]]:
         table[_ZIGZAG] = np.frombuffer(stored, ">u1" if size == 1 else ">u2")
         yield number, table
         at += 1 + 64 * size
-
-
-def libjpeg_quality(table: NDArray[np.int64]) -> tuple[float, bool]:
-    """Return the quality whose luma table is nearest by least squares, and whether it is near.
-
-    Args:
-        table: 64 values in rows.
-    """
-    quality = np.arange(1, 101)
-    percent = np.where(quality < 50, 5000 // quality, 200 - 2 * quality)  # jcparam.c, jpeg_quality_scaling
-    known = np.clip((percent[:, None] * _LUMA + 50) // 100, 1, 255)  # (100, 64)
-    errors = ((known - np.minimum(table, 255)) ** 2).sum(1)
-    best = len(errors) - 1 - int(errors[::-1].argmin())  # of equal ones the finest
-    return float(quality[best]), bool(errors[best] <= _FITTING**2 * (table.astype(float) ** 2).sum())
 
 
 # --- WebP ---------------------------------------------------------------------------------------

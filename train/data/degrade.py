@@ -146,7 +146,10 @@ class Degradation:
         return json.dumps(asdict(self), separators=(",", ":"))
 
     def milder(self, strength: float) -> Degradation:
-        """Return the description with this share, 0 to 1, of blur, noise, and what qualities lack to 100."""
+        """Return the description with this share, 0 to 1, of blur, noise, and what qualities lack to 100.
+
+        As large a share of the patches that are not clean is damaged.
+        """
 
         def nearer(rows: tuple[tuple[float, ...], ...]) -> tuple[tuple[float, ...], ...]:
             return tuple(
@@ -156,6 +159,7 @@ class Degradation:
         low, high = self.noise_sigma
         return replace(
             self,
+            clean=self.clean + (1 - strength) * (1 - self.clean),
             blur_sigma=(strength * self.blur_sigma[0], strength * self.blur_sigma[1]),
             noise_sigma=(strength * low, strength * high),
             noise_mean=strength * self.noise_mean,
