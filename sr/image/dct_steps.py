@@ -81,7 +81,8 @@ def _dct(blocks: NDArray[np.float32]) -> NDArray[np.float32]:
     basis = np.cos((2 * at + 1) * at[:, None] * np.pi / 16) / 2
     basis[0] /= np.sqrt(2)
     basis = basis.astype(np.float32)
-    return (basis @ blocks @ basis.T).reshape(-1, 64)
+    coefficients: NDArray[np.float32] = (basis @ blocks @ basis.T).reshape(-1, 64)
+    return coefficients
 
 
 @cache
