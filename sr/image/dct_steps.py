@@ -78,11 +78,11 @@ def _blocks(pixels: NDArray) -> NDArray[np.float32]:
 def _dct(blocks: NDArray[np.float32]) -> NDArray[np.float32]:
     """Return the coefficients of blocks, (N, 64), in the scale of a JPEG's table."""
     at = np.arange(_BLOCK)
-    basis = np.cos((2 * at + 1) * at[:, None] * np.pi / 16) / 2
-    basis[0] /= np.sqrt(2)
-    basis = basis.astype(np.float32)
-    coefficients: NDArray[np.float32] = (basis @ blocks @ basis.T).reshape(-1, 64)
-    return coefficients
+    cosines = np.cos((2 * at + 1) * at[:, None] * np.pi / 16) / 2
+    cosines[0] /= np.sqrt(2)
+    basis: NDArray[np.float32] = cosines.astype(np.float32)
+    coefficients: NDArray[np.float32] = basis @ blocks @ basis.T
+    return coefficients.reshape(-1, 64)
 
 
 @cache
