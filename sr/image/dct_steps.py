@@ -81,7 +81,7 @@ def _dct(blocks: NDArray[np.float32]) -> NDArray[np.float32]:
     cosines = np.cos((2 * at + 1) * at[:, None] * np.pi / 16) / 2
     cosines[0] /= np.sqrt(2)
     basis: NDArray[np.float32] = cosines.astype(np.float32)
-    coefficients: NDArray[np.float32] = basis @ blocks @ basis.T
+    coefficients: NDArray[np.float32] = np.matmul(np.matmul(basis, blocks), basis.T)
     return coefficients.reshape(-1, 64)
 
 
