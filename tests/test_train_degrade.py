@@ -281,7 +281,7 @@ def test_milder_damage_has_a_share_of_each_kind() -> None:
         jpeg_quality=((40.0, 40.0, 1.0),),
         blur_sigma=(0.0, 1.0),
     ).milder(0.25)
-    assert how.clean == pytest.approx(0.8)
+    assert how.clean == pytest.approx(0.5)
     assert how.blur_sigma == (0.0, 0.25)
     assert how.noise_sigma == (2.0, 2.0)
     assert how.jpeg_quality == ((85.0, 85.0, 1.0),)
