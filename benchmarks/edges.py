@@ -21,7 +21,7 @@ from benchmarks.lib.options import Script, store_option
 from benchmarks.lib.results import store_result
 from benchmarks.real import cut
 from sr.image import read_picture
-from sr.image.compression import former_jpeg
+from sr.image.compression import traces_in
 from train.drawings import drawing
 
 Pixels = NDArray[np.uint8]
@@ -44,11 +44,11 @@ def run(pictures: Iterable[Pixels], *, size: int) -> dict[str, Any]:
     found: dict[int, list[float | None]] = {quality: [] for quality in QUALITIES}
     for whole in pictures:
         for pixels in (whole, bicubic_lr(cut(whole, 2), 2)):
-            clean += [former_jpeg(pixels).quality, former_jpeg(_crop(pixels, size, random)).quality]
+            clean += [traces_in(pixels).quality, traces_in(_crop(pixels, size, random)).quality]
             for quality, stated in found.items():
                 top, left = random.integers(0, _BLOCK, 2)
                 damaged = jpeg(_crop(pixels, size + _BLOCK, random), quality).pixels
-                stated.append(former_jpeg(damaged[top : top + size, left : left + size]).quality)
+                stated.append(traces_in(damaged[top : top + size, left : left + size]).quality)
     return {
         "size": size,
         "clean": len(clean),

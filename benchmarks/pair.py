@@ -19,17 +19,20 @@ import click
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.lib.damage import Damaged, bicubic_lr, coded, jpeg
+from benchmarks.lib.damage import Damaged, bicubic_lr, coded, jpeg, noisy
 from benchmarks.lib.options import Script
 from benchmarks.real import Pixels, cut
 from deploy.export import ExportSpec, export_onnx
 from sr.image import is_picture, read_picture
+from sr.image.compression import LOSSLESS
+from sr.image.noise import colour_noise
 from sr.metrics import psnr_y
 from sr.network.checkpoint import Weights, load_weights, save_weights
 from sr.network.pair import STEPS, STRENGTHS, Restores, blended, partner_of, restored_name, weights_sha256
 from sr.upscale import Upscaler
 
 QUALITIES = (20, 30, 40, 50, 60, 70, 75, 80, 85, 90, 93, 95, 97, 99, 100)
+NOISES = (3, 4, 5, 6, 8, 10, 15, 20)  # levels of 255
 # What libjpeg, libwebp and Pillow (for AVIF) take where nothing is said; tools that hide the tables hardly
 # take better ones.
 USUAL_QUALITY = 75
@@ -52,26 +55,30 @@ def derived(files: Sequence[Path], pictures: Sequence[Pixels], *, scale: int, ba
     """
 
     def measured(damage: Callable[[Pixels], Damaged]) -> tuple[float, NDArray[np.float64]]:
-        """Return the mean quality that the files state, and the mean PSNR of each strength."""
+        """Return the median of the qualities that are read, and the mean PSNR of each strength."""
         damaged = [damage(bicubic_lr(hr, scale)) for hr in pictures]
         gains = [
             [psnr_y(upscale(lr.pixels), hr, scale=scale) for lr, hr in zip(damaged, pictures, strict=True)]
             for upscale in networks
         ]
-        stated = [lr.compression.quality or 0.0 for lr in damaged]
-        return round(float(np.mean(stated)), 1), np.mean(gains, axis=1)
+        stated = [
+            colour_noise(lr.pixels) if lr.compression == LOSSLESS else lr.compression.quality or 0.0
+            for lr in damaged
+        ]
+        return round(float(np.median(stated)), 1), np.mean(gains, axis=1)
 
     networks = [Upscaler(model=file, backend="onnx") for file in files]
     try:
-        damages = {
+        files_of = {
             "jpeg": jpeg,
             "webp": partial(coded, kind="WEBP"),
             "avif": partial(coded, kind="AVIF"),
         }
         found = {
             kind: [measured(partial(damage, quality=quality)) for quality in QUALITIES]
-            for kind, damage in damages.items()
+            for kind, damage in files_of.items()
         }
+        found["noise"] = [measured(partial(noisy, sigma=sigma)) for sigma in NOISES]
     finally:
         for network in networks:
             network.close()
@@ -88,7 +95,7 @@ def derived(files: Sequence[Path], pictures: Sequence[Pixels], *, scale: int, ba
     return Restores(
         base,
         {kind: tuple(sorted(rows.items())) for kind, rows in best.items()},
-        {kind: rows[usual][0] for kind, rows in found.items()},
+        {kind: found[kind][usual][0] for kind in files_of},
         steps,
     )
 

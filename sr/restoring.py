@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Literal
 
 from sr.errors import ModelError
-from sr.image.compression import LOSSLESS, Compression, former_jpeg
+from sr.image.compression import LOSSLESS, Compression, traces_in
 from sr.image.picture import Pixels, Restoration
 from sr.network.pair import Partner, Restores, partner_of
 
@@ -46,7 +46,7 @@ def chosen(restores: Restores, compression: Compression | None, pixels: Pixels) 
     """
     found = LOSSLESS if compression is None else compression
     if found == LOSSLESS:
-        found = former_jpeg(pixels)
+        found = traces_in(pixels)
     why = str(found)
     if found.quality is None and found.kind in restores.assumed:
         why += f", taken as {restores.assumed[found.kind]:g}"

@@ -12,8 +12,9 @@ from PIL import Image
 from benchmarks.lib.paths import EXAMPLES
 from sr.image import open_picture
 from sr.image.block_edges import block_edges
-from sr.image.compression import LOSSLESS, Compression, compression_of, former_jpeg
+from sr.image.compression import LOSSLESS, Compression, compression_of, traces_in
 from sr.image.dct_steps import stepped_quality
+from sr.image.noise import colour_noise
 from sr.network.pair import Restores
 from sr.restoring import chosen
 from tests.pairs import STRENGTHS
@@ -189,13 +190,13 @@ def resaved(image: Image.Image, quality: int) -> np.ndarray:
 def test_a_picture_that_was_a_jpeg_is_found_wherever_its_blocks_begin(photograph, top, left):
     for quality in (30, 75):
         pixels = resaved(photograph, quality)[top:, left:]
-        assert former_jpeg(pixels).quality == quality
+        assert traces_in(pixels).quality == quality
         assert block_edges(pixels).quality == pytest.approx(quality, abs=20)
         assert block_edges(pixels).corner == (-top % 8, -left % 8)
         deep = pixels.astype(np.uint16) * 257
         assert block_edges(deep).lead == pytest.approx(block_edges(pixels).lead, abs=1e-3)
         choice = chosen(RESTORES, LOSSLESS, pixels)
-        assert choice.strength == RESTORES.strength("jpeg", former_jpeg(pixels).quality)
+        assert choice.strength == RESTORES.strength("jpeg", traces_in(pixels).quality)
         assert "from a JPEG" in choice.why
 
 
@@ -212,7 +213,37 @@ def test_steps_of_coefficients_tell_the_quality(photograph, quality):
 def test_changed_pixels_have_edges_but_no_steps(photograph):
     brighter = np.asarray(Image.fromarray(resaved(photograph, 40)).point(lambda level: 16 * level**0.5))
     assert stepped_quality(brighter, [(0, 0)]) is None
-    assert former_jpeg(brighter).quality == pytest.approx(40, abs=20)
+    assert traces_in(brighter).quality == pytest.approx(40, abs=20)
+
+
+@pytest.mark.parametrize("sigma", [4, 8, 16])
+def test_noise_that_differs_between_channels_is_measured(photograph, sigma):
+    clean = np.asarray(photograph).astype(float)
+    normal = np.random.default_rng(sigma).standard_normal
+    noisy = np.clip(np.round(clean + sigma * normal(clean.shape)), 0, 255).astype(np.uint8)
+    for pixels in (noisy, noisy[:96, :96], noisy.astype(np.uint16) * 257):
+        found = traces_in(pixels)
+        assert found.kind == "noise"
+        assert found.quality == pytest.approx(sigma, rel=0.15)
+    assert "noise of about" in str(found)
+    choice = chosen(Restores("", {"noise": ((2.0, 0.5), (6.0, 1.0))}, {}), LOSSLESS, noisy)
+    assert choice.strength == (0.75 if sigma == 4 else 1.0)
+    grey = np.clip(np.round(clean[..., 1] + sigma * normal(clean.shape[:2])), 0, 255).astype(np.uint8)
+    assert traces_in(grey) == LOSSLESS  # there, noise and texture look alike
+    assert traces_in(np.dstack([grey] * 3)) == LOSSLESS
+
+
+def test_texture_is_no_noise(photograph):
+    random = np.random.default_rng(3)
+    texture = random.integers(60, 190, (200, 200)).repeat(3).reshape(200, 200, 3).astype(np.uint8)
+    assert traces_in(texture) == LOSSLESS
+    assert colour_noise(np.zeros((4, 90, 3), np.uint8)) == 0
+    assert colour_noise(np.full((90, 90, 3), 255, np.uint8)) == 0
+    half = np.asarray(photograph).copy()  # flat parts count as free of noise
+    half[:, : half.shape[1] // 2] = 90
+    noise = random.normal(0, 8, (*half.shape[:2], 3))
+    noise[:, : half.shape[1] // 2] = 0
+    assert traces_in(np.clip(half + noise, 0, 255).astype(np.uint8)) == LOSSLESS
 
 
 def test_the_edges_tell_how_fine_the_jpeg_was(photograph):
@@ -223,7 +254,7 @@ def test_the_edges_tell_how_fine_the_jpeg_was(photograph):
 
 def test_clean_pictures_have_no_block_edges(photograph):
     for pixels in (np.asarray(photograph), np.asarray(photograph.reduce(2)), np.asarray(drawing(7))):
-        assert former_jpeg(pixels) == LOSSLESS
+        assert traces_in(pixels) == LOSSLESS
     assert chosen(RESTORES, LOSSLESS, np.asarray(photograph)).strength == 0
 
 
@@ -231,7 +262,7 @@ def test_a_jpeg_that_was_shrunk_has_no_block_edges(photograph):
     shrunk = Image.fromarray(resaved(photograph, 40)).resize(
         (photograph.width * 3 // 4, photograph.height // 2)
     )
-    assert former_jpeg(np.asarray(shrunk)) == LOSSLESS
+    assert traces_in(np.asarray(shrunk)) == LOSSLESS
 
 
 @pytest.mark.parametrize("size", [(1, 1), (8, 8), (300, 5), (200, 200)])
@@ -255,7 +286,7 @@ def patterns() -> dict[str, np.ndarray]:
 
 @pytest.mark.parametrize("name", patterns())
 def test_patterns_of_the_same_period_are_no_blocks_of_a_jpeg(name):
-    assert former_jpeg(np.clip(patterns()[name], 0, 255).astype(np.uint8)) == LOSSLESS
+    assert traces_in(np.clip(patterns()[name], 0, 255).astype(np.uint8)) == LOSSLESS
 
 
 def test_repeated_pixels_are_no_blocks_of_a_jpeg(photograph):
@@ -263,7 +294,7 @@ def test_repeated_pixels_are_no_blocks_of_a_jpeg(photograph):
     assert block_edges(mosaic).lead == 0
     ramp = np.add.outer(np.arange(len(mosaic)), np.arange(mosaic.shape[1])) * 40
     assert block_edges((mosaic.astype(np.uint16) * 128 + ramp[..., None]).astype(np.uint16)).lead == 0
-    assert former_jpeg(resaved(photograph, 1)).kind == "blocks"
+    assert traces_in(resaved(photograph, 1)).kind == "blocks"
 
 
 def test_frames_of_an_animation_are_not_searched(photograph, tmp_path):

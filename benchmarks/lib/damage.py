@@ -56,6 +56,12 @@ def jpeg(pixels: Pixels, quality: int) -> Damaged:
     return coded(pixels, "JPEG", quality=quality, subsampling=_SUBSAMPLED)
 
 
+def noisy(pixels: Pixels, sigma: float) -> Damaged:
+    """Return a picture with white noise of a deviation in levels of 255, another one in each channel."""
+    noise = np.random.default_rng(_SEED).standard_normal(pixels.shape) * sigma
+    return Damaged(_rounded(pixels + noise))
+
+
 def _twice(hr: Pixels, scale: int, *, quality: int) -> Damaged:
     once = jpeg(bicubic_lr(hr, scale), quality).pixels
     margin = ((_SHIFT, 0), (_SHIFT, 0), (0, 0))
@@ -64,9 +70,7 @@ def _twice(hr: Pixels, scale: int, *, quality: int) -> Damaged:
 
 
 def _noisy(hr: Pixels, scale: int, *, sigma: float) -> Damaged:
-    lr = bicubic_lr(hr, scale)
-    noise = np.random.default_rng(_SEED).standard_normal(lr.shape) * sigma
-    return Damaged(_rounded(lr + noise))
+    return noisy(bicubic_lr(hr, scale), sigma)
 
 
 def _filtered(hr: Pixels, scale: int, *, name: str, sigma: float = 0.0) -> Damaged:

@@ -1,4 +1,4 @@
-"""How strongly a picture was compressed, as far as its file or its pixels say.
+"""How strongly a picture was compressed, or is noisy, as far as its file or its pixels say.
 
 A JPEG holds its quantisation tables, a lossy WebP and an AVIF their quantiser. All are read from the first
 bytes, and nothing here raises on damaged files: what cannot be read is unknown.
@@ -20,8 +20,9 @@ from sr.image.formats.avif_boxes import primary_item
 from sr.image.formats.avif_quantiser import avif_quantiser
 from sr.image.formats.jpeg_segments import segments
 from sr.image.jpeg_tables import libjpeg_quality
+from sr.image.noise import colour_noise
 
-Kind = Literal["lossless", "jpeg", "webp", "avif", "blocks"]
+Kind = Literal["lossless", "jpeg", "webp", "avif", "blocks", "noise"]
 
 _QUANTISATION, _FRAMES = 0xDB, (0xC0, 0xC1, 0xC2, 0xC9, 0xCA)  # DQT; SOF of sequential and progressive DCT
 _SUBSAMPLINGS = {(1, 1): "4:4:4", (2, 1): "4:2:2", (2, 2): "4:2:0", (1, 2): "4:4:0", (4, 1): "4:1:1"}
@@ -35,9 +36,11 @@ class Compression:
     """What a file says of its compression.
 
     Attributes:
-        kind: what compressed it; "blocks" is a lossless file whose pixels come from a JPEG.
+        kind: what compressed it; "blocks" is a lossless file whose pixels come from a JPEG, "noise" one whose
+            pixels are noisy.
         quality: of a JPEG as libjpeg counts it, 1 to 100, for "blocks" about that; of a WebP its quantiser,
-            0 (fine) to 127; of an AVIF its own, 0 (fine) to 255; None if unknown.
+            0 (fine) to 127; of an AVIF its own, 0 (fine) to 255; of noise its deviation in levels of 255;
+            None if unknown.
         detail: in words, e.g. the chroma subsampling.
     """
 
@@ -51,6 +54,8 @@ class Compression:
         if self.kind == "blocks":
             about = "" if self.quality is None else f" of about quality {self.quality:.0f}"
             return f"lossless, made from a JPEG{about}"
+        if self.kind == "noise":
+            return f"lossless, with noise of about {self.quality:.0f} levels"
         name = {"jpeg": "JPEG", "webp": "WebP", "avif": "AVIF"}[self.kind]
         unit = "quality" if self.kind == "jpeg" else "quantiser"
         said = "unknown quality" if self.quality is None else f"{unit} {self.quality:.0f}"
@@ -58,6 +63,9 @@ class Compression:
 
 
 LOSSLESS = Compression()
+
+# Levels of 255. Of 621 clean photographs and parts of them none has more, of 150 drawings and parts 2.
+_LEAST_NOISE = 2.5
 
 _LARGEST_SIDE = 1024  # px of a lossless picture whose pixels are looked at, from the middle
 
@@ -82,11 +90,11 @@ def compression_of(file: BinaryIO, format_name: str) -> Compression:
             return LOSSLESS
 
 
-def former_jpeg(pixels: NDArray) -> Compression:
-    """Return what the pixels of a lossless file say of an earlier compression.
+def traces_in(pixels: NDArray) -> Compression:
+    """Return what the pixels of a lossless file tell: an earlier JPEG, else noise, else nothing.
 
-    The steps of their DCT coefficients tell its quality. After small changes, e.g. of brightness, the edges
-    of its blocks are left.
+    The steps of their DCT coefficients tell the quality of a JPEG. After small changes, e.g. of brightness,
+    the edges of its blocks are left.
 
     Args:
         pixels: uint8 or uint16, (H, W) or (H, W, 3).
@@ -95,7 +103,10 @@ def former_jpeg(pixels: NDArray) -> Compression:
     part = pixels[top : top + _LARGEST_SIDE, left : left + _LARGEST_SIDE]
     edges = block_edges(part)
     quality = stepped_quality(part, [(0, 0), edges.corner]) or edges.quality
-    return LOSSLESS if quality is None else Compression("blocks", quality)
+    if quality is not None:
+        return Compression("blocks", quality)
+    noise = colour_noise(part)
+    return Compression("noise", noise) if noise > _LEAST_NOISE else LOSSLESS
 
 
 # --- JPEG ---------------------------------------------------------------------------------------
