@@ -1,9 +1,9 @@
-"""Lossless pictures that were JPEGs: how many are found, and how many clean ones too.
+"""Lossless pictures that were JPEGs or are noisy: how many are found, and how many clean ones too.
 
-Of each of the clean PHOTOGRAPHS, as it is and at half its size, a crop is taken for the clean pictures, and
-one for each quality: a JPEG (4:2:0), cut off its grid of blocks. A second table has drawings.
+Of each of the clean PHOTOGRAPHS, as it is and at half its size, a crop is taken for the clean pictures, one
+for each quality, a JPEG (4:2:0) cut off its grid of blocks, and one for each noise. Others are drawings.
 
-    python -m benchmarks.edges photographs/*.png --size 320
+    python -m benchmarks.traces photographs/*.png --size 320
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import click
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.lib.damage import bicubic_lr, jpeg
+from benchmarks.lib.damage import bicubic_lr, jpeg, noisy
 from benchmarks.lib.options import Script, store_option
 from benchmarks.lib.results import store_result
 from benchmarks.real import cut
@@ -26,6 +26,7 @@ from train.drawings import drawing
 
 Pixels = NDArray[np.uint8]
 
+NOISES = (2, 3, 5, 10, 20)  # levels of 255
 QUALITIES = (10, 20, 30, 40, 50, 60, 70, 75, 80, 85, 90, 95)
 _DRAWINGS, _FIRST_DRAWING = 36, 200  # seeds that no training uses
 _BLOCK = 8  # px
@@ -33,7 +34,7 @@ _SEED = 7
 
 
 def run(pictures: Iterable[Pixels], *, size: int) -> dict[str, Any]:
-    """Count clean pictures and JPEGs of each quality, and which of them count as JPEGs.
+    """Count clean and damaged pictures, and which of them count as JPEGs, or as noisy.
 
     Args:
         pictures: clean, (H, W, 3).
@@ -42,6 +43,7 @@ def run(pictures: Iterable[Pixels], *, size: int) -> dict[str, Any]:
     random = np.random.default_rng(_SEED)
     clean: list[float | None] = []
     found: dict[int, list[float | None]] = {quality: [] for quality in QUALITIES}
+    noises: dict[int, list[float | None]] = {sigma: [] for sigma in NOISES}
     for whole in pictures:
         for pixels in (whole, bicubic_lr(cut(whole, 2), 2)):
             clean += [traces_in(pixels).quality, traces_in(_crop(pixels, size, random)).quality]
@@ -49,18 +51,23 @@ def run(pictures: Iterable[Pixels], *, size: int) -> dict[str, Any]:
                 top, left = random.integers(0, _BLOCK, 2)
                 damaged = jpeg(_crop(pixels, size + _BLOCK, random), quality).pixels
                 stated.append(traces_in(damaged[top : top + size, left : left + size]).quality)
+            for sigma, deviations in noises.items():
+                seen = traces_in(noisy(_crop(pixels, size, random), sigma).pixels)
+                deviations.append(seen.quality if seen.kind == "noise" else None)
     return {
         "size": size,
         "clean": len(clean),
         "mistaken": sum(each is not None for each in clean),
         "qualities": {str(quality): _summary(stated) for quality, stated in found.items()},
+        "noises": {str(sigma): _summary(stated) for sigma, stated in noises.items()},
     }
 
 
 def _summary(stated: list[float | None]) -> dict[str, float | None]:
-    """Return the share that is found, and the median of the qualities that these seem to have."""
+    """Return the share that is found, and what is stated of these: 5 %, median, 95 %."""
     found = [each for each in stated if each is not None]
-    return {"found": len(found) / len(stated), "median": float(np.median(found)) if found else None}
+    low, median, high = np.quantile(found, (0.05, 0.5, 0.95)).tolist() if found else (None,) * 3
+    return {"found": len(found) / len(stated), "low": low, "median": median, "high": high}
 
 
 def _crop(pixels: Pixels, size: int, random: np.random.Generator) -> Pixels:
@@ -77,8 +84,12 @@ def _drawn() -> Iterator[Pixels]:
 
 
 def _line(name: str, figures: dict[str, Any]) -> str:
-    hits = "  ".join(f"{quality}: {each['found']:.0%}" for quality, each in figures["qualities"].items())
-    return f"{name}, {figures['mistaken']} of {figures['clean']} clean ones mistaken; found {hits}"
+    qualities, noises = (
+        "  ".join(f"{stated}: {each['found']:.0%}" for stated, each in figures[kind].items())
+        for kind in ("qualities", "noises")
+    )
+    mistaken = f"{figures['mistaken']} of {figures['clean']} clean ones mistaken"
+    return f"{name}, {mistaken}; found JPEGs {qualities}; noise {noises}"
 
 
 @click.command(cls=Script, help=__doc__)
@@ -95,7 +106,7 @@ def main(photographs: tuple[Path, ...], size: int, store: bool) -> None:
     for name, each in figures.items():
         click.echo(_line(name, each))
     if store:
-        store_result("edges", figures)
+        store_result("traces", figures)
 
 
 if __name__ == "__main__":
