@@ -88,7 +88,7 @@ def derived(files: Sequence[Path], pictures: Sequence[Pixels], *, scale: int, ba
     steps = STEPS if all(psnr.min() >= min(psnr[0], psnr[-1]) - _MOST_LOST for psnr in psnrs) else 1
     best = {
         kind: {
-            quality: STRENGTHS[:: STEPS // steps][_weakest_of_best(psnr[:: STEPS // steps])]
+            quality: STRENGTHS[:: STEPS // steps][weakest_of_best(psnr[:: STEPS // steps])]
             for quality, psnr in rows
         }
         for kind, rows in found.items()
@@ -102,7 +102,8 @@ def derived(files: Sequence[Path], pictures: Sequence[Pixels], *, scale: int, ba
     )
 
 
-def _weakest_of_best(psnrs: NDArray[np.float64]) -> int:
+def weakest_of_best(psnrs: NDArray[np.float64]) -> int:
+    """Return the index of the first of the strengths that are as good as the best, in dB."""
     return int(np.argmax(psnrs >= psnrs.max() - _TIED))
 
 
