@@ -11,7 +11,7 @@ from benchmarks import traces
 from benchmarks.lib.damage import CONDITIONS, bicubic_lr, jpeg
 from benchmarks.lib.fidelity import fidelity, psnr_b
 from benchmarks.lib.paths import EXAMPLES
-from benchmarks.pair import weakest_of_best, derived
+from benchmarks.pair import derived, weakest_of_best
 from benchmarks.real import cut, main
 from sr.metrics import psnr_y
 from sr.network.pair import STRENGTHS

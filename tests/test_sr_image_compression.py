@@ -267,7 +267,9 @@ def test_a_jpeg_that_was_shrunk_has_no_block_edges(photograph):
 
 @pytest.mark.parametrize("size", [(1, 1), (8, 8), (300, 5), (200, 200)])
 def test_small_and_flat_pictures_have_none(size):
-    assert block_edges(np.full((*size, 3), 77, np.uint8)).lead == 0
+    for pixels in (np.full((*size, 3), 77, np.uint8), np.full(size, 0, np.uint16)):
+        assert block_edges(pixels).lead == 0
+        assert traces_in(pixels) == LOSSLESS
 
 
 def patterns() -> dict[str, np.ndarray]:
