@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from sr.image.jpeg_tables import LUMA_TABLES, QUALITIES
 
 _BLOCK = 8
+_FEWEST = 3  # blocks along a side; fewer do not tell
 _MOST_BLOCKS = 4096  # that are looked at
 _FEWEST_UNCLIPPED = 16  # blocks; with fewer, clipped ones are looked at too
 _LUMA_WEIGHTS = np.array([0.299, 0.587, 0.114], np.float32)  # of JFIF
@@ -37,6 +38,8 @@ def stepped_quality(pixels: NDArray, corners: Iterable[tuple[int, int]]) -> floa
         pixels: uint8 or uint16, (H, W) or (H, W, 3).
         corners: top and left, in px, at which the first block may begin.
     """
+    if min(pixels.shape[:2]) < _FEWEST * _BLOCK:
+        return None
     best, quality = _LEAST, None
     for top, left in dict.fromkeys(corners):
         counts = _counts(pixels[top:, left:])
