@@ -14,9 +14,10 @@ from functools import cache
 import numpy as np
 from numpy.typing import NDArray
 
+from sr.image.block_dct import SIDE, block_dct
 from sr.image.jpeg_tables import LUMA_TABLES, QUALITIES
 
-_BLOCK = 8
+_BLOCK = SIDE
 _FEWEST = 3  # blocks along a side; fewer do not tell
 _MOST_BLOCKS = 4096  # that are looked at
 _FEWEST_UNCLIPPED = 16  # blocks; with fewer, clipped ones are looked at too
@@ -43,7 +44,8 @@ def stepped_quality(pixels: NDArray, corners: Iterable[tuple[int, int]]) -> floa
     best, quality = _LEAST, None
     for top, left in dict.fromkeys(corners):
         counts = _counts(pixels[top:, left:])
-        likelihoods = counts @ _likelihoods()  # (64, 255)
+        used = counts.any(0)
+        likelihoods = np.einsum("fb,bs->fs", counts[:, used], _likelihoods()[used])  # (64, 255)
         # A picture that was turned by 90 degrees has the table of the other direction.
         of_tables = likelihoods[np.arange(64), _tables() - 1].sum(1)  # (200,)
         most = int(of_tables.argmax())
@@ -54,7 +56,7 @@ def stepped_quality(pixels: NDArray, corners: Iterable[tuple[int, int]]) -> floa
 
 def _counts(pixels: NDArray) -> NDArray[np.float32]:
     """Return how many coefficients of each frequency are in each bin, (64, bins); equal blocks count once."""
-    coefficients = np.abs(_dct(_blocks(pixels)))
+    coefficients = np.abs(block_dct(_blocks(pixels)))
     bins = np.minimum((coefficients / _BIN).astype(np.int64), _BINS - 1)
     bins[:, 0] = 0  # the mean
     bins = bins[np.unique(bins @ _hash(), return_index=True)[1]]
@@ -75,17 +77,7 @@ def _blocks(pixels: NDArray) -> NDArray[np.float32]:
     if np.count_nonzero(unclipped) >= _FEWEST_UNCLIPPED:
         blocks = blocks[unclipped]
     levels = blocks * np.float32(255 / largest)
-    return levels[..., 0] if levels.shape[-1] == 1 else levels @ _LUMA_WEIGHTS
-
-
-def _dct(blocks: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Return the coefficients of blocks, (N, 64), in the scale of a JPEG's table."""
-    at = np.arange(_BLOCK)
-    cosines = np.cos((2 * at + 1) * at[:, None] * np.pi / 16) / 2
-    cosines[0] /= np.sqrt(2)
-    basis: NDArray[np.float32] = cosines.astype(np.float32)
-    coefficients: NDArray[np.float32] = np.matmul(np.matmul(basis, blocks), basis.T)
-    return coefficients.reshape(-1, 64)
+    return levels[..., 0] if levels.shape[-1] == 1 else np.einsum("nyxc,c->nyx", levels, _LUMA_WEIGHTS)
 
 
 @cache

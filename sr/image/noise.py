@@ -1,8 +1,8 @@
 """The noise of a picture, told by colours: texture is nearly the same in all channels, noise is not.
 
-In patches with little texture, noise is what all directions of their covariance share (after Chen, Zhu and
-Heng, ICCV 2015). Noise that is the same in all channels cannot be told from texture and is not looked for;
-nor is noise of few pixels, as flat parts count as free of it.
+In patches with little texture, noise is what most frequencies share (after Chen, Zhu and Heng, ICCV 2015, who
+take the directions of the patches' covariance). Noise that is the same in all channels cannot be told from
+texture and is not looked for; nor is noise of few pixels, as flat parts count as free of it.
 """
 
 from __future__ import annotations
@@ -10,13 +10,14 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-_SIDE = 6  # px of a patch
+from sr.image.block_dct import SIDE, block_dct
+
 _MOST_PATCHES, _FEWEST_PATCHES = 16384, 512
 _WEAK_SHARE = 4  # one patch in so many, those that vary least, is looked at
-_OF_WEAK = 0.86  # what patches that vary least have of the noise; measured for 3 to 10 levels
+_OF_WEAK = 0.9  # what patches that vary least have of the noise; measured for 3 to 10 levels
 _CLIPPED = 2  # levels from black and white, where noise is cut off
 # Share of the mean that the smallest variance of white noise has at least; that of patterns is near 0.
-_WHITE = 0.3
+_WHITE = 0.6
 _OPPONENT = np.array([1, -2, 1], np.float32) / np.sqrt(np.float32(6))  # of unit length: noise keeps its size
 
 
@@ -26,19 +27,19 @@ def colour_noise(pixels: NDArray) -> float:
     Args:
         pixels: uint8 or uint16, (H, W) or (H, W, 3).
     """
-    if pixels.ndim == 2 or min(pixels.shape[:2]) < _SIDE:
+    if pixels.ndim == 2 or min(pixels.shape[:2]) < SIDE:
         return 0.0
     colours = _patches(pixels)
     largest = np.iinfo(pixels.dtype).max
     edge = _CLIPPED * largest // 255
     unclipped = ((colours > edge) & (colours < largest - edge)).all((1, 2))
-    patches = _OPPONENT @ colours[unclipped] * np.float32(255 / largest)
+    patches = np.einsum("ncp,c->np", colours[unclipped], _OPPONENT * np.float32(255 / largest))
     if len(patches) < _FEWEST_PATCHES:
         return 0.0
     count = len(patches) // _WEAK_SHARE
     weak = patches[np.argpartition(patches.var(1), count)[:count]]
     # Texture has the largest variances; without them the mean of the others is their median.
-    variances = np.linalg.eigvalsh(np.cov(weak.T))
+    variances = np.sort(block_dct(weak.reshape(-1, SIDE, SIDE))[:, 1:].var(0))
     means = np.cumsum(variances) / np.arange(1, len(variances) + 1)
     medians = np.array([np.median(variances[:many]) for many in range(1, len(variances) + 1)])
     alike = int(np.flatnonzero(means <= medians)[-1])
@@ -48,6 +49,6 @@ def colour_noise(pixels: NDArray) -> float:
 
 def _patches(pixels: NDArray) -> NDArray:
     """Return patches from all over a picture, (N, 3, px)."""
-    windows = np.lib.stride_tricks.sliding_window_view(pixels, (_SIDE, _SIDE), axis=(0, 1))
+    windows = np.lib.stride_tricks.sliding_window_view(pixels, (SIDE, SIDE), axis=(0, 1))
     step = max(1, round(np.sqrt(windows.shape[0] * windows.shape[1] / _MOST_PATCHES)))
-    return windows[::step, ::step].reshape(-1, 3, _SIDE * _SIDE)
+    return windows[::step, ::step].reshape(-1, 3, SIDE * SIDE)
