@@ -64,7 +64,7 @@ class Compression:
 
 LOSSLESS = Compression()
 
-# Levels of 255. Of 621 clean photographs and parts of them none has more than 0.7, of 150 drawings and parts 1 has.
+# Levels of 255. Of 621 clean photographs and parts of them none has more than 0.7, of 150 drawings one has.
 _LEAST_NOISE = 2.5
 
 _LARGEST_SIDE = 1024  # px of a lossless picture whose pixels are looked at, from the middle
