@@ -109,12 +109,13 @@ def _real(result: Result) -> Iterator[Block]:
         if len(curves["bicubic"]) > 1:
             yield Plot(plots.curves(curves, "JPEG quality", titles["psnr_y"]), title)
         for metric, said in titles.items():
-            if metric in rows[0]["methods"]["bicubic"]:
+            measured_by = [row for row in rows if metric in row["methods"]["bicubic"]]
+            if measured_by:
                 yield table(
                     [
                         {"": row["condition"]}
                         | {method: figures[metric] for method, figures in row["methods"].items()}
-                        for row in rows
+                        for row in measured_by
                     ],
                     caption=f"{title}: {said}",
                 )
