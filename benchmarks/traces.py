@@ -1,7 +1,8 @@
 """Lossless pictures that were JPEGs or are noisy: how many are found, and how many clean ones too.
 
 Of each of the clean PHOTOGRAPHS, as it is and at half its size, a crop is taken for the clean pictures, one
-for each quality, a JPEG (4:2:0) cut off its grid of blocks, and one for each noise. Others are drawings.
+for each quality, a JPEG (4:2:0) cut off its grid of blocks, and one for each noise. Drawings are
+counted likewise.
 
     python -m benchmarks.traces photographs/*.png --size 320
 """

@@ -17,7 +17,6 @@ from numpy.typing import NDArray
 from sr.image.block_dct import SIDE, block_dct
 from sr.image.jpeg_tables import LUMA_TABLES, QUALITIES
 
-_BLOCK = SIDE
 _FEWEST = 3  # blocks along a side; fewer do not tell
 _MOST_BLOCKS = 4096  # that are looked at
 _FEWEST_UNCLIPPED = 16  # blocks; with fewer, clipped ones are looked at too
@@ -39,7 +38,7 @@ def stepped_quality(pixels: NDArray, corners: Iterable[tuple[int, int]]) -> floa
         pixels: uint8 or uint16, (H, W) or (H, W, 3).
         corners: top and left, in px, at which the first block may begin.
     """
-    if min(pixels.shape[:2]) < _FEWEST * _BLOCK:
+    if min(pixels.shape[:2]) < _FEWEST * SIDE:
         return None
     best, quality = _LEAST, None
     for top, left in dict.fromkeys(corners):
@@ -68,10 +67,10 @@ def _counts(pixels: NDArray) -> NDArray[np.float32]:
 
 def _blocks(pixels: NDArray) -> NDArray[np.float32]:
     """Return the luma of blocks, (N, 8, 8), in levels of 255, without clipped pixels if enough have none."""
-    down, across = (side // _BLOCK for side in pixels.shape[:2])
-    whole = pixels[: down * _BLOCK, : across * _BLOCK].reshape(down, _BLOCK, across, _BLOCK, -1)
-    blocks = whole.swapaxes(1, 2).reshape(down * across, _BLOCK, _BLOCK, whole.shape[-1])
-    blocks = blocks[:: -(-len(blocks) // _MOST_BLOCKS) or 1]
+    down, across = (side // SIDE for side in pixels.shape[:2])
+    whole = pixels[: down * SIDE, : across * SIDE].reshape(down, SIDE, across, SIDE, -1)
+    blocks = whole.swapaxes(1, 2).reshape(down * across, SIDE, SIDE, whole.shape[-1])
+    blocks = blocks[:: -(-len(blocks) // _MOST_BLOCKS)]
     largest = np.iinfo(pixels.dtype).max
     unclipped = ((blocks > 0) & (blocks < largest)).all((1, 2, 3))
     if np.count_nonzero(unclipped) >= _FEWEST_UNCLIPPED:
@@ -83,7 +82,7 @@ def _blocks(pixels: NDArray) -> NDArray[np.float32]:
 @cache
 def _tables() -> NDArray[np.int64]:
     """Return libjpeg's tables and the same turned, (200, 64)."""
-    turned = LUMA_TABLES.reshape(-1, _BLOCK, _BLOCK).swapaxes(1, 2).reshape(-1, 64)
+    turned = LUMA_TABLES.reshape(-1, SIDE, SIDE).swapaxes(1, 2).reshape(-1, 64)
     return np.concatenate([LUMA_TABLES, turned])
 
 

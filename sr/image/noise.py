@@ -40,8 +40,9 @@ def colour_noise(pixels: NDArray) -> float:
     weak = patches[np.argpartition(patches.var(1), count)[:count]]
     # Texture has the largest variances; without them the mean of the others is their median.
     variances = np.sort(block_dct(weak.reshape(-1, SIDE, SIDE))[:, 1:].var(0))
-    means = np.cumsum(variances) / np.arange(1, len(variances) + 1)
-    medians = np.array([np.median(variances[:many]) for many in range(1, len(variances) + 1)])
+    last = np.arange(len(variances))
+    means = np.cumsum(variances) / (last + 1)
+    medians = (variances[last // 2] + variances[(last + 1) // 2]) / 2  # of each beginning, as the means
     alike = int(np.flatnonzero(means <= medians)[-1])
     white = variances[0] > _WHITE * means[alike]
     return float(np.sqrt(means[alike])) / _OF_WEAK if white else 0.0

@@ -148,8 +148,8 @@ class Degradation:
     def milder(self, strength: float) -> Degradation:
         """Return the description with this share, 0 to 1, of blur, noise, and what qualities lack to 100.
 
-        Of the patches that would be damaged, half of what the share lacks to 1 stays clean: more of them cost
-        heavy noise, fewer clean pictures.
+        Of the patches that would be damaged, half of what the share lacks to 1 stays clean instead. If more
+        stay clean, heavy noise is removed worse; if fewer do, clean pictures lose more.
         """
 
         def nearer(rows: tuple[tuple[float, ...], ...]) -> tuple[tuple[float, ...], ...]:
