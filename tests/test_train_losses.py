@@ -225,9 +225,26 @@ def test_luma_weighs_channels_as_the_measured_luma_does():
     assert float(LOSSES["luma"](*tensors)) == pytest.approx(measured, rel=1e-3)
 
 
-def test_luma_of_one_channel_is_l1():
+@pytest.mark.parametrize(("luma", "plain"), [("luma", "l1"), ("psnr_luma", "psnr")])
+def test_luma_of_one_channel_is_the_plain_loss(luma, plain):
     sr, hr = images(2, 1, 6, 5)
-    assert float(LOSSES["luma"](sr, hr)) == float(LOSSES["l1"](sr, hr))
+    assert float(LOSSES[luma](sr, hr)) == float(LOSSES[plain](sr, hr))
+
+
+def test_psnr_loss_falls_with_the_mean_psnr_of_the_pictures():
+    """3 dB more of a good picture count as much as 3 dB more of a poor one."""
+    hr = images(2, 3, 16, 16)[0]
+    errors = torch.randn(hr.shape, generator=torch.Generator().manual_seed(1))
+    deviations = [(0.02, 0.08), (0.02 / 2**0.5, 0.08), (0.02, 0.08 / 2**0.5)]
+    pictures = [hr + errors * torch.tensor(pair).view(2, 1, 1, 1) for pair in deviations]
+    for name in ("psnr", "psnr_luma"):
+        start, better_first, better_second = (float(LOSSES[name](sr, hr)) for sr in pictures)
+        assert start - better_first == pytest.approx(np.log(2) / 2, rel=0.03)
+        assert start - better_second == pytest.approx(np.log(2) / 2, rel=0.03)
+    mse = (pictures[0] - hr).square().mean((1, 2, 3)).numpy()
+    psnr = -10 * np.log10(mse + 1 / 255**2 / 12).mean()
+    ceiling = -10 * np.log10(1 / 255**2 / 12)
+    assert float(LOSSES["psnr"](pictures[0], hr)) == pytest.approx((ceiling - psnr) * np.log(10) / 10, rel=1e-4)
 
 
 def test_cut_off_beyond_every_frequency_is_refused():

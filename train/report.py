@@ -128,7 +128,8 @@ class Report:
         self.log(f"training list {config.train_list}; validation {validation}")
         self._bicubic = self.measure(bicubic_upscale(config.model.scale))
         if self._bicubic:
-            self.log(f"bicubic{self._figures(self._bicubic)}")
+            reference = "bicubic" if config.model.scale > 1 else "lr unchanged"
+            self.log(f"{reference}{self._figures(self._bicubic)}")
         if group.is_main and config.val_lists:
             self._crops = Crops.of_list(config.val_lists[0], scale=config.model.scale)
 
