@@ -1,0 +1,68 @@
+"""Averages of trained weights."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from unittest.mock import patch
+
+import pytest
+import torch
+
+from sr.network.checkpoint import Weights, load_weights, save_weights
+from sr.network.config import preset_config
+from sr.network.model import SRNet
+from train.average import main
+
+
+def write(path: Path, seed: int, **changes) -> Path:
+    torch.manual_seed(seed)
+    config = preset_config("tiny", scale=2, norm="none", attention="none", **changes)
+    training = {"steps": 100 * seed, "data": "photographs"}
+    save_weights(path, Weights(config, SRNet(config).state_dict(), training, halo=9))
+    return path
+
+
+def average(*arguments: object) -> None:
+    with patch.object(sys, "argv", ["train.average", *map(str, arguments)]):
+        main()
+
+
+@pytest.mark.parametrize(("share", "first"), [("", 0.5), (":3", 0.25), (":0.25", 0.8)])
+def test_each_has_its_share(tmp_path: Path, share: str, first: float) -> None:
+    one, two = write(tmp_path / "one.safetensors", 1), write(tmp_path / "two.safetensors", 2)
+    made = tmp_path / "made.safetensors"
+    average(one, f"{two}{share}", "-o", made)
+    a, b, mixed = (load_weights(path) for path in (one, two, made))
+    for name, value in mixed.state.items():
+        expected = first * a.state[name] + (1 - first) * b.state[name]
+        torch.testing.assert_close(value, expected, rtol=1e-5, atol=1e-7)
+    assert mixed.halo is None
+    assert mixed.training == {
+        **a.training,
+        "average_of": f"{a.sha256[:12]} ({first:g}), {b.sha256[:12]} ({1 - first:.2g})",
+    }
+    mixed.build()
+
+
+def test_another_network_is_refused(tmp_path: Path) -> None:
+    one = write(tmp_path / "one.safetensors", 1)
+    two = write(tmp_path / "two.safetensors", 2, fusion=False)
+    with pytest.raises(SystemExit) as refused:
+        average(one, two, "-o", tmp_path / "made.safetensors")
+    assert refused.value.code == f"error: {two}: belongs to another network than {one}"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["one.safetensors", "two.safetensors"]
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(SystemExit, match=r"^error: .*none\.safetensors"):
+        average(tmp_path / "none.safetensors", "-o", tmp_path / "made.safetensors")
+
+
+@pytest.mark.parametrize("share", ["0", "-1", "inf", "nan", "half"])
+def test_a_share_that_is_none_is_wrong_usage(tmp_path: Path, capsys, share: str) -> None:
+    with pytest.raises(SystemExit) as refused:
+        average(f"{write(tmp_path / 'one.safetensors', 1)}:{share}", "-o", tmp_path / "made.safetensors")
+    assert refused.value.code == 2
+    assert f"one.safetensors:{share}" in capsys.readouterr().err
+    assert not (tmp_path / "made.safetensors").exists()

@@ -1,0 +1,73 @@
+"""The average of trained weights: one network from several runs that started from the same weights.
+
+Such runs end on different sides of the same minimum, so their average is often better than each of them
+(model soups, arXiv 2203.05482), and it costs no run time.
+
+    python -m train.average first.safetensors second.safetensors:0.5 -o average.safetensors
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from sr.errors import SrupError, TrainingError
+from sr.network.checkpoint import Weights, load_weights, save_weights
+
+
+def average(members: Sequence[tuple[Weights, float]]) -> Weights:
+    """Return the average of weights, each with its share, with the summary of the first one's training.
+
+    The entry "average_of" of the summary names all; the halo is not known any more.
+
+    Raises:
+        TrainingError: they belong to different networks.
+    """
+    first, total = members[0][0], sum(share for _, share in members)
+    for weights, _ in members:
+        if weights.config != first.config:
+            raise TrainingError(f"{weights.source}: belongs to another network than {first.source}")
+    state = {
+        name: torch.stack([share / total * weights.state[name].double() for weights, share in members])
+        .sum(0)
+        .float()
+        for name in first.state
+    }
+    named = ", ".join(f"{weights.sha256[:12]} ({share / total:.2g})" for weights, share in members)
+    return replace(first, state=state, halo=None, training={**first.training, "average_of": named})
+
+
+def _member(text: str) -> tuple[Path, float]:
+    """Return path and share of WEIGHTS[:SHARE]."""
+    path, colon, after = text.rpartition(":")
+    if not colon or Path(text).is_file():
+        return Path(text), 1.0
+    share = float(after)  # argparse reports what is no number
+    if not 0 < share < math.inf:
+        raise argparse.ArgumentTypeError(f"{text}: the share after the colon must be more than 0")
+    return Path(path), share
+
+
+def main() -> None:
+    """Write the average."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "weights", type=_member, nargs="+", metavar="WEIGHTS[:SHARE]", help="file and its share [default: 1]"
+    )
+    parser.add_argument("-o", "--output", type=Path, required=True, help="safetensors file")
+    chosen = parser.parse_args()
+    try:
+        save_weights(chosen.output, average([(load_weights(path), share) for path, share in chosen.weights]))
+    except SrupError as error:
+        raise SystemExit(f"error: {error}") from None
+
+
+if __name__ == "__main__":
+    main()
