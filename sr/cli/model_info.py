@@ -52,10 +52,10 @@ def _row(label: str, values: Sequence[str]) -> Iterator[str]:
     width = (_WIDTH - _LABEL_WIDTH) // len(distinct if len(distinct) == 1 else values)
     shown = distinct if len(distinct) == 1 else values
     if any(len(value) >= width for value in shown):  # a text: one line each
-        for value in distinct:
-            for text in _fitting(value, whole=label == _NOTE):
-                yield f"{label:{_LABEL_WIDTH}}{text}"
-                label = ""
+        fitting = [text for value in distinct for text in _fitting(value, whole=label == _NOTE)]
+        for text in dict.fromkeys(fitting):  # what differs behind its end would look the same
+            yield f"{label:{_LABEL_WIDTH}}{text}"
+            label = ""
         return
     yield f"{label:{_LABEL_WIDTH}}{''.join(f'{value:<{width}}' for value in shown)}".rstrip()
 
@@ -129,7 +129,9 @@ def _training_rows(training: dict[str, Any]) -> Iterator[tuple[str, Any]]:
     stages = str(training.get("stages", ""))
     replaced = [f"{name}_size" for name in ("batch", "patch") if f":{name}=" in stages]
     for key, value in training.items():
-        if key not in (*_NOT_SHOWN, *replaced) and value != "":
+        if key == "average_of":
+            yield "training: weights averaged", len(str(value).split(", "))
+        elif key not in (*_NOT_SHOWN, *replaced) and value != "":
             yield f"training: {key.replace('_', ' ')}", value
     if training:
         steps, hours = (sum(run.get(key, 0) for run in runs) for key in ("steps", "hours"))
