@@ -19,7 +19,7 @@ def write(path: Path, seed: int, **changes) -> Path:
     torch.manual_seed(seed)
     config = preset_config("tiny", scale=2, norm="none", attention="none", **changes)
     training = {"steps": 100 * seed, "data": "photographs"}
-    save_weights(path, Weights(config, SRNet(config).state_dict(), training, halo=9))
+    save_weights(path, Weights(config, SRNet(config).state_dict(), training, halo=9, restores={"steps": 4}))
     return path
 
 
@@ -38,6 +38,7 @@ def test_each_has_its_share(tmp_path: Path, share: str, first: float) -> None:
         expected = first * a.state[name] + (1 - first) * b.state[name]
         torch.testing.assert_close(value, expected, rtol=1e-5, atol=1e-7)
     assert mixed.halo is None
+    assert mixed.restores == {}
     assert mixed.training == {
         **a.training,
         "average_of": f"{a.sha256[:12]} ({first:g}), {b.sha256[:12]} ({1 - first:.2g})",

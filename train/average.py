@@ -23,7 +23,8 @@ from sr.network.checkpoint import Weights, load_weights, save_weights
 def average(members: Sequence[tuple[Weights, float]]) -> Weights:
     """Return the average of weights, each with its share, with the summary of the first one's training.
 
-    The entry "average_of" of the summary names all; the halo is not known any more.
+    The entry "average_of" of the summary names all. The halo and the strengths of a pair that were measured
+    with the first one's weights are left out.
 
     Raises:
         TrainingError: they belong to different networks.
@@ -39,7 +40,9 @@ def average(members: Sequence[tuple[Weights, float]]) -> Weights:
         for name in first.state
     }
     named = ", ".join(f"{weights.sha256[:12]} ({share / total:.2g})" for weights, share in members)
-    return replace(first, state=state, halo=None, training={**first.training, "average_of": named})
+    return replace(
+        first, state=state, halo=None, restores={}, training={**first.training, "average_of": named}
+    )
 
 
 def _member(text: str) -> tuple[Path, float]:
@@ -47,9 +50,12 @@ def _member(text: str) -> tuple[Path, float]:
     path, colon, after = text.rpartition(":")
     if not colon or Path(text).is_file():
         return Path(text), 1.0
-    share = float(after)  # argparse reports what is no number
+    try:
+        share = float(after)
+    except ValueError:
+        share = math.nan
     if not 0 < share < math.inf:
-        raise argparse.ArgumentTypeError(f"{text}: the share after the colon must be more than 0")
+        raise argparse.ArgumentTypeError(f"{text}: the share after the colon must be a number above 0")
     return Path(path), share
 
 
@@ -65,7 +71,7 @@ def main() -> None:
     chosen = parser.parse_args()
     try:
         save_weights(chosen.output, average([(load_weights(path), share) for path, share in chosen.weights]))
-    except SrupError as error:
+    except (SrupError, OSError) as error:
         raise SystemExit(f"error: {error}") from None
 
 

@@ -1,7 +1,7 @@
 """Training losses, and the expressions that combine them.
 
-A loss is a function of (sr, hr), two (N, C, H, W) tensors, to a scalar that is a mean over all
-elements; so the loss of a batch is the mean of the losses of its pictures.
+A loss is a function of (sr, hr), two (N, C, H, W) tensors, to a scalar; the loss of a batch is the
+mean of the losses of its pictures.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ SMOOTH_L1_BETA = 5 / 255
 # Shares of R, G and B in luma (ITU-R BT.601-7, 2.5.1).
 LUMA = (0.299, 0.587, 0.114)
 
-# A level of 255 is uniform noise of one level's width, whose variance is a twelfth.
+# Mean squared error of rounding to 8 bits: errors spread evenly over one level have a variance of 1/12.
 ROUNDING_MSE = 1 / 255**2 / 12
 
 _TERM = re.compile(r"\s*(?:([0-9.]+(?:e[+-]?[0-9]+)?)\s*\*\s*)?([a-z][a-z0-9_]*)\s*")
@@ -85,21 +85,21 @@ def psnr_loss(sr: Tensor, hr: Tensor) -> Tensor:
     """Return the mean over the pictures of ln(1 + MSE / ROUNDING_MSE): a mean PSNR, but for its sign.
 
     L1 and L2 follow the pictures with the largest errors; here all weigh the same, as in the mean PSNR
-    of a test set (HINet, arXiv 2105.06086, section 3.3). Errors below the rounding to 8 bits count little.
+    of a test set (HINet, arXiv 2105.06086). Errors below the rounding to 8 bits count little.
     """
     return torch.log1p((sr - hr).square().mean((1, 2, 3)) / ROUNDING_MSE).mean()
 
 
 def psnr_luma_loss(sr: Tensor, hr: Tensor) -> Tensor:
     """Return `psnr_loss` of BT.601 luma; that of the channel itself for one channel."""
-    return torch.log1p(_luma(sr - hr).square().mean((1, 2, 3)) / ROUNDING_MSE).mean()
+    return psnr_loss(_luma(sr), _luma(hr))
 
 
-def _luma(difference: Tensor) -> Tensor:
-    """Return the luma (N, 1, H, W) of RGB; one channel as it is."""
-    if difference.shape[1] != 3:
-        return difference
-    return (difference * difference.new_tensor(LUMA).view(1, 3, 1, 1)).sum(1, keepdim=True)
+def _luma(pictures: Tensor) -> Tensor:
+    """Return the luma (N, 1, H, W) of RGB, also of a difference; one channel as it is."""
+    if pictures.shape[1] != 3:
+        return pictures
+    return (pictures * pictures.new_tensor(LUMA).view(1, 3, 1, 1)).sum(1, keepdim=True)
 
 
 LOSSES: dict[str, Loss] = {
