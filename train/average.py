@@ -71,8 +71,10 @@ def main() -> None:
     chosen = parser.parse_args()
     try:
         save_weights(chosen.output, average([(load_weights(path), share) for path, share in chosen.weights]))
-    except (SrupError, OSError) as error:
+    except SrupError as error:
         raise SystemExit(f"error: {error}") from None
+    except OSError as error:
+        raise SystemExit(f"error: {chosen.output}: cannot be written ({error.strerror or error})") from None
 
 
 if __name__ == "__main__":
