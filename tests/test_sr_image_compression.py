@@ -233,6 +233,15 @@ def test_noise_that_differs_between_channels_is_measured(photograph, sigma):
     assert traces_in(np.dstack([grey] * 3)) == LOSSLESS
 
 
+def test_noise_is_measured_where_most_colours_are_clipped(photograph):
+    clean = np.asarray(photograph).astype(float)[:48, :48]
+    noisy = clean + 5 * np.random.default_rng(5).standard_normal(clean.shape)
+    noisy[:, 16:, 2] = 0
+    found = traces_in(np.clip(np.round(noisy), 0, 255).astype(np.uint8))
+    assert found.kind == "noise"
+    assert found.quality == pytest.approx(5, rel=0.3)
+
+
 def test_texture_is_no_noise(photograph):
     random = np.random.default_rng(3)
     texture = random.integers(60, 190, (200, 200)).repeat(3).reshape(200, 200, 3).astype(np.uint8)

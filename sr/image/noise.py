@@ -12,12 +12,13 @@ from numpy.typing import NDArray
 
 from sr.image.block_dct import SIDE, block_dct
 
-_MOST_PATCHES, _FEWEST_PATCHES = 16384, 512
+_MOST_PATCHES, _FEWEST_PATCHES = 16384, 128
 _WEAK_SHARE = 4  # one patch in so many, those that vary least, is looked at
 _OF_WEAK = 0.9  # what patches that vary least have of the noise; measured for 3 to 10 levels
 _CLIPPED = 2  # levels from black and white, where noise is cut off
 # Share of the mean that the smallest variance of white noise has at least; that of patterns is near 0.
-_WHITE = 0.6
+_WHITE = 0.63
+_LOWEST = 2.4  # standard errors that the smallest of a patch's 63 sample variances lies below their mean
 _OPPONENT = np.array([1, -2, 1], np.float32) / np.sqrt(np.float32(6))  # of unit length: noise keeps its size
 
 
@@ -44,7 +45,8 @@ def colour_noise(pixels: NDArray) -> float:
     means = np.cumsum(variances) / (last + 1)
     medians = (variances[last // 2] + variances[(last + 1) // 2]) / 2  # of each beginning, as the means
     alike = int(np.flatnonzero(means <= medians)[-1])
-    white = variances[0] > _WHITE * means[alike]
+    expected = means[alike] * (1 - _LOWEST * np.sqrt(2 / count))  # of white noise, by so many patches
+    white = variances[0] > _WHITE * expected
     return float(np.sqrt(means[alike])) / _OF_WEAK if white else 0.0
 
 
