@@ -86,6 +86,8 @@ def main() -> None:
         "--list", type=Path, default=LISTED, help="of the photographs; default: checkpoints/photographs.csv"
     )
     arguments = parser.parse_args()
+    if not arguments.list.is_file():
+        parser.error(f"{arguments.list}: there is no such file; name a list such as {LISTED}")
     with suppress(ImportError):
         import_module("pillow_jxl")  # registers itself
     with suppress(ImportError):

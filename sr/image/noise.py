@@ -18,7 +18,8 @@ _OF_WEAK = 0.9  # what patches that vary least have of the noise; measured for 3
 _CLIPPED = 2  # levels from black and white, where noise is cut off
 # Share of the mean that the smallest variance of white noise has at least; that of patterns is near 0.
 _WHITE = 0.63
-_LOWEST = 2.4  # standard errors that the smallest of a patch's 63 sample variances lies below their mean
+# Standard errors by which the smallest of 63 sample variances, one per frequency, lies below their mean.
+_LOWEST = 2.4
 _OPPONENT = np.array([1, -2, 1], np.float32) / np.sqrt(np.float32(6))  # of unit length: noise keeps its size
 
 
