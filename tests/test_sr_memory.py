@@ -188,13 +188,12 @@ def test_tiles_shrink_with_the_memory(scale: int) -> None:
 
 
 # What a process has before is no measure, so the limit is set on top of it; the usual tile takes 100 MiB.
-# The noise is grey: colour noise would open a second network, to restore the picture.
 IN_LITTLE_MEMORY = """
 import resource, sys
 import numpy as np
 from pathlib import Path
 from sr.upscale import Upscaler
-photograph = np.random.default_rng(0).integers(0, 256, (678, 1020, 1), np.uint8).repeat(3, 2)
+photograph = np.random.default_rng(0).integers(0, 256, (678, 1020, 3), np.uint8)
 with Upscaler(backend="onnx", device="cpu") as usual:
     usual(photograph[:64, :64])
 pages = int(Path("/proc/self/statm").read_text().split()[0])

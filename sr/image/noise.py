@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from sr.image.block_dct import SIDE, block_dct
 
 _MOST_PATCHES, _FEWEST_PATCHES = 16384, 128
+_FEWEST_SHARE = 64  # one patch in so many must be unclipped: fewer tell little of the picture
 _WEAK_SHARE = 4  # one patch in so many, those that vary least, is looked at
 _OF_WEAK = 0.9  # what patches that vary least have of the noise; measured for 3 to 10 levels
 _CLIPPED = 2  # levels from black and white, where noise is cut off
@@ -36,7 +37,7 @@ def colour_noise(pixels: NDArray) -> float:
     edge = _CLIPPED * largest // 255
     unclipped = ((colours > edge) & (colours < largest - edge)).all((1, 2))
     patches = np.einsum("ncp,c->np", colours[unclipped], _OPPONENT * np.float32(255 / largest))
-    if len(patches) < _FEWEST_PATCHES:
+    if len(patches) < max(_FEWEST_PATCHES, len(colours) // _FEWEST_SHARE):
         return 0.0
     count = len(patches) // _WEAK_SHARE
     weak = patches[np.argpartition(patches.var(1), count)[:count]]
