@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from sr import Upscaler
+from sr.errors import OutOfDeviceMemoryError
 
 pytest.importorskip("resource")  # which Windows does not have
 
@@ -59,6 +60,21 @@ def test_networks_of_other_programs_get_smaller_tiles_too(tmp_path: Path, exact:
     tile, difference = tile_and_difference("onnx", str(path))
     assert tile < 640
     assert difference <= (1 if exact else 60)
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        "Check 'ptr' failed at cpu_memory.cpp:257:\nFailed to allocate 2822400 bytes of memory",
+        "[CPU] Reorder node with name 'node_permute_1_acdb_abcd_upscaled' can't alloc",
+    ],
+)
+def test_openvino_says_in_several_ways_that_memory_ran_out(message: str) -> None:
+    """The second comes when there is no memory for the instructions of a kernel."""
+    with Upscaler(backend="onnx") as upscaler:
+        failure = upscaler.backend.failure("OpenVINO", RuntimeError(message), (1, 320, 320, 3))
+        assert isinstance(failure, OutOfDeviceMemoryError)
+        assert upscaler.backend.info.max_tile == 160
 
 
 def tile_and_difference(backend: str, model: str = "") -> tuple[int, int]:

@@ -35,7 +35,7 @@ _HALOS_PER_TILE = 8  # so that what tiles read twice is less than what they read
 
 # In messages of ONNX Runtime, OpenVINO and PyTorch, whose exceptions have no type of their own.
 _OUT_OF_MEMORY = re.compile(
-    r"bad.alloc|allocate (\d+ bytes of )?memory|out of memory|not enough memory", re.IGNORECASE
+    r"bad.alloc|can.t alloc|allocate (\d+ bytes of )?memory|out of memory|not enough memory", re.IGNORECASE
 )
 
 # Allocators round up, and the counted bytes leave out conversions to and from 8 bits: ONNX Runtime used 1.4
