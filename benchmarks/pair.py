@@ -38,8 +38,6 @@ NOISES = (3, 4, 5, 6, 8, 10, 15, 20)  # levels of 255
 USUAL_QUALITY = 75
 # dB by which a strength between may be worse than both ends; else only the ends are used.
 _MOST_LOST = 0.1
-# dB: of strengths that are so near to the best the weakest is taken, which keeps most of the picture.
-_TIED = 0.02
 # A picture as it is, and smaller by these factors: contours that are steeper want less restoration.
 _SMALLER = (1, 2, 3)
 # Sides of each, from its middle, in hr and in lr pixels: more pictures tell more than larger ones.
@@ -88,7 +86,7 @@ def derived(files: Sequence[Path], pictures: Sequence[Pixels], *, scale: int, ba
     steps = STEPS if all(psnr.min() >= min(psnr[0], psnr[-1]) - _MOST_LOST for psnr in psnrs) else 1
     best = {
         kind: {
-            quality: STRENGTHS[:: STEPS // steps][weakest_of_best(psnr[:: STEPS // steps])]
+            quality: STRENGTHS[:: STEPS // steps][int(psnr[:: STEPS // steps].argmax())]
             for quality, psnr in rows
         }
         for kind, rows in found.items()
@@ -100,11 +98,6 @@ def derived(files: Sequence[Path], pictures: Sequence[Pixels], *, scale: int, ba
         {kind: found[kind][usual][0] for kind in files_of},
         steps,
     )
-
-
-def weakest_of_best(psnrs: NDArray[np.float64]) -> int:
-    """Return the index of the first of the strengths that are as good as the best, in dB."""
-    return int(np.argmax(psnrs >= psnrs.max() - _TIED))
 
 
 def make_pair(

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from train.photographs import LISTED, main, make
+from train.photographs import LISTED, make
 
 ROW = {
     "file": "demo-bridge.png",
@@ -58,25 +58,9 @@ def test_file_that_is_no_picture_is_named(packages: Path, tmp_path: Path) -> Non
     assert "cannot be read" in make(ROW, packages, tmp_path)
 
 
-def test_another_list_is_made(packages: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    listed = tmp_path / "listed.csv"
-    with listed.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, list(ROW))
-        writer.writeheader()
-        writer.writerow(ROW)
-    made = tmp_path / "made"
-    monkeypatch.setattr("sys.argv", ["photographs", str(packages), "-o", str(made), "--list", str(listed)])
-    with pytest.raises(SystemExit) as ended:
-        main()
-    assert not ended.value.code
-    assert [path.name for path in made.iterdir()] == ["demo-bridge.png"]
-
-
-def test_lists_name_each_photograph_once_with_its_licence() -> None:
-    rows = []
-    for listed in (LISTED, LISTED.with_name("photographs_next.csv")):
-        with listed.open(newline="", encoding="utf-8") as file:
-            rows += csv.DictReader(file)
+def test_list_names_each_photograph_once_with_its_licence() -> None:
+    with LISTED.open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
     assert len({row["file"] for row in rows}) == len(rows)
     for row in rows:
         width, height = map(int, row["original_size"].split("x"))

