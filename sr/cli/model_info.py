@@ -21,7 +21,8 @@ from sr.restoring import pair_for
 _LABEL_WIDTH, _WIDTH = 30, 80
 _NO_LICENCE, _NOTE = "none stated", "note"
 _QUALITIES = (90, 75)  # of JPEGs, for which the strength is shown
-_NOT_SHOWN = ("started_from", "device", "seed", "steps", "hours")  # or shown as sums
+# Shown as sums, or of little use: "pictures" are patches, and the data are described in words.
+_NOT_SHOWN = ("started_from", "device", "seed", "steps", "hours", "pictures")
 
 
 def model_lines(
