@@ -79,6 +79,9 @@ def training_entries(training: dict[str, Any], prefix: str = "", runs: int = 0) 
             yield from training_entries(value, f"{before} before: ", runs + 1)
         elif isinstance(value, dict):
             yield from training_entries(value, f"{prefix}{key.replace('_', ' ')}: ", runs)
+        elif key == "beside":
+            for number, other in enumerate(value, 1):
+                yield from training_entries(other, f"{prefix}averaged with run {number}: ", runs)
         elif value not in (None, "", [], ()):
             shown = ", ".join(map(str, value)) if isinstance(value, list | tuple) else value
             yield f"{prefix}{key.replace('_', ' ')}", shown

@@ -164,10 +164,13 @@ def test_the_command_states_licence_and_data(weights_file, tmp_path):
 
 def test_a_card_lists_earlier_trainings_by_how_many_runs_before_they_were():
     first = {"steps": 1, "degradation": {"jpeg": 0.5}}
-    entries = dict(training_entries({"steps": 3, "started_from": {"steps": 2, "started_from": first}}))
+    second = {"steps": 2, "beside": [{"steps": 4}, {"steps": 5}], "started_from": first}
+    entries = dict(training_entries({"steps": 3, "started_from": second}))
     assert entries == {
         "steps": 3,
         "run before: steps": 2,
+        "run before: averaged with run 1: steps": 4,
+        "run before: averaged with run 2: steps": 5,
         "2 runs before: steps": 1,
         "2 runs before: degradation: jpeg": 0.5,
     }

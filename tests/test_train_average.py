@@ -11,14 +11,17 @@ import torch
 
 from sr.network.checkpoint import Weights, load_weights, save_weights
 from sr.network.config import preset_config
+from sr.network.history import training_runs
 from sr.network.model import SRNet
 from train.average import main
 
 
-def write(path: Path, seed: int, **changes) -> Path:
+def write(path: Path, seed: int, started_from: dict | None = None, **changes) -> Path:
     torch.manual_seed(seed)
     config = preset_config("tiny", scale=2, norm="none", attention="none", **changes)
     training = {"steps": 100 * seed, "data": "photographs"}
+    if started_from:
+        training["started_from"] = started_from
     save_weights(path, Weights(config, SRNet(config).state_dict(), training, halo=9, restores={"steps": 4}))
     return path
 
@@ -42,8 +45,24 @@ def test_each_has_its_share(tmp_path: Path, share: str, first: float) -> None:
     assert mixed.training == {
         **a.training,
         "average_of": f"{a.sha256[:12]} ({first:g}), {b.sha256[:12]} ({1 - first:.2g})",
+        "beside": [b.training],
     }
     mixed.build()
+
+
+def test_each_run_is_listed_once(tmp_path: Path) -> None:
+    """Runs that two weights share, and runs behind an average within an average."""
+    shared = {"steps": 1000, "hours": 1.0}
+    one = write(tmp_path / "one.safetensors", 1, started_from=shared)
+    two = write(tmp_path / "two.safetensors", 2, started_from=shared)
+    average(one, two, "-o", tmp_path / "first.safetensors")
+    made = load_weights(tmp_path / "first.safetensors").training
+    assert [run["steps"] for run in training_runs(made)] == [100, 200, 1000]
+    three = write(tmp_path / "three.safetensors", 3, started_from=made)
+    average(two, three, one, tmp_path / "first.safetensors", "-o", tmp_path / "second.safetensors")
+    made = load_weights(tmp_path / "second.safetensors").training
+    assert [run["steps"] for run in made["beside"]] == [300, 100]
+    assert sorted(run["steps"] for run in training_runs(made)) == [100, 200, 300, 1000]
 
 
 def test_another_network_is_refused(tmp_path: Path) -> None:

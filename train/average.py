@@ -13,18 +13,21 @@ import math
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from sr.errors import SrupError, TrainingError
 from sr.network.checkpoint import Weights, load_weights, save_weights
+from sr.network.history import training_runs
 
 
 def average(members: Sequence[tuple[Weights, float]]) -> Weights:
     """Return the average of weights, each with its share, with the summary of the first one's training.
 
-    The entry "average_of" of the summary names all. The halo and the strengths of a pair that were measured
-    with the first one's weights are left out.
+    The entry "average_of" of the summary names all; "beside" has the summaries of the runs that are not
+    behind the first one. The halo and the strengths of a pair that were measured with the first one's
+    weights are left out.
 
     Raises:
         TrainingError: they belong to different networks.
@@ -40,9 +43,18 @@ def average(members: Sequence[tuple[Weights, float]]) -> Weights:
         for name in first.state
     }
     named = ", ".join(f"{weights.sha256[:12]} ({share / total:.2g})" for weights, share in members)
-    return replace(
-        first, state=state, halo=None, restores={}, training={**first.training, "average_of": named}
-    )
+    beside = _beside([weights.training for weights, _ in members])
+    training = {**first.training, "average_of": named, "beside": beside}
+    return replace(first, state=state, halo=None, restores={}, training=training)
+
+
+def _beside(trainings: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return the runs behind any of the weights that are not behind the first ones."""
+    seen = list(training_runs(trainings[0]))
+    own = len(seen)
+    for training in trainings[1:]:
+        seen += [run for run in training_runs(training) if run not in seen]
+    return seen[own:]
 
 
 def _member(text: str) -> tuple[Path, float]:

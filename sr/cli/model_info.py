@@ -13,6 +13,7 @@ from sr.cli.progress import phase_lines
 from sr.errors import require_extra
 from sr.network.descriptor import ModelDescriptor
 from sr.network.ends import Conventions
+from sr.network.history import training_runs
 from sr.network.modelfile import DEFAULT_SCALE, shipped_onnx, shipped_scales, ships
 from sr.network.modelkind import check_model_file
 from sr.network.pair import restored_name
@@ -22,7 +23,7 @@ _LABEL_WIDTH, _WIDTH = 30, 80
 _NO_LICENCE, _NOTE = "none stated", "note"
 _QUALITIES = (90, 75)  # of JPEGs, for which the strength is shown
 # Shown as sums, or of little use: "pictures" are patches, and the data are described in words.
-_NOT_SHOWN = ("started_from", "device", "seed", "steps", "hours", "pictures")
+_NOT_SHOWN = ("started_from", "beside", "device", "seed", "steps", "hours", "pictures")
 
 
 def model_lines(
@@ -123,10 +124,7 @@ def _partner_rows(path: Path | None, network: str) -> Iterator[tuple[str, Any]]:
 
 
 def _training_rows(training: dict[str, Any]) -> Iterator[tuple[str, Any]]:
-    """Yield the settings of the last run, and the sums over it and those that it started from."""
-    runs = [training]
-    while isinstance(earlier := runs[-1].get("started_from"), dict):
-        runs.append(earlier)
+    """Yield the settings of the last run, and the sums over all runs behind the weights."""
     stages = str(training.get("stages", ""))
     replaced = [f"{name}_size" for name in ("batch", "patch") if f":{name}=" in stages]
     for key, value in training.items():
@@ -135,6 +133,7 @@ def _training_rows(training: dict[str, Any]) -> Iterator[tuple[str, Any]]:
         elif key not in (*_NOT_SHOWN, *replaced) and value != "":
             yield f"training: {key.replace('_', ' ')}", value
     if training:
+        runs = list(training_runs(training))
         steps, hours = (sum(run.get(key, 0) for run in runs) for key in ("steps", "hours"))
         yield "training: runs, steps, hours", f"{len(runs)}, {steps:,}, {hours:.1f}"
 
