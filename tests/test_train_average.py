@@ -14,6 +14,8 @@ from sr.network.config import preset_config
 from sr.network.history import training_runs
 from sr.network.model import SRNet
 from train.average import main
+from train.config import TrainConfig
+from train.initial import initial_model
 
 
 def write(path: Path, seed: int, started_from: dict | None = None, **changes) -> Path:
@@ -63,6 +65,19 @@ def test_each_run_is_listed_once(tmp_path: Path) -> None:
     made = load_weights(tmp_path / "second.safetensors").training
     assert [run["steps"] for run in made["beside"]] == [300, 100]
     assert sorted(run["steps"] for run in training_runs(made)) == [100, 200, 300, 1000]
+
+
+def test_a_run_from_weights_does_not_list_them_again(tmp_path: Path) -> None:
+    """What a run notes of the weights it starts from does not make their run another one."""
+    one = write(tmp_path / "one.safetensors", 1)
+    weights = load_weights(one)
+    config = TrainConfig(model=weights.config, train_list=tmp_path / "x2.json", init_weights=one)
+    _, origin = initial_model(config, log=print)
+    two = write(tmp_path / "two.safetensors", 2, started_from=origin)
+    average(two, one, "-o", tmp_path / "made.safetensors")
+    made = load_weights(tmp_path / "made.safetensors").training
+    assert made["beside"] == []
+    assert training_runs(made) == [{"steps": 200, "data": "photographs"}, weights.training]
 
 
 def test_another_network_is_refused(tmp_path: Path) -> None:

@@ -50,7 +50,7 @@ def average(members: Sequence[tuple[Weights, float]]) -> Weights:
 
 def _beside(trainings: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """Return the runs behind any of the weights that are not behind the first ones."""
-    seen = list(training_runs(trainings[0]))
+    seen = training_runs(trainings[0])
     own = len(seen)
     for training in trainings[1:]:
         seen += [run for run in training_runs(training) if run not in seen]

@@ -133,7 +133,7 @@ def _training_rows(training: dict[str, Any]) -> Iterator[tuple[str, Any]]:
         elif key not in (*_NOT_SHOWN, *replaced) and value != "":
             yield f"training: {key.replace('_', ' ')}", value
     if training:
-        runs = list(training_runs(training))
+        runs = training_runs(training)
         steps, hours = (sum(run.get(key, 0) for run in runs) for key in ("steps", "hours"))
         yield "training: runs, steps, hours", f"{len(runs)}, {steps:,}, {hours:.1f}"
 
