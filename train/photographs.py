@@ -88,12 +88,9 @@ def main() -> None:
     with suppress(ImportError):
         import_module("pillow_heif").register_heif_opener()
     arguments.output.mkdir(parents=True, exist_ok=True)
+    made = partial(make, packages=arguments.packages, output=arguments.output)
     with LISTED.open(newline="", encoding="utf-8") as file, ThreadPoolExecutor(available_cores()) as pool:
-        done = list(
-            pool.map(
-                partial(make, packages=arguments.packages, output=arguments.output), csv.DictReader(file)
-            )
-        )
+        done = list(pool.map(made, csv.DictReader(file)))
     problems = [problem for problem in done if problem]
     print(*problems, f"{len(done) - len(problems)} photographs of {len(done)}", sep="\n")
     raise SystemExit(bool(problems))
