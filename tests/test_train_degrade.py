@@ -282,8 +282,8 @@ def test_milder_damage_has_a_share_of_each_kind() -> None:
         blur_sigma=(0.0, 1.0),
     ).milder(0.25)
     assert how.clean == pytest.approx(0.5)
-    assert how.blur_sigma == (0.0, 0.25)
-    assert how.noise_sigma == (2.0, 2.0)
+    assert how.blur_sigma == (0.0, 1.0), "blur can be told, so that all strengths may undo it"
+    assert how.noise_sigma == (4.0, 4.0), "a quarter of the variance"
     assert how.jpeg_quality == ((85.0, 85.0, 1.0),)
     assert RESTORE.milder(1.0) == RESTORE
     assert RESTORE.milder(0.5).webp_quality == ((70.0, 97.5, 1.0),)

@@ -62,10 +62,10 @@ def noisy(pixels: Pixels, sigma: float) -> Damaged:
     return Damaged(_rounded(pixels + noise))
 
 
-def _twice(hr: Pixels, scale: int, *, quality: int) -> Damaged:
-    once = jpeg(bicubic_lr(hr, scale), quality).pixels
+def _twice(hr: Pixels, scale: int, *, first: int, second: int) -> Damaged:
+    once = jpeg(bicubic_lr(hr, scale), first).pixels
     margin = ((_SHIFT, 0), (_SHIFT, 0), (0, 0))
-    again = jpeg(np.pad(once, margin, mode="edge"), quality)
+    again = jpeg(np.pad(once, margin, mode="edge"), second)
     return Damaged(again.pixels[_SHIFT:, _SHIFT:], again.compression)
 
 
@@ -92,7 +92,8 @@ def _coded(hr: Pixels, scale: int, *, kind: str, quality: int) -> Damaged:
 CONDITIONS: dict[str, Damage] = {
     "clean": lambda hr, scale: Damaged(bicubic_lr(hr, scale)),
     **{f"JPEG {quality}": partial(_jpeg, quality=quality) for quality in JPEG_QUALITIES},
-    "JPEG 75 twice": partial(_twice, quality=75),
+    "JPEG 90, then 75": partial(_twice, first=90, second=75),
+    "JPEG 75 twice": partial(_twice, first=75, second=75),
     "JPEG 75 as PNG": lambda hr, scale: Damaged(_jpeg(hr, scale, quality=75).pixels),
     "WebP 75": partial(_coded, kind="WEBP", quality=75),
     "AVIF 75": partial(_coded, kind="AVIF", quality=75),

@@ -146,10 +146,11 @@ class Degradation:
         return json.dumps(asdict(self), separators=(",", ":"))
 
     def milder(self, strength: float) -> Degradation:
-        """Return the description with this share, 0 to 1, of blur, noise, and what qualities lack to 100.
+        """Return the description with this share, 0 to 1, of noise's variance and what qualities lack to 100.
 
-        Of the patches that would be damaged, half of what the share lacks to 1 stays clean instead. If more
-        stay clean, heavy noise is removed worse; if fewer do, clean pictures lose more.
+        Blur stays, as it can be told from sharp edges. Of the patches that would be damaged, half of what the
+        share lacks to 1 stays clean instead. If more stay clean, heavy noise is removed worse; if fewer do,
+        clean pictures lose more.
         """
 
         def nearer(rows: tuple[tuple[float, ...], ...]) -> tuple[tuple[float, ...], ...]:
@@ -158,12 +159,12 @@ class Degradation:
             )
 
         low, high = self.noise_sigma
+        root = strength**0.5  # the deviation's share
         return replace(
             self,
             clean=self.clean + (1 - strength) / 2 * (1 - self.clean),
-            blur_sigma=(strength * self.blur_sigma[0], strength * self.blur_sigma[1]),
-            noise_sigma=(strength * low, strength * high),
-            noise_mean=strength * self.noise_mean,
+            noise_sigma=(root * low, root * high),
+            noise_mean=root * self.noise_mean,
             jpeg_quality=nearer(self.jpeg_quality),
             webp_quality=nearer(self.webp_quality),
         )
