@@ -38,6 +38,8 @@ NOISES = (3, 4, 5, 6, 8, 10, 15, 20)  # levels of 255
 USUAL_QUALITY = 75
 # dB by which a strength between may be worse than both ends; else only the ends are used.
 _MOST_LOST = 0.1
+# dB within which strengths count as equal; the weakest of them is taken, which changes pictures least.
+_EQUAL = 0.02
 # A picture as it is, and smaller by these factors: contours that are steeper want less restoration.
 _SMALLER = (1, 2, 3)
 # Sides of each, from its middle, in hr and in lr pixels: more pictures tell more than larger ones.
@@ -86,8 +88,7 @@ def derived(files: Sequence[Path], pictures: Sequence[Pixels], *, scale: int, ba
     steps = STEPS if all(psnr.min() >= min(psnr[0], psnr[-1]) - _MOST_LOST for psnr in psnrs) else 1
     best = {
         kind: {
-            quality: STRENGTHS[:: STEPS // steps][int(psnr[:: STEPS // steps].argmax())]
-            for quality, psnr in rows
+            quality: STRENGTHS[:: STEPS // steps][_best(psnr[:: STEPS // steps])] for quality, psnr in rows
         }
         for kind, rows in found.items()
     }
@@ -98,6 +99,10 @@ def derived(files: Sequence[Path], pictures: Sequence[Pixels], *, scale: int, ba
         {kind: found[kind][usual][0] for kind in files_of},
         steps,
     )
+
+
+def _best(psnr: NDArray[np.float64]) -> int:
+    return int(np.flatnonzero(psnr >= psnr.max() - _EQUAL)[0])
 
 
 def make_pair(
