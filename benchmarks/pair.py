@@ -88,7 +88,7 @@ def derived(files: Sequence[Path], pictures: Sequence[Pixels], *, scale: int, ba
     steps = STEPS if all(psnr.min() >= min(psnr[0], psnr[-1]) - _MOST_LOST for psnr in psnrs) else 1
     best = {
         kind: {
-            quality: STRENGTHS[:: STEPS // steps][_best(psnr[:: STEPS // steps])] for quality, psnr in rows
+            quality: STRENGTHS[:: STEPS // steps][suited(psnr[:: STEPS // steps])] for quality, psnr in rows
         }
         for kind, rows in found.items()
     }
@@ -101,7 +101,8 @@ def derived(files: Sequence[Path], pictures: Sequence[Pixels], *, scale: int, ba
     )
 
 
-def _best(psnr: NDArray[np.float64]) -> int:
+def suited(psnr: NDArray[np.float64]) -> int:
+    """Return the index of the weakest strength that counts as equal to the best, from PSNRs by strength."""
     return int(np.flatnonzero(psnr >= psnr.max() - _EQUAL)[0])
 
 

@@ -11,7 +11,7 @@ from benchmarks import traces
 from benchmarks.lib.damage import CONDITIONS, bicubic_lr, jpeg
 from benchmarks.lib.fidelity import fidelity, psnr_b
 from benchmarks.lib.paths import EXAMPLES
-from benchmarks.pair import derived
+from benchmarks.pair import derived, suited
 from benchmarks.real import cut, main
 from sr.metrics import psnr_y
 from sr.network.pair import STRENGTHS
@@ -92,6 +92,11 @@ def test_rows_are_measured_once_and_a_table_is_derived(hr, tmp_path):
         assert table.strength(kind, None) == table.strength(kind, table.assumed[kind])
         assert len(table.strengths[kind]) > 5
     assert len(table.strengths["noise"]) > 1
+
+
+def test_of_strengths_that_count_as_equal_the_weakest_is_taken():
+    assert suited(np.array([30.0, 30.19, 30.195, 30.2, 30.1])) == 1
+    assert suited(np.array([30.0, 30.15, 30.17, 30.2, 30.1])) == 3
 
 
 def test_pictures_that_were_jpegs_or_are_noisy_are_counted(tmp_path):
