@@ -272,7 +272,7 @@ def test_what_is_drawn_depends_on_seed_epoch_and_place_only() -> None:
         np.testing.assert_array_equal(share, plan.batch(2).lr[rank::3])
 
 
-def test_milder_damage_has_a_share_of_each_kind() -> None:
+def test_milder_damage_has_a_share_of_each_kind_but_blur() -> None:
     how = Degradation(
         clean=0.2,
         noise=1.0,
