@@ -1,8 +1,8 @@
 """Pictures as people have them: each kind of damage, upscaled by filters and by a pair of networks.
 
 Each SET is NAME=FOLDER with hr pictures. They are shrunk and damaged as `benchmarks/lib/damage.py` says.
-Bicubic, Lanczos and the model upscale them; a model with a partner does so with five strengths, and with that
-which `auto` chooses. Rows go into --rows as they are measured; those that are there are not measured again.
+Bicubic, Lanczos and the model upscale them; a model with a partner does so with five strengths, and with the
+one that `auto` chooses. Each row is written to --rows once it is measured; later runs measure the rest.
 
     python -m benchmarks.real Set5=PATH/TO/Set5/HR --rows real.jsonl --scale 2
 """
@@ -125,8 +125,9 @@ def opened(model: Path, stack: ExitStack) -> Compared:
         f"{strength:g}": stack.enter_context(Upscaler(model=model, backend="onnx", restore=strength))
         for strength in strengths
     }
-    scale, described = networks["0"].scale, networks["0"].backend.info.model
-    weights = described.weights_sha256[:12] + ("" if partner is None else f"+{partner.path.stem}")
+    scale = networks["0"].scale
+    ends = dict.fromkeys((networks["0"], networks[f"{strengths[-1]:g}"]))
+    weights = "+".join(each.backend.info.model.weights_sha256[:12] for each in ends)
     filters: dict[str, Upscale] = {
         "bicubic": partial(bicubic_resize, scale=scale),
         "Lanczos": _lanczos(scale),
