@@ -40,6 +40,8 @@ USUAL_QUALITY = 75
 _MOST_LOST = 0.1
 # dB within which strengths count as equal; the weakest of them is taken, which changes pictures least.
 _EQUAL = 0.02
+# dB that a strength must gain over the base: for less, pictures stay what the base makes of them.
+_WORTH = 0.05
 # A picture as it is, and smaller by these factors: contours that are steeper want less restoration.
 _SMALLER = (1, 2, 3)
 # Sides of each, from its middle, in hr and in lr pixels: more pictures tell more than larger ones.
@@ -102,7 +104,12 @@ def derived(files: Sequence[Path], pictures: Sequence[Pixels], *, scale: int, ba
 
 
 def suited(psnr: NDArray[np.float64]) -> int:
-    """Return the index of the weakest strength that counts as equal to the best, from PSNRs by strength."""
+    """Return the index of the weakest strength that counts as equal to the best, from PSNRs by strength.
+
+    It is 0, the base, if the best one gains too little to be worth a change.
+    """
+    if psnr.max() < psnr[0] + _WORTH:
+        return 0
     return int(np.flatnonzero(psnr >= psnr.max() - _EQUAL)[0])
 
 

@@ -284,9 +284,9 @@ def test_milder_damage_has_a_share_of_each_kind_but_blur() -> None:
     assert how.clean == pytest.approx(0.5)
     assert how.blur_sigma == (0.0, 1.0), "blur can be told, so that all strengths may undo it"
     assert how.noise_sigma == (4.0, 4.0), "a quarter of the variance"
-    assert how.jpeg_quality == ((85.0, 85.0, 1.0),)
+    assert how.jpeg_quality == ((85.0, 85.0, 0.75), (40.0, 40.0, 0.25)), "a quarter is compressed as much"
     assert RESTORE.milder(1.0) == RESTORE
-    assert RESTORE.milder(0.5).webp_quality == ((70.0, 97.5, 1.0),)
+    assert RESTORE.milder(0.5).webp_quality == ((70.0, 97.5, 0.75), (40.0, 95.0, 0.25))
 
 
 def test_preset_leaves_a_part_and_changes_the_rest() -> None:

@@ -33,6 +33,8 @@ _SUBSAMPLINGS = {"4:4:4": 0, "4:2:2": 1, "4:2:0": 2}  # Pillow's numbers
 _MAX_BLUR, _MAX_NOISE = 4.0, 100.0  # lr pixels, levels of 255: nothing is left of a picture beyond
 # Encoder effort 0 to 6: the fastest is as lossy as the others at the same quality.
 _WEBP_METHOD = 0
+# Share of compressed patches whose quality `Degradation.milder` keeps.
+_KEPT = 0.25
 
 
 def _share(value: Any) -> float:
@@ -150,13 +152,18 @@ class Degradation:
 
         Blur stays, as it can be told from sharp edges. Of the patches that would be damaged, half of what the
         share lacks to 1 stays clean instead. If more stay clean, heavy noise is removed worse; if fewer do,
-        clean pictures lose more.
+        clean pictures lose more. Some compressed patches keep their quality, as people also choose strengths
+        that are weaker than a picture needs.
         """
+        if strength == 1:
+            return self
 
         def nearer(rows: tuple[tuple[float, ...], ...]) -> tuple[tuple[float, ...], ...]:
-            return tuple(
-                (*(100 - strength * (100 - quality) for quality in span), weight) for *span, weight in rows
+            moved = (
+                (*(100 - strength * (100 - quality) for quality in span), (1 - _KEPT) * weight)
+                for *span, weight in rows
             )
+            return (*moved, *((*span, _KEPT * weight) for *span, weight in rows))
 
         low, high = self.noise_sigma
         root = strength**0.5  # the deviation's share
