@@ -283,7 +283,7 @@ def test_milder_damage_has_a_share_of_each_kind_but_blur() -> None:
     ).milder(0.25)
     assert how.clean == pytest.approx(0.5)
     assert how.blur_sigma == (0.0, 1.0), "blur can be told, so that all strengths may undo it"
-    assert how.noise_sigma == (4.0, 4.0), "a quarter of the variance"
+    assert how.noise_sigma == (4.0, 8.0), "from a quarter of the variance on, and no noise is left out"
     assert how.jpeg_quality == ((85.0, 85.0, 0.75), (40.0, 40.0, 0.25)), "a quarter is compressed as much"
     assert RESTORE.milder(1.0) == RESTORE
     assert RESTORE.milder(0.5).webp_quality == ((70.0, 97.5, 0.75), (40.0, 95.0, 0.25))

@@ -152,8 +152,8 @@ class Degradation:
 
         Blur stays, as it can be told from sharp edges. Of the patches that would be damaged, half of what the
         share lacks to 1 stays clean instead. If more stay clean, heavy noise is removed worse; if fewer do,
-        clean pictures lose more. Some compressed patches keep their quality, as people also choose strengths
-        that are weaker than a picture needs.
+        clean pictures lose more. Some compressed patches keep their quality, and heavy noise only gets rarer,
+        as people also choose strengths that are weaker than a picture needs.
         """
         if strength == 1:
             return self
@@ -170,7 +170,7 @@ class Degradation:
         return replace(
             self,
             clean=self.clean + (1 - strength) / 2 * (1 - self.clean),
-            noise_sigma=(root * low, root * high),
+            noise_sigma=(root * low, high),
             noise_mean=root * self.noise_mean,
             jpeg_quality=nearer(self.jpeg_quality),
             webp_quality=nearer(self.webp_quality),
