@@ -38,8 +38,6 @@ NOISES = (3, 4, 5, 6, 8, 10, 15, 20)  # levels of 255
 USUAL_QUALITY = 75
 # dB by which a strength between may be worse than both ends; else only the ends are used.
 _MOST_LOST = 0.1
-# dB within which strengths count as equal; the weakest of them is taken, which changes pictures least.
-_EQUAL = 0.02
 # dB that a strength must gain over the base: for less, pictures stay what the base makes of them.
 _WORTH = 0.05
 # A picture as it is, and smaller by these factors: contours that are steeper want less restoration.
@@ -104,13 +102,8 @@ def derived(files: Sequence[Path], pictures: Sequence[Pixels], *, scale: int, ba
 
 
 def suited(psnr: NDArray[np.float64]) -> int:
-    """Return the index of the weakest strength that counts as equal to the best, from PSNRs by strength.
-
-    It is 0, the base, if the best one gains too little to be worth a change.
-    """
-    if psnr.max() < psnr[0] + _WORTH:
-        return 0
-    return int(np.flatnonzero(psnr >= psnr.max() - _EQUAL)[0])
+    """Return the index of the best strength, from PSNRs by strength; 0 if it hardly gains over the base."""
+    return int(psnr.argmax()) if psnr.max() >= psnr[0] + _WORTH else 0
 
 
 def make_pair(
